@@ -1,0 +1,70 @@
+"""What happened, as values, and the one place that tells listeners.
+
+A listener is a plain callable that takes one :class:`Event`. It is called on the thread on which the thing happened, so
+it must be quick; one that raises is logged and skipped, it never disturbs the host or another listener.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import attrs
+
+__all__ = ["Event", "EventBus", "Listener"]
+
+logger = logging.getLogger("blackhole.events")
+
+
+@attrs.frozen
+class Event:
+    """Something that happened to a plugin.
+
+    ``name`` is a dotted word from the table in ``docs/reference/events.md`` (``plugin.loaded``, ``swap.phase`` …), ``plugin`` the plugin's
+    name (empty for the host itself), ``time`` seconds of the wall clock, ``data`` plain values that can go into JSON.
+    """
+
+    name: str
+    plugin: str
+    time: float
+    data: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def __str__(self) -> str:
+        facts = " ".join(f"{key}={value}" for key, value in self.data.items())
+        return f"{self.name} {self.plugin} {facts}".rstrip()
+
+
+Listener: TypeAlias = Callable[[Event], object]
+
+
+class EventBus:
+    """Owns the listeners. ``emit`` may be called from any thread; the tuple is replaced, never changed in place."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._listeners: tuple[Listener, ...] = ()
+        self._lock = threading.Lock()  # guards replacing the tuple, never held while a listener runs
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Add ``listener``; the returned function removes it again (once, further calls do nothing)."""
+        with self._lock:
+            self._listeners = (*self._listeners, listener)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._listeners = tuple(known for known in self._listeners if known is not listener)
+
+        return unsubscribe
+
+    def emit(self, name: str, plugin: str = "", **data: Any) -> Event:
+        """Tell every listener, in order of subscription, and return the event."""
+        event = Event(name, plugin, self._clock(), data)
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:
+                # A listener is somebody else's code: its fault is logged with its traceback and goes no further.
+                logger.exception("a listener failed on %s", event)
+        return event

@@ -1,0 +1,1 @@
+"""Running one plugin instance at one isolation level."""

@@ -1,0 +1,1 @@
+"""How a worker is brought up, one module per level."""

@@ -1,0 +1,1 @@
+"""Hook callers: the compiled, pluggy-compatible call path and the gate in front of it."""

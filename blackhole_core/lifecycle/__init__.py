@@ -1,0 +1,1 @@
+"""The life of an instance: phases, restart policy, supervision, swap."""

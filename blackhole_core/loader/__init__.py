@@ -1,0 +1,1 @@
+"""Bringing plugin code in: sources, the versioned store, module universes, watching."""

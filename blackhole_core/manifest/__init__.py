@@ -1,0 +1,1 @@
+"""The manifest: what a plugin declares about itself, readable without importing it."""

@@ -1,0 +1,67 @@
+"""What crosses between host and plugin code: a call down, a reply up. Plain values, the same at every level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+__all__ = ["CONTRACT", "HOST", "Call", "Failure", "Implementation", "Reply", "Surface", "Value"]
+
+#: ``Call.space`` of the host's own hooks and of the ``blackhole`` contracts.
+HOST: Final = "host"
+CONTRACT: Final = "contract"
+
+
+@attrs.frozen
+class Call:
+    """One request. ``args`` are positional, in the order of the implementation's ``argnames``.
+
+    ``deadline`` is an absolute ``time.monotonic()`` value of the host, or None.
+    """
+
+    hook: str
+    args: tuple[Any, ...] = ()
+    space: str = HOST
+    deadline: float | None = None
+
+
+@attrs.frozen
+class Value:
+    """The plugin's answer."""
+
+    result: Any
+
+
+@attrs.frozen
+class Failure:
+    """The plugin raised; ``error`` is what the caller gets, already of a type that exists on the caller's side."""
+
+    error: BaseException
+
+
+Reply: TypeAlias = Value | Failure
+
+
+@attrs.frozen
+class Implementation:
+    """One hook implementation as the host needs to know it, whatever the level it runs at.
+
+    ``attribute`` is its name in the plugin, ``hook`` the hook it answers (``specname`` or the attribute), ``options`` pluggy's
+    hookimpl options, ``argnames`` the arguments it takes.
+    """
+
+    attribute: str
+    hook: str
+    argnames: tuple[str, ...]
+    options: Mapping[str, Any]
+    is_generator: bool = False
+
+
+@attrs.frozen
+class Surface:
+    """What a started plugin offers: its hook implementations and the contracts it takes part in (name → argument names)."""
+
+    implementations: tuple[Implementation, ...] = ()
+    contracts: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)

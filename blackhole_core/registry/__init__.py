@@ -1,0 +1,1 @@
+"""Finding plugins and ordering them, without importing any."""

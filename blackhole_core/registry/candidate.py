@@ -1,0 +1,45 @@
+"""A plugin that was found and not yet admitted: everything that can be known of it without importing it."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+
+import attrs
+
+from blackhole_core.ids import PluginId
+from blackhole_core.manifest.model import Manifest
+
+__all__ = ["Candidate", "Origin"]
+
+
+class Origin(enum.StrEnum):
+    """Where a candidate came from."""
+
+    INSTALLED = "installed"  #: an entry point of an installed distribution
+    DIRECTORY = "directory"  #: a source tree, loaded where it lies
+    WHEEL = "wheel"  #: a wheel, unpacked into the versioned store
+
+
+@attrs.frozen
+class Candidate:
+    """A plugin found at ``source``.
+
+    ``entry`` is ``module:attribute`` (or ``module``) of the plugin object. ``path`` is what must be put in front of ``sys.path`` to import it,
+    ``packages`` the dotted top-level names it owns and that are loaded side by side on a swap. ``digest`` (sha256, hex) identifies the
+    code: two candidates with the same id and digest are the same plugin.
+    """
+
+    id: PluginId
+    origin: Origin
+    source: Path
+    entry: str
+    path: Path
+    packages: tuple[str, ...]
+    digest: str
+    manifest: Manifest | None = None
+    distribution: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.id.name
