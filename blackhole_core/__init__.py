@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from blackhole_core.errors import UnknownPlugin as UnknownPlugin
     from blackhole_core.errors import WorkerDied as WorkerDied
     from blackhole_core.events import Event as Event
-    from blackhole_core.executor.deadline import deadline as deadline
+    from blackhole_core.callcontext import deadline as deadline
     from blackhole_core.hooks.caller import HookCaller as HookCaller
     from blackhole_core.hooks.caller import HookRelay as HookRelay
     from blackhole_core.hookspecs import hookimpl as hookimpl
@@ -112,7 +112,7 @@ _HOMES = {
     "PluginRegistry": "blackhole_core.registry.registry",
     "StateManager": "blackhole_core.state.manager",
     "SwapReport": "blackhole_core.lifecycle.swap",
-    "deadline": "blackhole_core.executor.deadline",
+    "deadline": "blackhole_core.callcontext",
     "hookimpl": "blackhole_core.hookspecs",
 }
 

@@ -37,6 +37,7 @@ class StateDeclaration:
     """The schema version of the plugin's own data; a new version of the plugin with another number needs a migration."""
 
     version: int = 1
+    migrates: tuple[int, ...] | None = None  #: other versions its migration reads and writes; None = not said, ask it
 
 
 @attrs.frozen
