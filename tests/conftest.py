@@ -1,0 +1,79 @@
+"""What every test gets: a leak check around it, a private temporary directory, levels that may not go missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from blackhole_core.ids import Isolation
+from tests import leaks, levels
+
+#: Seconds; the default is 5 ms. At 10 µs threads are switched some 500 times as often, which opens races that a year of
+#: ordinary runs would not meet.
+FAST_SWITCH_INTERVAL = 1e-5
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give this run, and every process it starts, a temporary directory of its own: what appears in it is ours."""
+    tmp_path_factory.getbasetemp()  # settled first: pytest keeps its own directories where people look for them
+    # Directly below the system's directory, because a Unix socket's path may have at most 107 bytes.
+    directory = Path(tempfile.mkdtemp(prefix="bh-"))
+    previous = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
+    try:
+        yield directory
+    finally:
+        tempfile.tempdir = None
+        if previous is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = previous
+        shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_leaks_from_the_session(private_temporary_directory: Path) -> Iterator[None]:
+    """Fail the last test when a fixture of a wider scope left something behind."""
+    before = leaks.take_census()
+    yield
+    _judge(leaks.settle(before, leaks.GRACE), "the test session")
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks(request: pytest.FixtureRequest, nothing_leaks_from_the_session: None) -> Iterator[None]:
+    """Fail a test that leaves a thread, a child, a descriptor, a file or a plugin generation behind."""
+    if request.node.get_closest_marker("leaks"):
+        yield
+        return
+    before = leaks.take_census()
+    yield
+    _judge(leaks.settle(before, leaks.GRACE), request.node.nodeid)
+
+
+def _judge(found: list[leaks.Leak], where: str) -> None:
+    if found:
+        pytest.fail(f"{where} left behind:\n" + "\n".join(map(str, found)), pytrace=False)
+
+
+@pytest.fixture
+def fast_switching() -> Iterator[None]:
+    """Switch threads every 10 µs while the test runs."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(FAST_SWITCH_INTERVAL)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
+
+
+@pytest.fixture
+def require_level() -> Callable[[str], Isolation]:
+    """Return a function that skips the test when a level cannot run here, and fails it when that level must."""
+    return levels.require_level

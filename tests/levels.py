@@ -1,0 +1,46 @@
+"""Which isolation levels can run here, and which of them must.
+
+A machine may lack what a level needs, and then its tests are skipped. On a machine that is meant to have everything
+(`.ci/run`), ``BLACKHOLE_REQUIRE_LEVELS=none,thread,process`` turns such a skip into a failure, so that a level cannot
+fall out of the tests without anybody noticing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+import pytest
+
+from blackhole_core.ids import Isolation
+
+__all__ = ["REQUIRED_LEVELS", "require_level", "required_levels", "why_unavailable"]
+
+#: Environment variable with the levels that must run, separated by commas.
+REQUIRED_LEVELS: Final = "BLACKHOLE_REQUIRE_LEVELS"
+
+
+def required_levels(text: str) -> frozenset[Isolation]:
+    """Parse the list; a name that is no level is an error, or a typing mistake would require nothing."""
+    return frozenset(Isolation(name.strip()) for name in text.split(",") if name.strip())
+
+
+def why_unavailable(level: Isolation) -> str | None:
+    """Return the reason why ``level`` cannot run here, or None."""
+    if level in {Isolation.NONE, Isolation.THREAD}:
+        return None
+    if level is Isolation.PROCESS:
+        return None if sys.platform == "linux" else "workers need Linux (pidfd, /proc)"
+    return "this level comes with a later version"
+
+
+def require_level(name: str) -> Isolation:
+    """Return the level, skip the test where it cannot run, fail it where it must run and cannot."""
+    level = Isolation(name)
+    reason = why_unavailable(level)
+    if reason is None:
+        return level
+    if level in required_levels(os.environ.get(REQUIRED_LEVELS, "")):
+        pytest.fail(f"level {level} must run here ({REQUIRED_LEVELS}) and cannot: {reason}", pytrace=False)
+    pytest.skip(f"level {level} cannot run here: {reason}")
