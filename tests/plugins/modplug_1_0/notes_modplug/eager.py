@@ -1,0 +1,3 @@
+"""Imported together with the package."""
+
+VERSION = "1.0.0"

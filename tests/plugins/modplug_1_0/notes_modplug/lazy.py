@@ -1,0 +1,3 @@
+"""Imported inside a function, relatively."""
+
+VERSION = "1.0.0"

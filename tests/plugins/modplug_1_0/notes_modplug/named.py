@@ -1,0 +1,3 @@
+"""Imported inside a function, by ``importlib.import_module``."""
+
+VERSION = "1.0.0"
