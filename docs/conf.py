@@ -1,0 +1,29 @@
+"""How the documentation is built; ``nox -s docs`` turns every warning into an error."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+project = "Blackhole"
+copyright = "the Blackhole authors"
+author = "the Blackhole authors"
+release = version = importlib.metadata.version("blackhole-core")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build", "adr/template.md"]
+source_suffix = {".md": "markdown"}
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = f"Blackhole {release}"
+
+nitpicky = True
+# The build needs no network, so other projects' inventories are not fetched and their names cannot be linked; ours must all resolve.
+nitpick_ignore_regex = [("py:.*", r"(?!blackhole_core(\.|$)).*")]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+add_module_names = False
