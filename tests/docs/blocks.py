@@ -1,0 +1,125 @@
+"""Fenced code blocks of Markdown pages, and running them.
+
+Rules: a block belongs to the language of its info string (```` ```python ````) or of its directive (```` ```{code-block} python ````). It is left
+out when ``no-run`` stands in the info string, or ``% no-run`` (MyST) or ``<!-- no-run -->`` (README) on the line above. The blocks of one
+page share a namespace, as a reader pastes them one after the other. The program made of them keeps each line at its line number, so a
+traceback names page and line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+__all__ = ["Block", "find_blocks", "is_manifest", "program", "run_page"]
+
+#: Seconds for the blocks of one page: they are examples, not workloads.
+PAGE_TIMEOUT: Final = 60
+
+_FENCE: Final = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,}|:{3,})(?P<info>.*)$")
+_DIRECTIVE: Final = re.compile(r"\{(?:code-block|code|sourcecode)\}\s*(?P<language>\S*)")
+_NO_RUN: Final = ("% no-run", "<!-- no-run -->")
+
+#: Compiled with the page's own name, so that tracebacks show the page; a top-level ``await`` runs in an event loop. What goes wrong where
+#: nobody can catch it (in a thread, in a finaliser, such as the warning of a file left open) fails the page too.
+_RUN: Final = """\
+import ast, asyncio, gc, inspect, linecache, sys, threading
+unseen = []
+sys.unraisablehook = lambda event: (unseen.append(event.exc_type), sys.__unraisablehook__(event))
+threading.excepthook = lambda event: (unseen.append(event.exc_type), threading.__excepthook__(event))
+source, page = sys.stdin.read(), sys.argv[1]
+linecache.cache[page] = (len(source), None, source.splitlines(True), page)
+space = {"__name__": "__main__"}
+result = eval(compile(source, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True), space)
+if inspect.iscoroutine(result):
+    asyncio.run(result)
+del result
+space.clear()
+gc.collect()
+sys.exit(bool(unseen))
+"""
+
+
+@attrs.frozen
+class Block:
+    """One fenced block: its language, its text without the fence, and the line (from 1) its text begins at."""
+
+    language: str
+    text: str
+    line: int
+    run: bool = True
+
+
+def find_blocks(markdown: str) -> list[Block]:
+    """Return the fenced code blocks of a page, in order. A fence that is never closed is an error."""
+    lines = markdown.splitlines()
+    blocks: list[Block] = []
+    index = 0
+    while index < len(lines):
+        opening = _FENCE.match(lines[index])
+        if opening is None or (opening["fence"][0] == ":" and not _DIRECTIVE.search(opening["info"])):
+            index += 1  # text, or a colon fence that is an admonition: what it holds is read like any text
+            continue
+        end = _closing(lines, index, opening["fence"])
+        blocks.append(_block(lines, index, end, opening["info"].strip()))
+        index = end + 1
+    return blocks
+
+
+def _closing(lines: list[str], start: int, fence: str) -> int:
+    closing = re.compile(rf"^\s*{re.escape(fence[0])}{{{len(fence)},}}\s*$")
+    for index in range(start + 1, len(lines)):
+        if closing.match(lines[index]):
+            return index
+    raise ValueError(f"line {start + 1}: the block that begins here is never closed")
+
+
+def _block(lines: list[str], start: int, end: int, info: str) -> Block:
+    directive = _DIRECTIVE.match(info)
+    words = info.split()
+    language = directive["language"] if directive else (words[0] if words else "")
+    above = lines[start - 1].strip() if start else ""
+    body = lines[start + 1 : end]
+    if directive:  # options of the directive are not code
+        body = ["" if re.match(r"\s*:[\w-]+:", line) else line for line in body]
+    return Block(language, textwrap.dedent("\n".join(body)), start + 2, run="no-run" not in words and above not in _NO_RUN)
+
+
+def program(blocks: Iterable[Block]) -> str:
+    """Return one program of all Python blocks that are to be run, each line at the number it has in the page."""
+    lines: list[str] = []
+    for block in blocks:
+        if block.language == "python" and block.run:
+            lines.extend([""] * (block.line - 1 - len(lines)))
+            lines.extend(block.text.splitlines())
+    return "\n".join(lines)
+
+
+def run_page(name: str, source: str, directory: Path) -> str | None:
+    """Run ``source`` in a fresh interpreter in ``directory``; return what it said when it failed, None when it did not."""
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    run = subprocess.run(
+        [sys.executable, "-c", _RUN, name],
+        input=source,
+        cwd=directory,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PAGE_TIMEOUT,
+        check=False,
+    )
+    return None if run.returncode == 0 else run.stdout
+
+
+def is_manifest(block: Block) -> bool:
+    """Tell whether a YAML block looks like a whole ``plugin.yaml``: name and version at its top level."""
+    return block.language == "yaml" and block.run and all(re.search(rf"^{key}:", block.text, re.MULTILINE) for key in ("name", "version"))
