@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pluggy import PluginValidationError as PluginValidationError
     from pluggy import Result as Result
 
+    from blackhole_core.callcontext import deadline as deadline
     from blackhole_core.errors import BlackholeError as BlackholeError
     from blackhole_core.errors import CallTimeout as CallTimeout
     from blackhole_core.errors import CannotCross as CannotCross
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from blackhole_core.errors import UnknownPlugin as UnknownPlugin
     from blackhole_core.errors import WorkerDied as WorkerDied
     from blackhole_core.events import Event as Event
-    from blackhole_core.callcontext import deadline as deadline
     from blackhole_core.hooks.caller import HookCaller as HookCaller
     from blackhole_core.hooks.caller import HookRelay as HookRelay
     from blackhole_core.hookspecs import hookimpl as hookimpl
