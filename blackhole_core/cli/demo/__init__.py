@@ -1,0 +1,1 @@
+"""``blackhole demo``: real plugins under load on real input, checked against a plain loop."""
