@@ -3,7 +3,7 @@ r"""The rule by which source text is counted; a pure function from text to three
 * lines: line ends (``\n``), and a last line without one;
 * words: what ``str.split()`` splits;
 * identifiers: tokens of type ``NAME`` (:mod:`tokenize`) that are identifiers and not keywords. Text that does not tokenize, such as half a program,
-  is counted by a regular expression instead: everything that looks like a name and is no keyword, in strings and comments too.
+  is split into runs of ``\w`` instead, and those that are identifiers and not keywords count, in strings and comments too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 __all__ = ["Counts", "count_source"]
 
-_NAME_LIKE: Final = re.compile(r"[^\W\d]\w*")
+_NAME_LIKE: Final = re.compile(r"\w+")
 _KEYWORDS: Final = frozenset(kwlist)
 
 

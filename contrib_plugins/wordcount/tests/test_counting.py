@@ -18,6 +18,7 @@ CASES = {
     "a string that never ends": ("x = '''abc def\n", Counts(1, 4, 2)),
     "a bracket that never closes": ("f(a, if\n", Counts(1, 2, 2)),
     "a wrong dedent": ("if a:\n        b\n    c\n", Counts(3, 4, 3)),
+    "digits before letters are no name": ("(9lives\n", Counts(1, 1, 0)),
     "names in strings count once it is no Python": ("'a' (if\n", Counts(1, 2, 1)),
 }
 

@@ -18,8 +18,8 @@ __all__ = ["WordCount"]
 
 hookimpl = bh.HookimplMarker("wordcount")
 
-#: A name wherever it stands, for text that is not Python.
-NAME_LIKE: Final = re.compile(r"[^\W\d]\w*")
+#: What may be a name, for text that is not Python.
+NAME_LIKE: Final = re.compile(r"\w+")
 
 
 class WordCount:
