@@ -184,19 +184,20 @@ class FileStateStore:
 
     def _sweep(self) -> None:
         """Remove what dead writers left. A store that may only be read leaves it where it is: it is in nobody's way."""
-        if not self._root.exists():
-            return
         try:
             for name in self._names():
                 with disk.open_directory(self._root / name) as directory:
-                    self._sweep_plugin(directory, name)
+                    for snapshot_id in _ids(directory, _CLAIM):
+                        self._sweep_one(directory, self._root / name / (snapshot_id + _CLAIM))
         except OSError as error:
-            logger.warning("leftovers of dead writers in %s could not be removed: %s", self._root, disk.explain(error))
+            logger.warning("leftovers of dead writers in %s could not be looked for: %s", self._root, disk.explain(error))
 
-    def _sweep_plugin(self, directory: int, name: str) -> None:
-        for snapshot_id in _ids(directory, _CLAIM):
-            if disk.sweep(snapshot_id + _CLAIM, directory):
-                logger.info("removed %s, left by a writer that died", self._root / name / (snapshot_id + _CLAIM))
+    def _sweep_one(self, directory: int, path: Path) -> None:
+        try:
+            if disk.sweep(path.name, directory):
+                logger.info("removed %s, left by a writer that died", path)
+        except OSError as error:
+            logger.warning("%s, left by a writer that died, could not be removed: %s", path, disk.explain(error))
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
