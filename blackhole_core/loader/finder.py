@@ -1,0 +1,147 @@
+"""The hook into Python's import system: a finder for the names of loaded universes, and the loader it hands out."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from types import CodeType, ModuleType
+from typing import Any
+
+from blackhole_core.loader.generation import Generation, find_elsewhere, find_in
+from blackhole_core.loader.names import tag_of
+from blackhole_core.loader.snapshot import Snapshot
+from blackhole_core.loader.table import NameTable
+
+__all__ = ["ModuleLoader", "UniverseFinder"]
+
+
+class UniverseFinder:
+    """First on ``sys.meta_path``: answers for owned canonical names and for private ones, stays silent on all others."""
+
+    #: How our own searches tell this finder from the others.
+    blackhole = True
+
+    def __init__(self, table: NameTable) -> None:
+        self._table = table
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:  # noqa: ARG002
+        tag = tag_of(fullname)
+        if tag is not None:
+            generation = self._table.tagged(tag)
+            name = fullname if generation is None else generation.names.canonical(fullname)
+        else:
+            generation = self._table.owner(fullname)
+            name = fullname
+        if generation is None:
+            return self._find_shared(fullname, path) if tag is None else None
+        found = generation.find(name, path)
+        return None if found is None else _wrap(found, generation, fullname)
+
+    def _find_shared(self, fullname: str, path: Sequence[str] | None) -> ModuleSpec | None:
+        """Find a namespace package above an owned one; when nobody else has it, in the universe's own directory."""
+        for generation in self._table.active:
+            if fullname in generation.names.shared and generation.path is not None and find_elsewhere(fullname, path) is None:
+                directory = generation.path.joinpath(*fullname.split(".")[:-1])
+                generation.made.add(fullname)
+                return find_in(fullname, str(directory))
+        return None
+
+    @staticmethod
+    def invalidate_caches() -> None:
+        """Nothing is cached here."""
+
+
+def _wrap(found: ModuleSpec, generation: Generation, fullname: str) -> ModuleSpec:
+    """Return ``found`` under the key ``fullname``, loaded for ``generation``."""
+    spec = ModuleSpec(fullname, ModuleLoader(generation, found), origin=found.origin)  # type: ignore[arg-type]
+    if found.submodule_search_locations is not None:
+        # A plain list: a namespace package's own path object looks its parent up in sys.modules by name.
+        spec.submodule_search_locations = list(found.submodule_search_locations)
+    spec.has_location = found.has_location
+    return spec
+
+
+class ModuleLoader:
+    """Loads one module for one generation, from the snapshot where it holds the text, else by Python's own loader.
+
+    Its methods take the module's name in either spelling: the answers are the same before and after a switch.
+    """
+
+    def __init__(self, generation: Generation, found: ModuleSpec) -> None:
+        self._generation = generation
+        self._found = found
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        name = self._found.name
+        if spec.name != self._generation.key(name):
+            raise ImportError(f"{name} was swapped for another version while it was being imported; import it again", name=name)
+        loader: Any = self._found.loader
+        if isinstance(loader, ExtensionFileLoader):
+            return loader.create_module(self._found)
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        name, registry = self._found.name, self._generation.registry
+        key = module.__name__
+        registry[name] = module
+        try:
+            self._run(module)
+        except BaseException:
+            registry.pop(name, None)
+            raise
+        # A module may have put something else in its place.
+        registry[name] = sys.modules.get(key, module)
+
+    def _run(self, module: ModuleType) -> None:
+        loader: Any = self._found.loader
+        if isinstance(loader, ExtensionFileLoader):
+            loader.exec_module(module)
+            return
+        if self._generation.builtins is not None:
+            vars(module)["__builtins__"] = self._generation.builtins
+        code = self.get_code()
+        if code is not None:
+            exec(code, vars(module))  # noqa: S102  (this is what importing is)
+
+    def get_code(self, fullname: str | None = None) -> CodeType | None:  # noqa: ARG002
+        """Return the module's code; None for a namespace package."""
+        snapshot = self._snapshot()
+        if snapshot is not None:
+            return snapshot.code(self.get_filename())
+        code: CodeType | None = self._ask("get_code")
+        return code
+
+    def get_source(self, fullname: str | None = None) -> str | None:  # noqa: ARG002
+        """Return the text the module was compiled from, whatever the file says now."""
+        snapshot = self._snapshot()
+        if snapshot is not None:
+            return importlib.util.decode_source(snapshot.files[self.get_filename()])
+        source: str | None = self._ask("get_source")
+        return source
+
+    def is_package(self, fullname: str | None = None) -> bool:  # noqa: ARG002
+        return self._found.submodule_search_locations is not None
+
+    def get_filename(self, fullname: str | None = None) -> str:  # noqa: ARG002
+        if self._found.origin is None:
+            raise ImportError(f"{self._found.name} has no file", name=self._found.name)
+        return self._found.origin
+
+    def get_data(self, path: str) -> bytes:
+        loader: Any = self._found.loader
+        data: bytes = loader.get_data(path)
+        return data
+
+    def get_resource_reader(self, fullname: str) -> Any:  # noqa: ARG002
+        """Return Python's own reader: resources are read from disk, they are not part of the snapshot."""
+        return self._ask("get_resource_reader")
+
+    def _ask(self, method: str) -> Any:
+        ask = getattr(self._found.loader, method, None)
+        return None if ask is None else ask(self._found.name)
+
+    def _snapshot(self) -> Snapshot | None:
+        snapshot = self._generation.snapshot
+        return snapshot if snapshot is not None and self._found.origin in snapshot.files else None

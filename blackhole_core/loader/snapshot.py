@@ -1,0 +1,113 @@
+"""The source text of a generation, read once: what its modules are compiled from, however late they are imported.
+
+A development tree changes under a running plugin, and ``pip install -U`` overwrites an installed one. A module that the old
+generation imports for the first time after that must still be the old text, and Python's ``.pyc`` cannot be trusted: it
+is valid when the source's size and its time *in whole seconds* agree, which is true of most quick edits.
+
+A :class:`Snapshot` answers the two questions the import system asks of a directory: is there such a module, and what is
+its text. What it does not hold (C extensions, zip files, directories outside the plugin) is found by Python's own finders.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterable, Mapping
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
+from types import CodeType
+from typing import Final
+
+__all__ = ["Snapshot", "compile_source", "read_snapshot"]
+
+#: Paths are strings here: they are compared with what ``__path__`` and ``co_filename`` hold, and made by the thousand.
+_SEPARATOR: Final = os.sep
+
+
+class Snapshot:
+    """Source files by path, and the directories they were read from. ``codes`` fills up as modules are compiled."""
+
+    __slots__ = ("codes", "directories", "files")
+
+    def __init__(self, files: Mapping[str, bytes], directories: Mapping[str, frozenset[str]]) -> None:
+        self.files = files
+        self.directories = directories
+        self.codes: dict[str, CodeType] = {}
+
+    def find(self, name: str, path: Iterable[str]) -> ModuleSpec | None:
+        """Return the spec of the module ``name`` (canonical) when a directory of ``path`` holds its source."""
+        tail = name.rpartition(".")[2]
+        for entry in path:
+            names = self.directories.get(entry)
+            if names is None:
+                return None  # an earlier entry is not ours to answer for: the whole search is Python's
+            package = _join(entry, tail)
+            init = _join(package, "__init__.py")
+            if init in self.files:
+                return importlib.util.spec_from_file_location(name, init, submodule_search_locations=[package])
+            if any(tail + suffix in names for suffix in EXTENSION_SUFFIXES):
+                return None
+            module = _join(entry, tail + ".py")
+            if module in self.files:
+                return importlib.util.spec_from_file_location(name, module)
+        return None
+
+    def covers(self, file: str) -> bool:
+        """Say whether ``file`` lies in a directory that was read, so that not holding it means it was not there."""
+        return file.rpartition(_SEPARATOR)[0] in self.directories
+
+    def code(self, file: str) -> CodeType:
+        """Return the compiled module of a held file, with the file's own path in tracebacks and breakpoints."""
+        code = self.codes.get(file)
+        if code is None:
+            code = self.codes[file] = compile_source(self.files[file], file)
+        return code
+
+    def reuse(self, older: Snapshot) -> None:
+        """Take over the compiled code of every file whose text is the same in ``older``."""
+        for file, code in list(older.codes.items()):
+            if self.files.get(file) == older.files[file]:
+                self.codes[file] = code
+
+
+def compile_source(text: bytes, file: str) -> CodeType:
+    """Compile a module as importing it would, without this module's own ``__future__`` flags."""
+    code: CodeType = compile(text, file, "exec", dont_inherit=True)
+    return code
+
+
+def read_snapshot(roots: Iterable[ModuleSpec]) -> Snapshot:
+    """Read every source file below the given top-level modules and packages into memory."""
+    files: dict[str, bytes] = {}
+    directories: dict[str, frozenset[str]] = {}
+    for root in roots:
+        if root.submodule_search_locations is not None:
+            for location in root.submodule_search_locations:
+                _read_tree(location, files, directories)
+        if root.origin is not None and root.origin.endswith(".py"):
+            _read_file(root.origin, files)
+    return Snapshot(files, directories)
+
+
+def _read_tree(top: str, files: dict[str, bytes], directories: dict[str, frozenset[str]]) -> None:
+    if top in directories:
+        return
+    for place, below, names in os.walk(top):
+        # What is no identifier cannot be imported: __pycache__ can, but holds no source.
+        below[:] = [name for name in below if name.isidentifier() and name != "__pycache__"]
+        directories[place] = frozenset(names)
+        for name in names:
+            if name.endswith(".py"):
+                _read_file(_join(place, name), files)
+
+
+def _read_file(file: str, files: dict[str, bytes]) -> None:
+    try:
+        with open(file, "rb", buffering=0) as stream:  # noqa: PTH123  (a string path; see _SEPARATOR)
+            files[file] = stream.read()
+    except FileNotFoundError:
+        # Deleted between listing and reading: importing it will say so, as it would without a snapshot.
+        return
+
+
+def _join(directory: str, name: str) -> str:
+    return f"{directory}{_SEPARATOR}{name}"

@@ -1,0 +1,154 @@
+"""Who has which canonical names: the one owner of that knowledge, and the one place where it changes.
+
+The live generations stand in a stack, oldest first. Invariant, outside :meth:`NameTable._switch`: **a generation is active exactly when no
+later one in the stack owns a name of it.** So loading pushes (and demotes whom it covers), releasing removes (and promotes
+whom nobody covers any more), and both are one atomic step for every other thread.
+
+Modules that the host imported by itself before a plugin of that name was loaded form an *outside* generation: it is set
+aside like any other and gets its names back when the plugin is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from blackhole_core.loader.generation import SWITCH_SECONDS, Generation
+from blackhole_core.loader.names import Names, tag_of
+from blackhole_core.loader.rename import Step, apply, forgetting, renaming
+
+__all__ = ["NameTable"]
+
+
+class Outside(Generation):
+    """Modules imported by the host itself. Their own late absolute imports get whoever is active: see the docs."""
+
+
+class NameTable:
+    """The stack of live generations. Readable from any thread: both tuples are replaced, never changed."""
+
+    def __init__(self) -> None:
+        self.stack: tuple[Generation, ...] = ()
+        self.active: tuple[Generation, ...] = ()
+        self._lock = threading.RLock()  # held for a whole switch, waiting for imports included (bounded by SWITCH_SECONDS)
+        self._outside_tags = (f"outside-{number}" for number in itertools.count(1))
+
+    def owner(self, name: str) -> Generation | None:
+        """Return the generation that has the canonical ``name`` now."""
+        for generation in self.active:
+            if generation.names.owns(name):
+                return generation
+        return None
+
+    def tagged(self, tag: str) -> Generation | None:
+        for generation in self.stack:
+            if generation.names.tag == tag:
+                return generation
+        return None
+
+    def push(self, new: Generation) -> None:
+        """Give ``new`` its names. Raises TimeoutError, with nothing changed, when a covered generation does not stop importing."""
+        with self._lock:
+            if self.tagged(new.names.tag) is not None:
+                raise ValueError(f"a universe tagged {new.names.tag!r} is loaded already; a tag is used once per process")
+            outside = self._sweep(new.names)
+            if outside:
+                self._set_aside(Outside(Names(new.names.prefixes, next(self._outside_tags))), outside)
+            try:
+                self._switch((*self.stack, new))
+            except BaseException:
+                self._retire_outside()
+                raise
+
+    def remove(self, gone: Generation) -> None:
+        """Forget the modules of ``gone`` and give the names to whom they fall. Raises TimeoutError with nothing changed."""
+        with self._lock:
+            if gone not in self.stack:
+                return
+            self._sweep(gone.names)
+            self._switch(tuple(known for known in self.stack if known is not gone), gone=gone)
+            self._retire_outside()
+
+    def _switch(self, stack: tuple[Generation, ...], gone: Generation | None = None) -> None:
+        active = _uncovered(stack)
+        demoted = [known for known in self.active if known not in active and known in stack]
+        promoted = [known for known in active if known not in self.active and known in self.stack]
+        deadline = time.monotonic() + SWITCH_SECONDS
+        with contextlib.ExitStack() as held:
+            for generation in (*demoted, *promoted):
+                held.enter_context(generation.quiet(deadline))
+            steps: list[Step] = [] if gone is None else self._forgetting(gone, stack)
+            for generation in demoted:
+                steps += [*_unbind(generation), *generation.unchanged(lambda one=generation: _demotion(one))]  # type: ignore[misc]
+            for generation in promoted:
+                steps += [*generation.unchanged(lambda one=generation: _promotion(one)), *_bind(generation)]  # type: ignore[misc]
+            steps += [(setattr, known, "active", known in active) for known in {*self.stack, *stack}]
+            steps += [(setattr, self, "stack", stack), (setattr, self, "active", active)]
+            apply(steps)
+
+    @staticmethod
+    def _forgetting(gone: Generation, stack: tuple[Generation, ...]) -> list[Step]:
+        steps = [*_unbind(gone), *forgetting(list(gone.registry), gone.key)]
+        for name in gone.made:
+            heirs = [known for known in stack if name in known.names.shared]
+            steps.append((heirs[-1].made.add, name) if heirs else (sys.modules.pop, name, None))
+        return steps
+
+    def _sweep(self, names: Names) -> dict[str, Any]:
+        """Hand modules that got into ``sys.modules`` by themselves to the generation under whose names they stand.
+
+        Plugins put aliases there. Returns those under ``names`` that stand under no generation's: the host's own imports.
+        """
+        outside = {}
+        for key, module in list(sys.modules.items()):
+            tag = tag_of(key)
+            owner = self.owner(key) if tag is None else self.tagged(tag)
+            if owner is not None:
+                owner.registry.setdefault(owner.names.canonical(key), module)
+            elif tag is None and names.owns(key):
+                outside[key] = module
+        return outside
+
+    def _set_aside(self, outside: Outside, modules: dict[str, Any]) -> None:
+        outside.registry.update(modules)
+        outside.active = True
+        self.stack, self.active = (*self.stack, outside), (*self.active, outside)
+
+    def _retire_outside(self) -> None:
+        """Let go of outside generations that have their names back: they are the host's plain modules again."""
+        back = {known for known in self.active if isinstance(known, Outside)}
+        self.stack = tuple(known for known in self.stack if known not in back)
+        self.active = tuple(known for known in self.active if known not in back)
+
+
+def _uncovered(stack: tuple[Generation, ...]) -> tuple[Generation, ...]:
+    return tuple(known for place, known in enumerate(stack) if not any(known.names.overlaps(later.names) for later in stack[place + 1 :]))
+
+
+def _demotion(generation: Generation) -> list[Step]:
+    return renaming(dict(generation.registry), str, generation.names.private)
+
+
+def _promotion(generation: Generation) -> list[Step]:
+    return renaming(dict(generation.registry), generation.names.private, str)
+
+
+def _bind(generation: Generation) -> list[Step]:
+    """Plan to show the roots of ``generation`` as attributes of the namespace packages they lie in."""
+    return [(namespace.__setitem__, child, module) for namespace, child, module in _bindings(generation)]
+
+
+def _unbind(generation: Generation) -> list[Step]:
+    return [(namespace.pop, child, None) for namespace, child, module in _bindings(generation) if namespace.get(child) is module]
+
+
+def _bindings(generation: Generation) -> Iterable[tuple[dict[str, Any], str, object]]:
+    for prefix in generation.names.prefixes:
+        parent, _, child = prefix.rpartition(".")
+        if parent in sys.modules and prefix in generation.registry:
+            yield vars(sys.modules[parent]), child, generation.registry[prefix]

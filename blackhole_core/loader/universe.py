@@ -1,0 +1,303 @@
+"""Universes: several generations of a plugin's modules side by side in one interpreter.
+
+A :class:`Universe` owns dotted names (``acme``, ``ns.plug``) and loads them from its own directory. The newest has the
+canonical names; one that was replaced goes on under private names (``acme@7.core``) until it is released, and everything its
+code does stays among its own modules: each module carries a private ``__builtins__`` whose ``__import__`` looks in its own
+generation first, and functions keep the builtins they were defined with, in threads, generators and coroutines too.
+
+Modules that no universe owns (the host's, third-party dependencies) are shared. What this cannot do stands in
+``docs/explanation/reload.md``. This module imports little: the worker process starts with it.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import MappingProxyType, ModuleType, TracebackType
+from typing import Any, Final
+
+from blackhole_core.loader.finder import UniverseFinder
+from blackhole_core.loader.generation import Generation, find_elsewhere, find_in, initializing
+from blackhole_core.loader.names import Names
+from blackhole_core.loader.snapshot import read_snapshot
+from blackhole_core.loader.table import NameTable
+
+__all__ = ["MARK", "Universe"]
+
+#: The key in a module's ``__builtins__`` under which code that is called can find whose code is calling.
+MARK: Final = "__blackhole_universe__"
+
+_table: Final = NameTable()
+_finder: Final = UniverseFinder(_table)
+
+#: Frames of these files are taken out of the traceback of a failed load: they say nothing to a plugin's author.
+_OWN_FILES: Final = str(Path(__file__).parent)
+
+
+class Universe(Generation):
+    """One generation of a plugin's modules.
+
+    ``packages`` are the dotted names it owns, ``path`` the directory searched first for them, ``tag`` a word used once per
+    process. With ``fresh`` all source text is read at load and compiled from memory: what changes on disk later does not reach
+    this generation, and no stale ``.pyc`` is served. ``fresh=False`` is for directories that never change (a versioned store): modules come
+    through Python's own loaders and their ``.pyc`` files.
+    """
+
+    def __init__(self, packages: Sequence[str], path: Path, tag: str, *, fresh: bool = True) -> None:
+        super().__init__(Names(packages, tag))
+        self.path = path.absolute()
+        self.fresh = fresh
+        self.builtins = {**vars(builtins), "__import__": _private_import(self), MARK: self}
+        self._roots: dict[str, ModuleSpec] = {}
+        self._views: dict[str, _NamespaceView] = {}
+        self._released = False
+
+    def __repr__(self) -> str:
+        standing = "released" if self._released else "active" if self.active else f"{len(self.registry)} modules set aside"
+        return f"<Universe {', '.join(self.names.prefixes)} {self.names.tag!r}: {standing}>"
+
+    @property
+    def modules(self) -> Mapping[str, ModuleType]:
+        """The loaded modules by canonical name, a live view."""
+        return MappingProxyType(self.registry)
+
+    def load(self, entry: str) -> object:
+        """Import ``module`` or ``module:attribute.path`` under canonical names and return the module or the attribute.
+
+        A universe that had the names is set aside and goes on serving. On any failure everything is as before, and the
+        exception of the plugin's code propagates. A second call imports more of the same generation.
+        """
+        module_name, _, attributes = entry.partition(":")
+        if self._released:
+            raise RuntimeError(f"{self!r} cannot load {entry}: make a new universe with a new tag")
+        if not self.names.owns(module_name):
+            raise ValueError(f"entry {entry!r} is in none of the packages of this universe: {', '.join(self.names.prefixes)}")
+        if self in _table.stack:
+            return self._load_more(module_name, attributes)
+        self._read()
+        _install_finder()
+        _table.push(self)
+        try:
+            return self._resolve(module_name, attributes)
+        except BaseException as error:
+            _table.remove(self)
+            self.registry.clear()
+            _prune(error)
+            raise
+
+    def release(self) -> None:
+        """Forget the modules; a universe that this one had set aside gets its names back. A second call does nothing.
+
+        Raises TimeoutError when that other one does not finish an import; nothing has changed then, call it again.
+        """
+        _table.remove(self)
+        self._released = True
+        self.registry.clear()
+        self._views.clear()
+        self._roots.clear()
+        self.snapshot = None
+        # typing keeps the classes that stood in List[...], Optional[...] or get_type_hints in caches of its own. This is how
+        # CPython's own leak tests empty them.
+        for clear in getattr(sys.modules.get("typing"), "_cleanups", ()):
+            clear()
+
+    def find(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+        """Find the canonical ``name``: a root as it was at load, anything below it in the snapshot, else on disk."""
+        root = self._roots.get(name)
+        if root is not None:
+            return root
+        if self.snapshot is None:
+            return find_elsewhere(name, path)
+        found = self.snapshot.find(name, path or ())
+        if found is not None:
+            return found
+        found = find_elsewhere(name, path)
+        if found is not None and not self.active and found.origin is not None and self.snapshot.covers(found.origin):
+            # A file that the next version brought into the same directory: for this generation it is not there.
+            return found if not found.origin.endswith(".py") else None
+        return found
+
+    def import_module(self, name: str) -> Any:
+        """Return the module of this generation whose canonical name is ``name``, loading it if need be."""
+        module = self.registry.get(name)
+        if module is not None and not initializing(module):
+            return module
+        if self._released:
+            raise ImportError(f"cannot import {name}: generation {self.names.tag!r} of {self.names.prefixes[0]} was released", name=name)
+        with self.importing():
+            try:
+                # A fromlist makes __import__ return the leaf; a name every module has makes it load nothing more.
+                return builtins.__import__(self.key(name), None, None, ("__name__",), 0)
+            except ModuleNotFoundError as error:
+                _canonicalise(error, self.names)
+                raise
+
+    # --- what the plugin's import statements do -----------------------------------------------------------------------
+
+    def import_statement(self, name: str, namespace: Mapping[str, Any] | None, fromlist: Sequence[str] | None, level: int) -> Any:
+        """Do what ``__import__`` does, with owned names meaning this generation's modules."""
+        absolute = self.names.absolute(name, level, namespace)
+        if fromlist:
+            return self._import_from(absolute, fromlist)
+        self._module(absolute)
+        if level == 0:
+            return self._module(absolute.partition(".")[0])
+        # `__import__("a.b", level=1)` returns `.a`
+        return self._module(absolute.removesuffix(name.partition(".")[1] + name.partition(".")[2]))
+
+    def _import_from(self, absolute: str, fromlist: Sequence[str]) -> Any:
+        module = self._module(absolute)
+        if not hasattr(module, "__path__"):
+            return module
+        wanted = [name for name in fromlist if name != "*"]
+        if "*" in fromlist:
+            wanted += getattr(module, "__all__", ())
+        for child in wanted:
+            if not hasattr(module, child):
+                self._try_submodule(f"{absolute}.{child}")
+        return module
+
+    def _try_submodule(self, full: str) -> None:
+        """Import a name of a ``from`` list that may be a submodule; the statement itself complains when it is nothing."""
+        try:
+            self._module(full)
+        except ModuleNotFoundError as error:
+            if error.name != full or sys.modules.get(self.key(full), error) is None:
+                raise
+
+    def _module(self, absolute: str) -> Any:
+        if self.names.owns(absolute):
+            return self.import_module(absolute)
+        module = builtins.__import__(absolute, None, None, ("__name__",), 0)
+        return self._view(absolute) if absolute in self.names.shared else module
+
+    def _view(self, name: str) -> _NamespaceView:
+        view = self._views.get(name)
+        if view is None:
+            view = self._views.setdefault(name, _NamespaceView(name, self))
+        return view
+
+    # --- load, step by step -------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Find the roots and, when fresh, take the snapshot; nothing is imported but namespace packages above the roots."""
+        for prefix in self.names.prefixes:
+            root = self._find_root(prefix)
+            if root is not None:
+                self._roots[prefix] = root
+        if self.fresh:
+            self.snapshot = read_snapshot(self._roots.values())
+            for older in _table.stack:
+                if older.snapshot is not None and older.names.overlaps(self.names):
+                    self.snapshot.reuse(older.snapshot)
+
+    def _find_root(self, prefix: str) -> ModuleSpec | None:
+        assert self.path is not None
+        parents = prefix.split(".")[:-1]
+        return find_in(prefix, str(self.path.joinpath(*parents))) or find_elsewhere(prefix, _path_of(".".join(parents)))
+
+    def _load_more(self, module_name: str, attributes: str) -> object:
+        before = set(self.registry)
+        try:
+            return self._resolve(module_name, attributes)
+        except BaseException as error:
+            for name in set(self.registry) - before:
+                del self.registry[name]
+                sys.modules.pop(self.key(name), None)
+            _prune(error)
+            raise
+
+    def _resolve(self, module_name: str, attributes: str) -> object:
+        module = self.import_module(module_name)
+        return functools.reduce(getattr, attributes.split("."), module) if attributes else module
+
+
+class _NamespaceView(ModuleType):
+    """A namespace package as one generation sees it: its own part is its own, the rest is everybody's.
+
+    ``import ns.plug`` binds ``ns``; were that the shared module, ``ns.plug`` would be whichever generation is active.
+    """
+
+    def __init__(self, name: str, universe: Universe) -> None:
+        super().__init__(name)
+        namespace = vars(self)
+        for attribute in ("__loader__", "__spec__", "__package__", "__doc__"):
+            namespace.pop(attribute, None)
+        namespace["_blackhole_universe"] = universe
+
+    def __getattr__(self, attribute: str) -> Any:
+        namespace = vars(self)
+        universe: Universe = namespace["_blackhole_universe"]
+        full = f"{namespace['__name__']}.{attribute}"
+        if full in universe.names.shared:
+            return universe._view(full)
+        if universe.names.owns(full):
+            if full in universe.registry:
+                return universe.registry[full]
+            raise AttributeError(f"module {namespace['__name__']!r} has no attribute {attribute!r}", name=attribute, obj=self)
+        return getattr(sys.modules[namespace["__name__"]], attribute)
+
+
+def _private_import(universe: Universe) -> Callable[..., Any]:
+    """Make the ``__import__`` of one generation. Foreign names take the shortest way: it is paid by every import statement."""
+    tops = universe.names.tops
+
+    def __import__(  # noqa: A001, N807  (this is what it replaces)
+        name: str,
+        globals: Mapping[str, Any] | None = None,  # noqa: A002
+        locals: Mapping[str, Any] | None = None,  # noqa: A002
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> Any:
+        if level == 0 and name.partition(".")[0] not in tops:
+            return builtins.__import__(name, globals, locals, fromlist or (), 0)
+        return universe.import_statement(name, globals, fromlist, level)
+
+    return __import__
+
+
+def _path_of(parent: str) -> Sequence[str] | None:
+    """Return the ``__path__`` of a package above an owned one, None for the top level or when there is none."""
+    if not parent:
+        return None
+    try:
+        module = builtins.__import__(parent, None, None, ("__name__",), 0)
+    except ModuleNotFoundError:
+        return ()
+    path: Sequence[str] = getattr(module, "__path__", ())
+    return path
+
+
+def _install_finder() -> None:
+    if sys.meta_path[:1] != [_finder]:
+        if _finder in sys.meta_path:
+            sys.meta_path.remove(_finder)
+        sys.meta_path.insert(0, _finder)
+
+
+def _canonicalise(error: ModuleNotFoundError, names: Names) -> None:
+    """Tell the plugin's code about its own name: it may compare ``error.name`` with what it asked for."""
+    if error.name is not None and names.canonical(error.name) != error.name:
+        error.name = names.canonical(error.name)
+        error.msg = error.msg.replace(names.mark, "")
+
+
+def _prune(error: BaseException) -> None:
+    """Take this package's frames out of the traceback of a failed load."""
+    kept = [entry for entry in _entries(error.__traceback__) if not entry.tb_frame.f_code.co_filename.startswith(_OWN_FILES)]
+    if not kept:
+        return  # the fault lies between our frames and the entry: they are all there is to show
+    for entry, following in itertools.pairwise([*kept, None]):
+        entry.tb_next = following  # type: ignore[union-attr]
+    error.__traceback__ = kept[0]
+
+
+def _entries(traceback: TracebackType | None) -> Iterator[TracebackType]:
+    while traceback is not None:
+        yield traceback
+        traceback = traceback.tb_next
