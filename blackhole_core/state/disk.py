@@ -96,20 +96,18 @@ def read_regular(name: str, directory: int | None, *, path: Path, limit: int, fo
 
     Raise :class:`SnapshotDamaged` for a link (unless ``follow``), a directory, a pipe, more than ``limit`` bytes or a disk error; other ``OSError`` as is.
     """
+    # O_NONBLOCK: opening a pipe must not wait for somebody to write to it.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
-        # O_NONBLOCK: opening a pipe must not wait for somebody to write to it.
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-        with os.fdopen(os.open(name, flags, dir_fd=directory), "rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise SnapshotDamaged(path, f"it is {_kind(status.st_mode)}, wanted a regular file")
-            if status.st_size > limit:
-                raise SnapshotDamaged(path, f"it has {status.st_size} bytes, at most {limit} are allowed")
-            return _read_all(file.fileno(), status.st_size)
+        descriptor = os.open(name, flags, dir_fd=directory)
+        try:
+            return _read_checked(descriptor, path, limit)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise SnapshotDamaged(path, "it is a symbolic link, wanted a regular file") from error
-        if error.errno in (errno.EIO, errno.ENXIO):
+        if error.errno in {errno.EIO, errno.ENXIO}:
             raise SnapshotDamaged(path, f"it cannot be read: {explain(error)}") from error
         raise
 
@@ -130,10 +128,15 @@ def sweep(name: str, directory: int) -> bool:
         os.close(descriptor)
 
 
-def _read_all(descriptor: int, size: int) -> bytes:
-    """Return at most ``size + 1`` bytes: one too many shows a file that grew."""
+def _read_checked(descriptor: int, path: Path, limit: int) -> bytes:
+    """Return at most one byte more than the file had when it was opened: one too many shows a file that grew."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise SnapshotDamaged(path, f"it is {_kind(status.st_mode)}, wanted a regular file")
+    if status.st_size > limit:
+        raise SnapshotDamaged(path, f"it has {status.st_size} bytes, at most {limit} are allowed")
     parts: list[bytes] = []
-    left = size + 1
+    left = status.st_size + 1
     while left > 0 and (part := os.read(descriptor, left)):
         parts.append(part)
         left -= len(part)

@@ -29,7 +29,22 @@ def nested(depth: int) -> list[Any]:
 
 @pytest.mark.parametrize(
     "data",
-    [None, True, 0, -(2**63), 2**64 - 1, 1.5, float("nan"), "", "naïve", b"\x00", [], {}, [1, [2, {"a": [None]}]], {"": 1, "ä": {"b c": []}}],
+    [
+        None,
+        True,
+        0,
+        -(2**63),
+        2**64 - 1,
+        1.5,
+        float("nan"),
+        "",
+        "naïve",
+        b"\x00",
+        [],
+        {},
+        [1, [2, {"a": [None]}]],
+        {"": 1, "ä": {"b c": []}},
+    ],
 )
 def test_plain_data_passes(data: Any) -> None:
     """Every plain value passes, at the edges of its type too."""
@@ -102,7 +117,6 @@ def test_references_that_multiply_are_refused_by_size() -> None:
         data = [data, data]
     with pytest.raises(StateError, match="larger than 10000 bytes"):
         plain(data, limit=10_000)
-
 
 
 def test_a_dict_that_changes_meanwhile_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
