@@ -57,7 +57,7 @@ def _identifiers(text: str) -> int:
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             if token.type == tokenize.NAME and _is_identifier(token.string):
                 number += 1
-    except (tokenize.TokenError, SyntaxError):
+    except (tokenize.TokenError, SyntaxError, UnicodeError):  # UnicodeError: lone surrogates; Python 3.13 on some stray carriage returns
         return sum(1 for match in _NAME_LIKE.finditer(text) if _is_identifier(match.group()))
     return number
 

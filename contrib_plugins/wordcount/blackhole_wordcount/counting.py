@@ -18,6 +18,8 @@ from typing import Final, NamedTuple
 __all__ = ["Counts", "count_source"]
 
 _NAME_LIKE: Final = re.compile(r"\w+")
+#: How tokenize refuses a text. UnicodeError: lone surrogates, and in Python 3.13 some texts with a stray carriage return.
+_NOT_PYTHON: Final = (tokenize.TokenError, SyntaxError, UnicodeError)
 _KEYWORDS: Final = frozenset(kwlist)
 
 
@@ -42,7 +44,7 @@ def _lines(source: str) -> int:
 def _identifiers(source: str) -> int:
     try:
         return _count_names(_name_tokens(source))
-    except (tokenize.TokenError, SyntaxError):  # found wherever the text stops being Python, often at its very end
+    except _NOT_PYTHON:  # found wherever the text stops being Python, often at its very end
         return _count_names(_NAME_LIKE.findall(source))
 
 

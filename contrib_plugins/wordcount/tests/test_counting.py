@@ -19,6 +19,8 @@ CASES = {
     "a bracket that never closes": ("f(a, if\n", Counts(1, 2, 2)),
     "a wrong dedent": ("if a:\n        b\n    c\n", Counts(3, 4, 3)),
     "digits before letters are no name": ("(9lives\n", Counts(1, 1, 0)),
+    "a stray carriage return": ("\r\x85", Counts(1, 0, 0)),
+    "a lone surrogate": ("a = b # \udc80\n(", Counts(2, 6, 2)),
     "names in strings count once it is no Python": ("'a' (if\n", Counts(1, 2, 1)),
 }
 

@@ -26,6 +26,8 @@ CASES = {
     "strings and comments hold none": ("'a b' # c d\n", Totals(1, 1, 5, 0)),
     "no Python: a string that never ends": ("x = '''abc def\n", Totals(1, 1, 4, 2)),
     "no Python: a wrong dedent": ("if a:\n        b\n    c\n", Totals(1, 3, 4, 3)),
+    "a stray carriage return": ("\r\x85", Totals(1, 1, 0, 0)),
+    "a lone surrogate": ("a = b # \udc80\n(", Totals(1, 2, 6, 2)),
     "no Python: digits before letters": ("(9lives\n", Totals(1, 1, 1, 0)),
 }
 

@@ -65,7 +65,7 @@ def count_identifiers(source: str) -> int:
     """Count Python's names that are not keywords; in text that is not Python, whatever looks like one."""
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
-    except (tokenize.TokenError, SyntaxError):
+    except (tokenize.TokenError, SyntaxError, UnicodeError):  # UnicodeError: Python 3.13's tokenizer, on a stray carriage return
         names = NAME_LIKE.findall(source)
     else:
         names = [token.string for token in tokens if token.type == tokenize.NAME]
