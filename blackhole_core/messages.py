@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
-__all__ = ["CONTRACT", "HOST", "Call", "Failure", "Implementation", "Reply", "Surface", "Value"]
+__all__ = ["CONTRACT", "HOST", "Call", "Failure", "Implementation", "Reply", "Surface", "Value", "attribution"]
 
 #: ``Call.space`` of the host's own hooks and of the ``blackhole`` contracts.
 HOST: Final = "host"
@@ -16,15 +16,15 @@ CONTRACT: Final = "contract"
 
 @attrs.frozen
 class Call:
-    """One request. ``args`` are positional, in the order of the implementation's ``argnames``.
+    """One request: implementation ``index`` of the plugin, which answers ``hook`` (or, in space CONTRACT, the contract of that name).
 
-    ``deadline`` is an absolute ``time.monotonic()`` value of the host, or None.
+    ``args`` are positional, in the order of the implementation's ``argnames``.
     """
 
     hook: str
     args: tuple[Any, ...] = ()
     space: str = HOST
-    deadline: float | None = None
+    index: int = -1
 
 
 @attrs.frozen
@@ -49,7 +49,7 @@ class Implementation:
     """One hook implementation as the host needs to know it, whatever the level it runs at.
 
     ``attribute`` is its name in the plugin, ``hook`` the hook it answers (``specname`` or the attribute), ``options`` pluggy's
-    hookimpl options, ``argnames`` the arguments it takes.
+    hookimpl options, ``argnames`` the arguments it takes, ``annotated`` those whose type the implementation names itself.
     """
 
     attribute: str
@@ -57,6 +57,7 @@ class Implementation:
     argnames: tuple[str, ...]
     options: Mapping[str, Any]
     is_generator: bool = False
+    annotated: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -65,3 +66,8 @@ class Surface:
 
     implementations: tuple[Implementation, ...] = ()
     contracts: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+
+
+def attribution(plugin: object, hook: str, level: object) -> str:
+    """Return the note that says where an exception came from: ``plugin upper@1.0.0, hook transform, level thread``."""
+    return f"plugin {plugin}, hook {hook}, level {level}"

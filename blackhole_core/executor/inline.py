@@ -1,0 +1,68 @@
+"""Level none: the plugin's functions are called where the hook is called. No stub, no extra frame, no protection."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from blackhole_core.executor.hosted import Hosted, host_object, instantiate
+from blackhole_core.executor.runner import Host, RunnerSpec
+from blackhole_core.ids import Isolation
+from blackhole_core.loader.universe import Universe
+from blackhole_core.messages import Call, Surface, attribution
+
+__all__ = ["InlineRunner", "load_hosted", "universe_of"]
+
+_tags = itertools.count(1)
+
+
+def load_hosted(spec: RunnerSpec, universe: Universe) -> Hosted:
+    """Import the plugin into ``universe`` and make its object; on any failure the universe is released again."""
+    try:
+        return host_object(instantiate(universe.load(spec.entry)), spec.project)
+    except BaseException:
+        universe.release()
+        raise
+
+
+def universe_of(spec: RunnerSpec) -> Universe:
+    """Return the empty module universe of one instance; its tag is unique in the process, several managers included."""
+    return Universe(spec.packages, spec.path, tag=f"{spec.generation}-{next(_tags)}", fresh=spec.changeable)
+
+
+class InlineRunner:
+    """Runs calls on the caller's thread. What is in flight is known to the hook gate, not here."""
+
+    level = Isolation.NONE
+
+    def __init__(self, spec: RunnerSpec, host: Host) -> None:
+        self._spec = spec
+        self._universe = universe_of(spec)
+        self._hosted: Hosted | None = None
+
+    def start(self) -> Surface:
+        self._hosted = load_hosted(self._spec, self._universe)
+        return self._hosted.surface
+
+    @property
+    def hosted(self) -> Hosted:
+        if self._hosted is None:
+            raise RuntimeError(f"plugin {self._spec.id} is not started")
+        return self._hosted
+
+    def plugin_object(self) -> Any:
+        return self.hosted.plugin
+
+    def call(self, call: Call) -> Any:
+        try:
+            return self.hosted.function(call.space, call.hook, call.index)(*call.args)
+        except Exception as error:
+            error.add_note(attribution(self._spec.id, call.hook, self.level))
+            raise
+
+    def drained(self, timeout: float | None) -> bool:
+        return True
+
+    def stop(self) -> None:
+        self._hosted = None
+        self._universe.release()

@@ -1,0 +1,83 @@
+"""A worker that was brought up, as the host holds it: how to talk to it, hear it, see it end and end it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+import attrs
+
+__all__ = ["Child", "LaunchSpec", "Launcher"]
+
+
+@attrs.frozen
+class LaunchSpec:
+    """What to bring up: a name for messages, the import path of the worker and its environment."""
+
+    name: str
+    import_path: Sequence[str]
+    environment: Mapping[str, str] = attrs.field(factory=dict)
+
+
+class Child:
+    """One worker process and the descriptors that belong to it. Owned by one runner, which closes it.
+
+    ``receive``/``send`` are the host's ends of the two protocol pipes (``send`` is non-blocking), ``output`` the read end of its standard output
+    and error, ``pidfd`` becomes readable when it has ended.
+    """
+
+    def __init__(self, pid: int, pidfd: int, receive: int, send: int, output: int) -> None:
+        self.pid: Final = pid
+        self.pidfd: Final = pidfd
+        self.receive: Final = receive
+        self.send: Final = send
+        self.output: Final = output
+        self._lock = threading.Lock()  # a signal must never meet a number that was given to a stranger
+        self._reaped = False
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the worker's whole process group; nothing happens when it has been reaped."""
+        with self._lock:
+            if not self._reaped:
+                self._signal(number)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def kill(self) -> None:
+        """End the worker and what it started, now."""
+        self.signal(signal.SIGKILL)
+
+    def reap(self) -> int | None:
+        """Collect the exit status of a worker whose ``pidfd`` is readable, once, and end what it started.
+
+        :returns: the status, negative for a signal; None when user code took it first (``os.waitpid(-1)``).
+        """
+        with self._lock:
+            self._signal(signal.SIGKILL)  # grandchildren; the group exists as long as its leader is not reaped
+            self._reaped = True
+            try:
+                result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+            except ChildProcessError:
+                return None
+        if result is None:
+            return None
+        return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+
+
+class Launcher(Protocol):
+    """Brings up workers at one level."""
+
+    def launch(self, spec: LaunchSpec) -> Child:
+        """Start a worker; it has not said hello yet.
+
+        :raises OSError: the system refused (descriptors, memory, processes); nothing is left behind.
+        """
+
+    def close(self) -> None:
+        """Release what the launcher itself holds; all its children have ended."""

@@ -1,0 +1,123 @@
+"""The isolation levels by name: what each needs to run here, and how a runner for it is made."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from blackhole_core.errors import IsolationUnavailable
+from blackhole_core.executor.runner import Host, Runner, RunnerSpec
+from blackhole_core.ids import Isolation
+
+__all__ = ["Level", "Levels", "levels_here"]
+
+
+@attrs.frozen
+class Level:
+    """Whether one level can run here. ``reason`` is empty when it can, else what is missing and what to do."""
+
+    isolation: Isolation
+    reason: str = ""
+
+    @property
+    def available(self) -> bool:
+        return not self.reason
+
+
+def levels_here() -> tuple[Level, ...]:
+    """Return every level, weakest first, with the reason why one cannot run on this machine."""
+    return tuple(Level(isolation, _CHECKS[isolation]()) for isolation in Isolation)
+
+
+def _nothing_missing() -> str:
+    return ""
+
+
+def _process_missing() -> str:
+    if sys.platform != "linux":
+        return f"worker processes are supervised by Linux means (pidfd, eventfd), this is {sys.platform}"
+    if not hasattr(os, "pidfd_open") or not hasattr(os, "eventfd"):
+        return "this Python was built without pidfd or eventfd; use a build for Linux 5.3 or later"
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        return f"the kernel refuses pidfd_open ({error.strerror}); Linux 5.3 or later is needed"
+    return ""
+
+
+def _not_in_this_version() -> str:
+    return "this version of blackhole-core has the levels none, thread and process"
+
+
+_CHECKS: Final[dict[Isolation, Callable[[], str]]] = {
+    Isolation.NONE: _nothing_missing,
+    Isolation.THREAD: _nothing_missing,
+    Isolation.PROCESS: _process_missing,
+    Isolation.CONTAINER: _not_in_this_version,
+    Isolation.VM: _not_in_this_version,
+}
+
+
+class Levels:
+    """Makes runners, and owns what runners of one host share: the launcher of worker processes and the log pump.
+
+    Both are made with the first worker. The manager closes this after the last runner has stopped.
+    """
+
+    def __init__(self, host: Host) -> None:
+        from blackhole_core.executor.output import LogPump
+
+        self._host = host
+        self._pump = LogPump()
+        self._process_launcher: object | None = None
+
+    def make(self, isolation: Isolation, spec: RunnerSpec) -> Runner:
+        """Return a runner, not yet started.
+
+        :raises IsolationUnavailable: the level cannot run here.
+        """
+        reason = _CHECKS[isolation]()
+        if reason:
+            raise IsolationUnavailable(isolation.value, reason)
+        return self._makers()[isolation](spec)
+
+    def _makers(self) -> dict[Isolation, Callable[[RunnerSpec], Runner]]:
+        return {Isolation.NONE: self._inline, Isolation.THREAD: self._thread, Isolation.PROCESS: self._process}
+
+    def _inline(self, spec: RunnerSpec) -> Runner:
+        from blackhole_core.executor.inline import InlineRunner
+
+        return InlineRunner(spec, self._host)
+
+    def _thread(self, spec: RunnerSpec) -> Runner:
+        from blackhole_core.executor.thread import ThreadRunner
+
+        return ThreadRunner(spec, self._host)
+
+    def _process(self, spec: RunnerSpec) -> Runner:
+        from blackhole_core.executor.launch.process import ProcessLauncher
+        from blackhole_core.executor.remote import RemoteRunner
+
+        if not isinstance(self._process_launcher, ProcessLauncher):
+            self._process_launcher = ProcessLauncher()
+        return RemoteRunner(
+            spec, self._host, level=Isolation.PROCESS, launcher=self._process_launcher, pump=self._pump, import_path=_import_path()
+        )
+
+    def close(self) -> None:
+        """End the launcher and the log pump."""
+        from blackhole_core.executor.launch.process import ProcessLauncher
+
+        if isinstance(self._process_launcher, ProcessLauncher):
+            self._process_launcher.close()
+        self._pump.close()
+
+
+def _import_path() -> tuple[str, ...]:
+    """Return the host's import path, absolute: a worker can import what its host can."""
+    return tuple(dict.fromkeys(str(Path(entry).absolute()) for entry in sys.path))

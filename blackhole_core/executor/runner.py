@@ -1,0 +1,98 @@
+"""The seam between the manager and the isolation levels: a runner runs one instance of a plugin at one level.
+
+Everything above this file is the same for every level. A runner knows nothing of hook callers, versions or swaps; it is
+given a :class:`RunnerSpec`, starts the plugin, answers calls and stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import attrs
+
+from blackhole_core.executor.timers import Timers
+from blackhole_core.executor.wire.frames import DEFAULT_MAX_MESSAGE
+from blackhole_core.executor.wire.signature import Signature
+from blackhole_core.ids import Isolation, PluginId
+from blackhole_core.messages import Call, Surface
+
+__all__ = ["Host", "Limits", "Runner", "RunnerSpec"]
+
+
+@attrs.frozen
+class Limits:
+    """The deadlines and caps of one plugin; the operator's configuration has already been applied."""
+
+    call_timeout: float | None = (
+        300.0  #: seconds a caller waits when no earlier deadline is set; long enough for any call worth waiting for
+    )
+    start_timeout: float = 30.0  #: seconds from launch to "loaded"; heavy imports on a busy machine take ten
+    stop_grace: float = 5.0  #: seconds between asking to stop and killing
+    hang_grace: float = 5.0  #: seconds a call may run on after its caller gave up, before its thread or worker counts as hung
+    threads: int = 1  #: calls that run at once
+    max_message: int = DEFAULT_MAX_MESSAGE  #: bytes of one call or reply
+
+
+@attrs.frozen(eq=False)
+class RunnerSpec:
+    """What is to be run: code, identity and limits."""
+
+    id: PluginId
+    generation: int
+    entry: str
+    path: Path
+    packages: tuple[str, ...]
+    project: str
+    limits: Limits
+    config: Mapping[str, Any]
+    environment: Mapping[str, str] = attrs.field(factory=dict)
+    changeable: bool = True  #: whether its files may change on disk while it runs (not those in the versioned store)
+
+
+@attrs.frozen(eq=False)
+class Host:
+    """What a runner may use of its host. One per manager, closed by the manager after the last runner stopped."""
+
+    hook: Any  #: the host's hook relay, for calls back
+    signature: Callable[[str], Signature | None]  #: the annotations of a hook's spec, None when it has none
+    hook_names: Callable[[], tuple[str, ...]]  #: hooks that have a spec
+    is_firstresult: Callable[[str], bool]
+    exception_type: Callable[[str, str], type[Exception] | None]  #: (module, name) → a type a worker may raise in the host
+    timers: Timers
+    emit: Callable[..., object]
+    services: Any = None  #: level-specific machinery that is shared, see :mod:`blackhole_core.executor.levels`
+
+
+class Runner(Protocol):
+    """One instance of a plugin at one level.
+
+    ``start`` is called once; ``call`` from any thread until ``stop``; ``stop`` and ``kill`` are idempotent and leave no thread, process, module
+    or file behind.
+    """
+
+    level: Isolation
+
+    def start(self) -> Surface:
+        """Bring the plugin up: import, make its object, find what it offers. Not yet ``plugin_start``.
+
+        :raises Exception: it could not be brought up; nothing is left behind.
+        """
+
+    def plugin_object(self) -> Any:
+        """Return what is registered with the hook manager: the plugin itself, or a proxy with the same signatures."""
+
+    def call(self, call: Call) -> Any:
+        """Run one call and return its result.
+
+        :raises CallTimeout: no answer within the deadline of the context, or the plugin's own.
+        :raises WorkerDied: the process that ran it ended.
+        :raises Exception: what the plugin raised, with a note that names plugin, hook and level.
+        """
+
+    def drained(self, timeout: float | None) -> bool:
+        """Wait until no call is queued or running here; False when ``timeout`` seconds passed first."""
+
+    def stop(self) -> None:
+        """End orderly, within the plugin's ``stop_grace``; what does not end by itself is ended."""

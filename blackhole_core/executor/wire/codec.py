@@ -1,0 +1,220 @@
+"""The messages of the protocol and how they become bytes. Pure.
+
+One closed set of message types in each direction. Arguments and results travel inside a message as bytes of their own
+(``Raw``), so that the thread that moves frames never decodes a value: the caller that waits for it does, by the type it
+expects. Nothing is ever pickled. Both sides come from the same release, so there is no negotiation: the first message of
+a worker names the protocol version and the host refuses another one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from blackhole_core.errors import ProtocolError
+
+__all__ = [
+    "PROTOCOL",
+    "Answer",
+    "Bind",
+    "BoundTypes",
+    "Cancel",
+    "Error",
+    "HostCall",
+    "HostMessage",
+    "Hello",
+    "HookInfo",
+    "ImplementationInfo",
+    "Load",
+    "Loaded",
+    "Log",
+    "Request",
+    "Stop",
+    "WireFailure",
+    "WorkerMessage",
+    "decode_host_message",
+    "decode_worker_message",
+    "encode",
+]
+
+#: Bumped when a message changes its shape. Unknown trailing fields are ignored, missing optional ones are defaulted.
+PROTOCOL: Final = 1
+
+
+class WireFailure(msgspec.Struct, array_like=True, frozen=True):
+    """An exception as data: where its type lives, what it was made of, what it says, and the traceback as text."""
+
+    module: str
+    name: str
+    message: str
+    args: bytes | None = None  #: plain-encoded argument tuple, None when an argument is not plain
+    traceback: str = ""
+    notes: tuple[str, ...] = ()
+    cause: WireFailure | None = None
+    group: tuple[WireFailure, ...] = ()
+
+
+class ImplementationInfo(msgspec.Struct, array_like=True, frozen=True):
+    """One hook implementation a worker found. ``annotated`` are the arguments whose type the implementation names itself."""
+
+    attribute: str
+    hook: str
+    argnames: tuple[str, ...]
+    options: dict[str, str | bool | None]
+    is_generator: bool = False
+    annotated: tuple[str, ...] = ()
+
+
+# --- host → worker ---------------------------------------------------------------------------------------------------
+
+
+class Load(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """Import the plugin and make its object. First message to a worker."""
+
+    entry: str
+    path: str
+    packages: tuple[str, ...]
+    name: str
+    version: str | None
+    generation: int
+    project: str
+    threads: int
+    max_message: int
+    config: bytes
+    log_level: int = 30
+    changeable: bool = True
+
+
+class HookInfo(msgspec.Struct, array_like=True, frozen=True):
+    """What a worker must know of one host hook to call it: which arguments travel as plain data, and the result's type expression."""
+
+    open_args: tuple[str, ...] = ()
+    open_result: bool = True
+    result: str | None = None
+
+
+class BoundTypes(msgspec.Struct, array_like=True, frozen=True):
+    """The spec's types for one implementation: an expression for each argument (None: the implementation names it itself)."""
+
+    args: tuple[str | None, ...] = ()
+    open_result: bool = True
+
+
+class Bind(msgspec.Struct, array_like=True, frozen=True, tag=11):
+    """After :class:`Loaded`: how the arguments and results of each implementation travel, and which hooks the host has."""
+
+    types: tuple[BoundTypes, ...]
+    hooks: dict[str, HookInfo]
+
+
+class Request(msgspec.Struct, array_like=True, frozen=True, tag=2):
+    """Call one implementation (or contract). ``parent`` is the :class:`HostCall` it is nested in, 0 for none."""
+
+    id: int
+    space: str
+    hook: str
+    index: int
+    args: msgspec.Raw
+    timeout: float | None = None
+    parent: int = 0
+
+
+class Cancel(msgspec.Struct, array_like=True, frozen=True, tag=3):
+    """Nobody waits for this request any more; drop it if it has not begun."""
+
+    id: int
+
+
+class Stop(msgspec.Struct, array_like=True, frozen=True, tag=4):
+    """Answer what is begun, then exit."""
+
+
+# --- both ways -------------------------------------------------------------------------------------------------------
+
+
+class Answer(msgspec.Struct, array_like=True, frozen=True, tag=5):
+    """The result of the request (or host call) ``id``."""
+
+    id: int
+    result: msgspec.Raw
+
+
+class Error(msgspec.Struct, array_like=True, frozen=True, tag=6):
+    """The failure of the request (or host call, or load when 0) ``id``."""
+
+    id: int
+    failure: WireFailure
+
+
+# --- worker → host ---------------------------------------------------------------------------------------------------
+
+
+class Hello(msgspec.Struct, array_like=True, frozen=True, tag=7):
+    """First message of a worker."""
+
+    protocol: int
+    pid: int
+    python: str = ""
+
+
+class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=8):
+    """The plugin is there; what it offers. ``version`` is what its module says of itself, if it does."""
+
+    implementations: tuple[ImplementationInfo, ...]
+    contracts: dict[str, tuple[str, ...]]
+
+
+class HostCall(msgspec.Struct, array_like=True, frozen=True, tag=9):
+    """Call a hook of the host. ``parent`` is the :class:`Request` it is made in, 0 when made by a thread of the plugin's own."""
+
+    id: int
+    hook: str
+    kwargs: dict[str, msgspec.Raw]
+    timeout: float | None = None
+    parent: int = 0
+
+
+class Log(msgspec.Struct, array_like=True, frozen=True, tag=10):
+    """One record of the plugin's own ``logging``."""
+
+    level: int
+    logger: str
+    message: str
+    traceback: str = ""
+
+
+HostMessage: TypeAlias = Load | Bind | Request | Cancel | Stop | Answer | Error
+WorkerMessage: TypeAlias = Hello | Loaded | Answer | Error | HostCall | Log
+
+_encoder = msgspec.msgpack.Encoder()
+_host_decoder: msgspec.msgpack.Decoder[HostMessage] = msgspec.msgpack.Decoder(HostMessage)
+_worker_decoder: msgspec.msgpack.Decoder[WorkerMessage] = msgspec.msgpack.Decoder(WorkerMessage)
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """Return the bytes of ``message``, without a frame around them."""
+    return _encoder.encode(message)
+
+
+def decode_host_message(data: bytes) -> HostMessage:
+    """Decode what a worker received.
+
+    :raises ProtocolError: not one of the messages a host sends.
+    """
+    return _decode(_host_decoder, data)
+
+
+def decode_worker_message(data: bytes) -> WorkerMessage:
+    """Decode what a host received. The bytes are hostile until this returns.
+
+    :raises ProtocolError: not one of the messages a worker sends.
+    """
+    return _decode(_worker_decoder, data)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes) -> Any:
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ProtocolError(f"not a message of protocol {PROTOCOL}: {error}") from error

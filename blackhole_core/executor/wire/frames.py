@@ -1,0 +1,61 @@
+"""Frames: how one message is told from the next on a byte stream. Pure: bytes in, bytes out.
+
+A frame is a four-byte big-endian length and that many bytes. The length is checked against the cap before a byte of the
+body is kept, so a peer cannot make us allocate what it merely claims to send.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from blackhole_core.errors import ProtocolError
+
+__all__ = ["DEFAULT_MAX_MESSAGE", "HEADER", "FrameReader", "frame"]
+
+#: Bytes of the length in front of every message.
+HEADER: Final = 4
+
+#: Bytes. Large enough for any sensible hook argument, small enough that a few of them do not hurt the host.
+DEFAULT_MAX_MESSAGE: Final = 64 * 1024 * 1024
+
+
+def frame(body: bytes) -> bytes:
+    """Return ``body`` with its length in front."""
+    return len(body).to_bytes(HEADER, "big") + body
+
+
+class FrameReader:
+    """Cuts a byte stream into messages. Fed whole or byte by byte, the messages are the same."""
+
+    __slots__ = ("_buffer", "_cap")
+
+    def __init__(self, cap: int = DEFAULT_MAX_MESSAGE) -> None:
+        self._buffer = bytearray()
+        self._cap = cap
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take in ``data`` and return the messages that are complete now.
+
+        :raises ProtocolError: a frame claims more bytes than the cap; the stream is unusable from here on.
+        """
+        buffer = self._buffer
+        buffer += data
+        messages: list[bytes] = []
+        start = 0
+        while len(buffer) - start >= HEADER:
+            length = int.from_bytes(buffer[start : start + HEADER], "big")
+            if length > self._cap:
+                raise ProtocolError(f"a frame claims {length} bytes, at most {self._cap} are allowed")
+            end = start + HEADER + length
+            if len(buffer) < end:
+                break
+            messages.append(bytes(memoryview(buffer)[start + HEADER : end]))
+            start = end
+        if start:
+            del buffer[:start]
+        return messages
+
+    @property
+    def partial(self) -> int:
+        """Bytes of an unfinished frame held back."""
+        return len(self._buffer)

@@ -1,0 +1,160 @@
+"""Values that no annotation describes: a closed set of plain types that arrives as it left. Pure.
+
+msgpack alone would turn a tuple or a set into a list. Where an annotation names the type the typed codec restores it;
+where none does, the values below travel as extension types, so that a hook answers the same at every isolation level.
+Everything else is refused by name, never guessed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import uuid
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from blackhole_core.errors import ProtocolError
+
+__all__ = ["NotPlain", "decode_extension", "decode_plain", "encode_plain", "is_scalar", "wrap_plain"]
+
+_SCALARS: Final = frozenset({type(None), bool, float, str, bytes})
+#: msgpack integers: signed 64 bit below zero, unsigned 64 bit above.
+_INT_MIN: Final = -(2**63)
+_INT_MAX: Final = 2**64 - 1
+#: Containers in containers. Far beyond real data, far below what would exhaust the C stack of either side.
+MAX_DEPTH: Final = 200
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class NotPlain(TypeError):
+    """A value outside the closed set. ``path`` leads to it from the top (``[2]['when']``), ``type_name`` is its type."""
+
+    def __init__(self, path: str, type_name: str) -> None:
+        self.path = path
+        self.type_name = type_name
+        super().__init__(f"{path or 'the value'} is of type {type_name}")
+
+
+def _text(convert: Callable[[Any], str]) -> Callable[[Any], bytes]:
+    return lambda value: convert(value).encode()
+
+
+#: type → (extension code, to bytes, from bytes). Codes are part of the protocol: never reuse one.
+_SCALAR_EXTENSIONS: Final[dict[type, tuple[int, Callable[[Any], bytes], Callable[[bytes], Any]]]] = {
+    int: (4, _text(hex), lambda data: int(data.decode(), 16)),
+    datetime.datetime: (5, _text(datetime.datetime.isoformat), lambda data: datetime.datetime.fromisoformat(data.decode())),
+    datetime.date: (6, _text(datetime.date.isoformat), lambda data: datetime.date.fromisoformat(data.decode())),
+    decimal.Decimal: (7, _text(str), lambda data: decimal.Decimal(data.decode())),
+    uuid.UUID: (8, lambda value: value.bytes, lambda data: uuid.UUID(bytes=data)),
+    complex: (9, _text(repr), lambda data: complex(data.decode())),
+    bytearray: (10, bytes, bytearray),
+}
+_SEQUENCE_EXTENSIONS: Final[dict[type, tuple[int, Callable[[list[Any]], Any]]]] = {
+    tuple: (1, tuple),
+    set: (2, set),
+    frozenset: (3, frozenset),
+}
+#: A dict with keys that are not strings: pairs, so that no key type is lost.
+_DICT_CODE: Final = 11
+
+_FROM_BYTES: Final = {code: build for code, _, build in _SCALAR_EXTENSIONS.values()}
+_FROM_LIST: Final = dict(_SEQUENCE_EXTENSIONS.values())
+
+
+def encode_plain(value: Any) -> bytes:
+    """Return the msgpack of ``value``.
+
+    :raises NotPlain: something in it is outside the closed set, refers to itself, or is nested deeper than 200.
+    """
+    return _encoder.encode(wrap_plain(value))
+
+
+def wrap_plain(value: Any) -> Any:
+    """Return ``value`` with everything msgpack would flatten wrapped as extension, ready to be a part of a larger message.
+
+    :raises NotPlain: see :func:`encode_plain`.
+    """
+    try:
+        return _wrap(value, 0)
+    except _Refused as refused:
+        raise NotPlain(_path_to(value, refused.culprit), refused.type_name) from None
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether ``value`` is one of the types that need no look inside."""
+    return type(value) in _SCALARS
+
+
+def decode_plain(data: bytes) -> Any:
+    """Return the value that :func:`encode_plain` was given.
+
+    :raises ProtocolError: ``data`` is not such a value.
+    """
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
+        raise ProtocolError(f"not a plain value: {error}") from error
+
+
+class _Refused(Exception):
+    """Ends the walk at the first value that is not plain; the path to it is looked for only then."""
+
+    def __init__(self, culprit: Any, type_name: str) -> None:
+        self.culprit = culprit
+        self.type_name = type_name
+
+
+def _wrap(value: Any, depth: int) -> Any:
+    kind = type(value)
+    if kind in _SCALARS or (kind is int and _INT_MIN <= value <= _INT_MAX):
+        return value
+    if depth > MAX_DEPTH:
+        raise _Refused(value, f"{kind.__qualname__} nested deeper than {MAX_DEPTH}, or referring to itself")
+    if kind is list:
+        return [_wrap(item, depth + 1) for item in value]
+    if kind is dict:
+        if all(type(key) is str for key in value):
+            return {key: _wrap(item, depth + 1) for key, item in value.items()}
+        pairs = [[_wrap(key, depth + 1), _wrap(item, depth + 1)] for key, item in value.items()]
+        return msgspec.msgpack.Ext(_DICT_CODE, _encoder.encode(pairs))
+    if kind in _SEQUENCE_EXTENSIONS:
+        return msgspec.msgpack.Ext(_SEQUENCE_EXTENSIONS[kind][0], _encoder.encode([_wrap(item, depth + 1) for item in value]))
+    if kind in _SCALAR_EXTENSIONS:
+        code, to_bytes, _ = _SCALAR_EXTENSIONS[kind]
+        return msgspec.msgpack.Ext(code, to_bytes(value))
+    raise _Refused(value, f"{kind.__module__}.{kind.__qualname__}")
+
+
+def _path_to(value: Any, culprit: Any) -> str:
+    """Return the subscripts that lead from ``value`` to ``culprit``, at most three levels of them."""
+    trail: list[tuple[Any, str]] = [(value, "")]
+    for _ in range(3):
+        following: list[tuple[Any, str]] = []
+        for item, path in trail:
+            if item is culprit:
+                return path
+            if type(item) is dict:
+                following += [(inner, f"{path}[{key!r:.40}]") for key, inner in item.items()]
+            elif type(item) in (list, tuple):
+                following += [(inner, f"{path}[{index}]") for index, inner in enumerate(item)]
+        trail = following
+    return next((path for item, path in trail if item is culprit), "a part of it")
+
+
+def decode_extension(code: int, data: memoryview) -> Any:
+    """Turn one extension back into its value; the ``ext_hook`` of every decoder."""
+    if code in _FROM_LIST:
+        return _FROM_LIST[code](_list_decoder.decode(data))
+    if code == _DICT_CODE:
+        return dict(_pairs_decoder.decode(data))
+    if code in _FROM_BYTES:
+        return _FROM_BYTES[code](bytes(data))
+    raise ValueError(f"unknown extension type {code}")
+
+
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=decode_extension)
+_list_decoder: msgspec.msgpack.Decoder[list[Any]] = msgspec.msgpack.Decoder(list[Any], ext_hook=decode_extension)
+_pairs_decoder: msgspec.msgpack.Decoder[list[tuple[Any, Any]]] = msgspec.msgpack.Decoder(list[tuple[Any, Any]], ext_hook=decode_extension)

@@ -1,0 +1,117 @@
+"""Which annotated types can cross a process boundary, and how a type is told to a worker. Pure.
+
+The wire is typed by the annotations of the hook spec. A type made only of builtins and a few standard library types is
+sent to the worker as an expression; any other class (a dataclass of the host's API module, an enum) must be named by the
+annotations of the implementation, because only the plugin's own import can give the worker that class.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import datetime
+import decimal
+import types
+import typing
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+__all__ = ["annotations_of", "contains_any", "expression_of", "type_of_expression", "uncrossable"]
+
+#: Everything an expression may name. Nothing here executes anything.
+_NAMESPACE: Final[dict[str, Any]] = {
+    **{kind.__name__: kind for kind in (bool, int, float, str, bytes, bytearray, list, dict, tuple, set, frozenset, complex, memoryview)},
+    "None": None,
+    "NoneType": type(None),
+    "typing": typing,
+    "datetime": datetime,
+    "decimal": decimal,
+    "uuid": uuid,
+    "collections": collections,
+}
+_BUILTIN_MODULES: Final = frozenset({"builtins", "typing", "datetime", "decimal", "uuid", "collections.abc", "collections", "types"})
+
+
+def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the resolved annotations of ``function`` (``return`` included); what cannot be resolved is left out as Any."""
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        # A forward reference that only exists for type checkers. Untyped is honest: the value must then be plain data.
+        return {}
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """Yield ``annotation`` and every type it is built from."""
+    yield annotation
+    for argument in typing.get_args(annotation):
+        if isinstance(argument, list):
+            for inner in argument:
+                yield from _parts(inner)
+        else:
+            yield from _parts(argument)
+
+
+def contains_any(annotation: Any) -> bool:
+    """Whether the type leaves something open (``Any``, ``object``, bare ``list``, a type variable): then values travel as plain data."""
+    open_types = (Any, object, list, dict, tuple, set, frozenset, typing.List, typing.Dict, typing.Tuple, typing.Set)
+    return any(part in open_types or isinstance(part, typing.TypeVar) for part in _parts(annotation) if _hashable(part))
+
+
+def _hashable(value: Any) -> bool:
+    return isinstance(value, collections.abc.Hashable)
+
+
+def expression_of(annotation: Any) -> str | None:
+    """Return ``annotation`` as an expression a worker can evaluate, or None when it names a class only a plugin can import."""
+    for part in _parts(annotation):
+        origin = typing.get_origin(part) or part
+        if isinstance(origin, type) and origin.__module__ not in _BUILTIN_MODULES:
+            return None
+    text = annotation.__name__ if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias) else repr(annotation)
+    if isinstance(annotation, type) and annotation.__module__ not in ("builtins",) and not isinstance(annotation, types.GenericAlias):
+        text = f"{annotation.__module__}.{annotation.__qualname__}"
+    try:
+        return text if type_of_expression(text) == annotation else None
+    except Exception:  # the repr of an exotic type need not be an expression; then the plugin must name it
+        return None
+
+
+def type_of_expression(text: str) -> Any:
+    """Return the type that :func:`expression_of` described. The text comes from the host, never from a worker."""
+    return eval(text, {"__builtins__": {}}, _NAMESPACE)  # noqa: S307 - closed namespace, host-made text
+
+
+def uncrossable(annotation: Any) -> str | None:
+    """Return the name of the part of ``annotation`` that no message can carry (a callable, an iterator, a live object), or None."""
+    try:
+        info = msgspec.inspect.type_info(annotation)
+    except TypeError:  # msgspec refuses some combinations outright
+        return _name(annotation)
+    return _custom_part(info, set())
+
+
+def _custom_part(info: Any, seen: set[int]) -> str | None:
+    if isinstance(info, msgspec.inspect.CustomType):
+        return _name(info.cls)
+    if isinstance(info, msgspec.inspect.RawType):
+        return "msgspec.Raw"
+    if id(info) in seen or not isinstance(info, msgspec.inspect.Type):
+        return None
+    seen.add(id(info))
+    for name in info.__struct_fields__:
+        value = getattr(info, name)
+        for item in value if isinstance(value, tuple) else (value,):
+            inner = getattr(item, "type", None) if isinstance(item, msgspec.inspect.Field) else item
+            found = _custom_part(inner, seen)
+            if found is not None:
+                return found
+    return None
+
+
+def _name(annotation: Any) -> str:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return annotation.__qualname__ if annotation.__module__ == "builtins" else f"{annotation.__module__}.{annotation.__qualname__}"
+    return repr(annotation)

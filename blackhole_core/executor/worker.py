@@ -1,0 +1,373 @@
+"""The worker: the one program that holds plugin code away from the host, whatever brought it up.
+
+It is told what to load by the first message, answers requests, and may call back into the host. Of ours it imports the
+wire, the loader and the shared values, nothing of the host.
+
+Threads: the main thread imports the plugin and runs its calls (signals and event loops work there as in any program),
+``threads - 1`` more run calls beside it, and one daemon thread reads the channel. Requests begin strictly in the order in
+which they came and each answer is written before its thread takes the next request; the host's ledger relies on both.
+
+The end of the channel is the end of the host: the worker then kills its whole process group at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import faulthandler
+import itertools
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from blackhole_core.callcontext import bound_deadline, get_deadline
+from blackhole_core.executor.failure import Rebuilder, cannot_cross, to_wire, too_large
+from blackhole_core.executor.hosted import Hosted, PluginContext, host_object, instantiate
+from blackhole_core.executor.mailbox import Job, Mailbox, MailboxTimeout
+from blackhole_core.executor.wire import codec
+from blackhole_core.executor.wire.frames import FrameReader, frame
+from blackhole_core.executor.wire.plain import NotPlain, decode_plain, encode_plain
+from blackhole_core.executor.wire.signature import ArgumentsDecoder, ResultDecoder, ResultEncoder, Undecodable
+from blackhole_core.executor.wire.types import annotations_of, type_of_expression
+from blackhole_core.loader.universe import Universe
+from blackhole_core.messages import CONTRACT
+
+__all__ = ["Worker", "main"]
+
+#: Bytes taken from the channel at once; the kernel's pipe buffer holds at most this much.
+_READ_SIZE: Final = 1024 * 1024
+#: ``prctl(2)`` option: send this signal when the parent thread ends.
+_PR_SET_PDEATHSIG: Final = 1
+#: Bytes kept free of ``max_message`` for the message around a result.
+_ENVELOPE: Final = 1024
+
+#: The request this code runs in, 0 for a thread of the plugin's own.
+_request: Final[contextvars.ContextVar[int]] = contextvars.ContextVar("blackhole_request", default=0)
+
+
+class _Binding:
+    """How one implementation's arguments and results travel."""
+
+    __slots__ = ("arguments", "function", "result")
+
+    def __init__(self, function: Callable[..., Any], argnames: tuple[str, ...], types: codec.BoundTypes) -> None:
+        own = annotations_of(function)
+        wanted = [
+            type_of_expression(expression) if expression is not None else own.get(name, Any)
+            for name, expression in zip(argnames, types.args, strict=True)
+        ]
+        self.function: Final = function
+        self.arguments: Final = ArgumentsDecoder(wanted)
+        self.result: Final = ResultEncoder(types.open_result)
+
+
+class Worker:
+    """The plugin's side of one connection.
+
+    Owners: ``_queue`` is fed by the reader and emptied by the executing threads; ``_queued`` and ``_mailboxes`` are guarded by ``_lock``; whoever
+    writes to the channel holds ``_write_lock`` for one whole frame.
+    """
+
+    def __init__(self, receive: int, send: int) -> None:
+        self._receive = receive
+        self._send = send
+        self._write_lock = threading.Lock()
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[codec.Load | codec.Bind | codec.Request | None] = queue.SimpleQueue()
+        self._queued: set[int] = set()
+        self._mailboxes: dict[int, Mailbox[codec.Answer | codec.Error]] = {}
+        self._numbers = itertools.count(1)
+        self._load: codec.Load | None = None
+        self._hosted: Hosted | None = None
+        self._bindings: tuple[_Binding, ...] = ()
+        self._hooks: dict[str, codec.HookInfo] = {}
+        self._rebuilder = Rebuilder("host", "host", lambda module, name: None)
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until told to stop. Called on the main thread."""
+        os.register_at_fork(after_in_child=self._forget_channel)
+        self.send(codec.Hello(codec.PROTOCOL, os.getpid(), sys.version.partition(" ")[0]))
+        threading.Thread(target=self._read, name="blackhole-reader", daemon=True).start()
+        try:
+            self._bring_up()
+        except BaseException as error:
+            self.send(codec.Error(0, to_wire(error)))
+            return
+        self._serve()
+
+    def _bring_up(self) -> None:
+        """Import the plugin, tell the host what it offers, and learn how its values travel."""
+        load = self._queue.get()
+        if not isinstance(load, codec.Load):
+            return
+        self._load = load
+        _report_logging(self.send, load.log_level)
+        universe = Universe(load.packages, Path(load.path), tag=str(load.generation), fresh=load.changeable)
+        self._hosted = host_object(instantiate(universe.load(load.entry)), load.project)
+        self.send(codec.Loaded(tuple(_describe(self._hosted)), dict(self._hosted.surface.contracts)))
+        bind = self._queue.get()
+        if not isinstance(bind, codec.Bind):
+            return
+        self._bind(bind)
+        for number in range(load.threads - 1):
+            threading.Thread(target=self._serve, name=f"blackhole-call-{number + 2}", daemon=True).start()
+        self.send(codec.Answer(0, msgspec.Raw(encode_plain(None))))
+
+    def _forget_channel(self) -> None:
+        """In a child that plugin code forked: it is not the worker, so it must neither answer nor keep the channel open."""
+        for descriptor in (self._receive, self._send):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    # --- the channel -------------------------------------------------------------------------------------------------
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Write one whole message."""
+        data = memoryview(frame(codec.encode(message)))
+        with self._write_lock:
+            while data:
+                data = data[os.write(self._send, data) :]
+
+    def _read(self) -> None:
+        frames = FrameReader(2**32)  # the host is trusted; its own cap has been applied on its side
+        while data := os.read(self._receive, _READ_SIZE):
+            for body in frames.feed(data):
+                self._dispatch(codec.decode_host_message(body))
+        os.killpg(0, signal.SIGKILL)
+
+    def _dispatch(self, message: codec.HostMessage) -> None:
+        match message:
+            case codec.Request(parent=0):
+                with self._lock:
+                    self._queued.add(message.id)
+                self._queue.put(message)
+            case codec.Request():
+                self._nest(message)
+            case codec.Answer() | codec.Error():
+                with self._lock:
+                    mailbox = self._mailboxes.get(message.id)
+                if mailbox is not None:
+                    mailbox.deliver(message)
+            case codec.Cancel():
+                self._cancel(message.id)
+            case codec.Load() | codec.Bind():
+                self._queue.put(message)
+            case codec.Stop():
+                for _ in range(self._load.threads if self._load else 1):
+                    self._queue.put(None)
+
+    def _bind(self, message: codec.Bind) -> None:
+        assert self._hosted is not None, "the host binds after Loaded"
+        self._hooks = message.hooks
+        self._bindings = tuple(
+            _Binding(function, implementation.argnames, types)
+            for function, implementation, types in zip(
+                self._hosted.implementations, self._hosted.surface.implementations, message.types, strict=True
+            )
+        )
+
+    def _nest(self, message: codec.Request) -> None:
+        """A call that came back while one of our threads waits for the host: that thread runs it."""
+        with self._lock:
+            mailbox = self._mailboxes.get(message.parent)
+        abandoned = codec.Error(message.id, to_wire(TimeoutError("the outer call does not wait any more")))
+        if mailbox is None or not mailbox.post(Job(lambda: self._answer(message), lambda: self.send(abandoned))):
+            self.send(abandoned)
+
+    def _cancel(self, number: int) -> None:
+        with self._lock:
+            if number not in self._queued:
+                return
+            self._queued.discard(number)
+        self.send(codec.Error(number, to_wire(TimeoutError("cancelled before it began"))))
+
+    # --- calls of the plugin -----------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while (message := self._queue.get()) is not None:
+            if not isinstance(message, codec.Request):
+                continue
+            with self._lock:
+                wanted = message.id in self._queued
+                self._queued.discard(message.id)
+            if wanted:
+                self._answer(message)
+            del message  # or its arguments live until the next one comes
+
+    def _answer(self, request: codec.Request) -> None:
+        reply = contextvars.copy_context().run(self._perform, request)
+        if isinstance(reply, codec.Answer):
+            cap = self._load.max_message - _ENVELOPE if self._load else 0
+            size = len(bytes(reply.result))
+            if size > cap:
+                reply = codec.Error(request.id, too_large(size, cap))
+        self.send(reply)
+
+    def _perform(self, request: codec.Request) -> codec.Answer | codec.Error:
+        assert self._hosted is not None
+        _request.set(request.id)
+        if request.timeout is not None:
+            bound_deadline(time.monotonic() + request.timeout)
+        try:
+            if request.space == CONTRACT:
+                result = self._contract(request)
+            else:
+                result = self._implementation(request)
+        except NotPlain as error:
+            return codec.Error(request.id, cannot_cross("the result" + (f" at {error.path}" if error.path else ""), error.type_name))
+        except BaseException as error:
+            return codec.Error(request.id, to_wire(error))
+        return codec.Answer(request.id, msgspec.Raw(result))
+
+    def _contract(self, request: codec.Request) -> bytes:
+        assert self._hosted is not None
+        args = decode_plain(bytes(request.args))
+        if request.hook == "plugin_start":
+            args = tuple(self._context() for _ in args)
+        return encode_plain(_settle(self._hosted.contracts[request.hook](*args)))
+
+    def _implementation(self, request: codec.Request) -> bytes:
+        binding = self._bindings[request.index]
+        try:
+            args = binding.arguments.decode(request.args)
+        except Undecodable as error:
+            raise TypeError(f"an argument of hook {request.hook!r} is not what its annotation says: {error}") from None
+        return binding.result.encode(_settle(binding.function(*args)))
+
+    def _context(self) -> PluginContext:
+        load = self._load
+        assert load is not None
+        return PluginContext(load.name, load.version, load.generation, decode_plain(load.config), HostRelay(self))
+
+    # --- calls of the host -------------------------------------------------------------------------------------------
+
+    def call_host(self, hook: str, kwargs: dict[str, Any]) -> Any:
+        """Call a hook of the host and return its result; nested calls into this plugin run on this thread meanwhile."""
+        info = self._hooks.get(hook)
+        if info is None:
+            raise AttributeError(f"the host has no hook {hook!r}")
+        number = next(self._numbers)
+        mailbox: Mailbox[codec.Answer | codec.Error] = Mailbox()
+        with self._lock:
+            self._mailboxes[number] = mailbox
+        deadline = get_deadline()
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            raw = {name: msgspec.Raw(_encode_argument(name, value, hook, info)) for name, value in kwargs.items()}
+            self.send(codec.HostCall(number, hook, raw, timeout, _request.get()))
+            reply = mailbox.wait(deadline)
+        except MailboxTimeout:
+            raise TimeoutError(f"the host's hook {hook!r} gave no answer within {timeout:g} s") from None
+        finally:
+            with self._lock:
+                del self._mailboxes[number]
+        if isinstance(reply, codec.Error):
+            raise self._rebuilder.rebuild(reply.failure, hook)
+        if info.result is None:
+            return decode_plain(bytes(reply.result))
+        return ResultDecoder(type_of_expression(info.result)).decode(reply.result)
+
+
+class HostRelay:
+    """``context.hook`` in a worker: the host's hooks by name, with the call syntax of pluggy."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.__worker = worker
+
+    def __getattr__(self, hook: str) -> Callable[..., Any]:
+        if hook.startswith("_"):
+            raise AttributeError(hook)
+        worker = self.__worker
+
+        def call(**kwargs: Any) -> Any:
+            return worker.call_host(hook, kwargs)
+
+        return call
+
+
+def _encode_argument(name: str, value: Any, hook: str, info: codec.HookInfo) -> bytes:
+    try:
+        return ResultEncoder(name in info.open_args).encode(value)
+    except NotPlain as error:
+        raise TypeError(f"argument {name!r} of hook {hook!r} cannot leave the worker: {error}") from None
+
+
+def _settle(result: Any) -> Any:
+    """Run a coroutine to its end: only its result can cross."""
+    if hasattr(result, "__await__"):
+        import asyncio
+
+        async def finish() -> Any:
+            return await result
+
+        return asyncio.run(finish())
+    return result
+
+
+def _describe(hosted: Hosted) -> list[codec.ImplementationInfo]:
+    return [
+        codec.ImplementationInfo(
+            attribute=implementation.attribute,
+            hook=implementation.hook,
+            argnames=implementation.argnames,
+            options={name: value for name, value in implementation.options.items() if isinstance(value, str | bool | None)},
+            is_generator=implementation.is_generator,
+            annotated=tuple(name for name in implementation.argnames if name in annotations_of(function)),
+        )
+        for implementation, function in zip(hosted.surface.implementations, hosted.implementations, strict=True)
+    ]
+
+
+class _ToHost(logging.Handler):
+    """Sends the plugin's log records to the host, which has the handlers."""
+
+    def __init__(self, send: Callable[[msgspec.Struct], None]) -> None:
+        super().__init__()
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
+            self._send(codec.Log(record.levelno, record.name, record.getMessage(), text))
+        except Exception:
+            self.handleError(record)
+
+
+def _report_logging(send: Callable[[msgspec.Struct], None], level: int) -> None:
+    root = logging.getLogger()
+    root.addHandler(_ToHost(send))
+    root.setLevel(level)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends, and go at once if that has happened already."""
+    import ctypes
+
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def main() -> None:
+    """Run a worker on the descriptors named by ``sys.argv``: receive, send, and the pid of the host."""
+    receive, send, parent = (int(word) for word in sys.argv[1:4])
+    del sys.argv[1:]
+    die_with(parent)
+    faulthandler.enable()
+    for descriptor in (receive, send):
+        os.set_inheritable(descriptor, False)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    Worker(receive, send).run()
