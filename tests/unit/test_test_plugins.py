@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from blackhole_core.errors import ManifestError
+from blackhole_core.ids import PluginId
+from blackhole_core.manifest.parse import read_manifest
 from tests.plugins.build import NOTES_API, install_plugin, known_plugins, plugin_dir, plugin_wheel
 from tests.plugins.variants import Edit, Variant, apply_variant
 
@@ -43,6 +46,24 @@ def test_each_plugin_is_a_wheel_with_one_entry_point(name: str, version: str, tm
         declared = archive.read(table).decode().split()
     assert declared[:2] == ["[notes]", "twin" if name.startswith("twin_") else name]
     assert table.split("/")[0].endswith(f"-{version}.dist-info")
+
+
+@pytest.mark.parametrize(("name", "version"), known_plugins())
+def test_each_manifest_is_right_but_one(name: str, version: str, tmp_path: Path) -> None:
+    """Manifests name the plugin and version of their distribution; ``bad_manifest`` has exactly the five problems it lists."""
+    for path in plugin_dir(name, version, tmp_path).glob("*/plugin.yaml"):
+        if name == "bad_manifest":
+            with pytest.raises(ManifestError) as caught:
+                read_manifest(path)
+            assert [problem.path for problem in caught.value.problems] == [
+                "version",
+                "isolation",
+                "permisions",
+                "resources.cpu",
+                "resources.memory",
+            ]
+        else:
+            assert read_manifest(path).id == PluginId("twin" if name.startswith("twin_") else name, version)
 
 
 def code_and_manifest(wheel: Path) -> bytes:
