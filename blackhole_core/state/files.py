@@ -161,6 +161,7 @@ class FileStateStore:
             for snapshot_id in _ids(directory, _DELETED):
                 if ids and snapshot_id < ids[0]:
                     _unlink(snapshot_id + _DELETED, directory)
+            self._forget_all_but(name, ids)
         except OSError as error:
             logger.warning("old snapshots of plugin %s in %s could not be removed: %s", name, self._root / name, disk.explain(error))
 
@@ -176,6 +177,11 @@ class FileStateStore:
         with self._lock:
             self._whole[name, snapshot_id] = stamp
         return True
+
+    def _forget_all_but(self, name: str, ids: tuple[str, ...]) -> None:
+        """Drop what is remembered of snapshots that other processes removed."""
+        with self._lock:
+            self._whole = {key: stamp for key, stamp in self._whole.items() if key[0] != name or key[1] in ids}
 
     def _remove(self, directory: int, name: str, snapshot_id: str) -> None:
         with self._lock:

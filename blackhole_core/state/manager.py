@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import attrs
 
-from blackhole_core.state.snapshot import Draft, Snapshot
+from blackhole_core.state.snapshot import STATE_CAP, Draft, Snapshot
 from blackhole_core.state.store import SnapshotInfo, StateStore
 from blackhole_core.state.transfer import dump_file, load_file
 
@@ -120,13 +120,13 @@ class StateManager:
 
         return _each(importers, restore)
 
-    def dump_file(self, snapshot: Snapshot, path: Path) -> None:
-        """Write ``snapshot`` to a file of its own, replacing ``path`` in one step."""
-        dump_file(snapshot, path)
+    def dump_file(self, snapshot: Snapshot, path: Path, *, limit: int = STATE_CAP) -> None:
+        """Write ``snapshot`` to a file of its own, replacing ``path`` in one step. ``limit`` is the most bytes its state may have."""
+        dump_file(snapshot, path, limit=limit)
 
-    def load_file(self, path: Path, plugin: str) -> Snapshot:
+    def load_file(self, path: Path, plugin: str, *, limit: int = STATE_CAP) -> Snapshot:
         """Return the snapshot of ``plugin`` in a file from :meth:`dump_file`. It is not in the store until it is saved."""
-        return load_file(path, plugin)
+        return load_file(path, plugin, limit=limit)
 
     def close(self) -> None:
         """Close the store."""

@@ -118,6 +118,25 @@ def test_marks_of_deletion_go_when_a_newer_snapshot_makes_them_needless(tmp_path
     assert names(tmp_path) == [f"{kept.id}.state"]
 
 
+def test_the_bytes_are_flushed_before_the_name_and_the_name_before_the_return(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power failure cannot leave a name without its bytes, nor take back what put has returned; new directories are flushed too."""
+    order: list[str] = []
+    fsync, link = os.fsync, os.link
+
+    def watched_fsync(descriptor: int) -> None:
+        order.append("flush " + Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def watched_link(*arguments: Any, **options: Any) -> None:
+        order.append("link")
+        link(*arguments, **options)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "link", watched_link)
+    FileStateStore(tmp_path / "state").put(draft())
+    assert order == [f"flush {tmp_path.name}", "flush state", f"flush {FIRST}.tmp", "link", "flush counter"]
+
+
 # --- somebody else's files -------------------------------------------------------------------------------------------
 
 
@@ -360,6 +379,31 @@ def test_puts_while_others_open_and_sweep(tmp_path: Path) -> None:
         for thread in sweepers:
             thread.join(30)
     assert [info.id for info in store.list("counter")] == ids[::-1]
+
+
+def test_an_id_published_and_deleted_between_look_and_claim_is_not_given_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer may use an id up while this one is about to claim it: the claim is given back and a higher one taken."""
+    real = disk.create_locked
+    overtaken = iter([True])
+
+    def create(name: str, directory: int) -> int | None:
+        if next(overtaken, False):
+            other = FileStateStore(tmp_path)
+            other.delete("counter", other.put(draft()).id)
+        return real(name, directory)
+
+    monkeypatch.setattr(disk, "create_locked", create)
+    assert FileStateStore(tmp_path).put(draft()).id == "0000000000000002"
+    assert names(tmp_path) == ["0000000000000002.state"]
+
+
+def test_what_other_processes_removed_is_forgotten(tmp_path: Path) -> None:
+    """Two stores in turn on one directory: what each remembers of files stays as small as the directory."""
+    stores = [FileStateStore(tmp_path, keep=2) for _ in range(2)]
+    for _ in range(20):
+        for store in stores:
+            store.put(draft())
+    assert all(len(store._whole) <= 3 for store in stores)
 
 
 # --- a disk that fails -----------------------------------------------------------------------------------------------

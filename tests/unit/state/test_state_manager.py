@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,3 +177,21 @@ def test_an_export_to_nowhere_is_a_sentence(case: Case, tmp_path: Path) -> None:
     """A directory that is not there is said, with the whole path."""
     with pytest.raises(StateError, match=r"state of plugin counter could not be written to .*/no/x\.state: No such file"):
         case.manager.dump_file(save(case.manager, 1), tmp_path / "no" / "x.state")
+
+
+def test_an_export_is_flushed_before_it_replaces(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F20: when the disk cannot keep the new bytes the old export stays, and nothing is left beside it."""
+    target = tmp_path / "x.state"
+    old = save(case.manager, "old")
+    case.manager.dump_file(old, target)
+    newer = save(case.manager, "new")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StateError, match="No space left on device; free some space"):
+            case.manager.dump_file(newer, target)
+    assert case.manager.load_file(target, "counter") == old
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state", "x.state"]
