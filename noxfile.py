@@ -69,7 +69,7 @@ def typing(session: nox.Session) -> None:
 def layers(session: nox.Session) -> None:
     """Check that imports only point down and that the pure modules are pure."""
     install(session, "layers")
-    session.run("lint-imports", *session.posargs)
+    session.run("lint-imports", "--no-logo", *session.posargs)
 
 
 @nox.session

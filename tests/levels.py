@@ -8,11 +8,11 @@ fall out of the tests without anybody noticing.
 from __future__ import annotations
 
 import os
-import sys
 from typing import Final
 
 import pytest
 
+from blackhole_core.executor.levels import levels_here
 from blackhole_core.ids import Isolation
 
 __all__ = ["REQUIRED_LEVELS", "require_level", "required_levels", "why_unavailable"]
@@ -26,20 +26,16 @@ def required_levels(text: str) -> frozenset[Isolation]:
     return frozenset(Isolation(name.strip()) for name in text.split(",") if name.strip())
 
 
-def why_unavailable(level: Isolation) -> str | None:
-    """Return the reason why ``level`` cannot run here, or None."""
-    if level in {Isolation.NONE, Isolation.THREAD}:
-        return None
-    if level is Isolation.PROCESS:
-        return None if sys.platform == "linux" else "workers need Linux (pidfd, /proc)"
-    return "this level comes with a later version"
+def why_unavailable(level: Isolation) -> str:
+    """Return the product's own reason why ``level`` cannot run here, empty when it can."""
+    return next(known.reason for known in levels_here() if known.isolation is level)
 
 
 def require_level(name: str) -> Isolation:
     """Return the level, skip the test where it cannot run, fail it where it must run and cannot."""
     level = Isolation(name)
     reason = why_unavailable(level)
-    if reason is None:
+    if not reason:
         return level
     if level in required_levels(os.environ.get(REQUIRED_LEVELS, "")):
         pytest.fail(f"level {level} must run here ({REQUIRED_LEVELS}) and cannot: {reason}", pytrace=False)

@@ -10,7 +10,7 @@ from tests import levels
 
 @pytest.fixture
 def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(levels, "why_unavailable", lambda level: "no pidfd" if level is Isolation.PROCESS else None)
+    monkeypatch.setattr(levels, "why_unavailable", lambda level: "no pidfd" if level is Isolation.PROCESS else "")
 
 
 def test_an_available_level_is_returned(no_processes: None) -> None:
@@ -36,3 +36,8 @@ def test_a_level_that_does_not_exist_is_an_error() -> None:
     """A misspelt level in the list is refused, or it would require nothing."""
     with pytest.raises(ValueError, match="proces"):
         levels.required_levels("none,proces")
+
+
+def test_every_level_is_known() -> None:
+    """The product says of each level whether it runs here; level none always does."""
+    assert {level: levels.why_unavailable(level) for level in Isolation}[Isolation.NONE] == ""
