@@ -7,10 +7,11 @@ from pathlib import Path
 
 import attrs
 
+from blackhole_core.errors import BlackholeError
 from blackhole_core.ids import PluginId
 from blackhole_core.manifest.model import Manifest
 
-__all__ = ["Candidate", "Origin"]
+__all__ = ["Candidate", "Discovery", "Origin", "Unusable"]
 
 
 class Origin(enum.StrEnum):
@@ -43,3 +44,27 @@ class Candidate:
     @property
     def name(self) -> str:
         return self.id.name
+
+
+@attrs.frozen
+class Unusable:
+    """Something that was found where plugins are and cannot be one. ``name`` is the best name known for it, ``error`` says why."""
+
+    name: str
+    source: Path
+    error: BlackholeError = attrs.field(eq=False)
+
+    @property
+    def reason(self) -> str:
+        return str(self.error)
+
+
+@attrs.frozen
+class Discovery:
+    """What one look found: what can be used, and what cannot with the reason."""
+
+    candidates: tuple[Candidate, ...] = ()
+    problems: tuple[Unusable, ...] = ()
+
+    def __add__(self, other: Discovery) -> Discovery:
+        return Discovery(self.candidates + other.candidates, self.problems + other.problems)

@@ -1,0 +1,188 @@
+"""Find the plugins among the installed distributions, by entry point group, without importing any of them.
+
+Every look is fresh: what ``pip install -U`` did a moment ago is seen. Half-done installations and plugins that cannot be used are reported
+beside the others and stop none of them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
+
+from blackhole_core.errors import BlackholeError, NameClash, SourceError
+from blackhole_core.ids import canonical_name
+from blackhole_core.registry.candidate import Candidate, Discovery, Origin, Unusable
+from blackhole_core.registry.describe import Code, describe_all
+from blackhole_core.registry.entrypoints import entry_groups
+from blackhole_core.registry.layout import code_digest, module_file, owned_packages
+from blackhole_core.registry.tree import hash_file, tree_code
+
+if TYPE_CHECKING:
+    from importlib_metadata import IDistribution
+
+__all__ = ["distributions", "installed", "without_clashes"]
+
+#: Written by the installer, not by the plugin's author: not part of what identifies the code.
+_INSTALLERS: Final = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
+
+
+def installed(group: str, *, path: Sequence[str] | None = None) -> Discovery:
+    """Return the plugins of all installed distributions that have entry points of ``group``.
+
+    ``path`` is searched in place of ``sys.path``. Of two distributions of one name the first on the path counts, as for an import.
+    """
+    candidates: list[Candidate] = []
+    problems: list[Unusable] = []
+    for distribution in distributions(path):
+        text = distribution.read_text("entry_points.txt") or ""
+        if group not in text:
+            continue  # cheap: most distributions end here
+        found = _of_distribution(distribution, text, group)
+        candidates.extend(found.candidates)
+        problems.extend(found.problems)
+    return without_clashes(Discovery(tuple(candidates), tuple(problems)))
+
+
+def distributions(path: Sequence[str] | None = None) -> Iterator[IDistribution]:
+    """Yield the installed distributions as they are on disk now, each name once."""
+    import importlib_metadata  # 20 ms; only who looks for plugins pays for it
+
+    # It remembers listings by a directory's time of change, which two changes within one tick of the clock share.
+    importlib_metadata.MetadataPathFinder.invalidate_caches()
+    found = importlib_metadata.distributions() if path is None else importlib_metadata.distributions(path=list(path))
+    seen: set[str] = set()
+    for distribution in found:
+        name = _name(distribution)
+        if name is not None and canonical_name(name) not in seen:
+            seen.add(canonical_name(name))
+            yield distribution
+
+
+def _name(distribution: IDistribution) -> str | None:
+    """Return the distribution's name, or None for what an installer has half written or half removed."""
+    if _location(distribution).name.startswith("~"):
+        return None  # pip moves what it is about to remove to "~ame-1.0.dist-info"
+    try:
+        return str(distribution.metadata["Name"] or "") or None
+    except (FileNotFoundError, KeyError):  # no METADATA, or none with a name in it
+        return None
+
+
+def without_clashes(discovery: Discovery) -> Discovery:
+    """Return ``discovery`` with every name that more than one distribution claims moved to the problems: neither wins."""
+    claims: dict[str, list[Candidate]] = {}
+    for candidate in discovery.candidates:
+        claims.setdefault(canonical_name(candidate.name), []).append(candidate)
+    problems = list(discovery.problems)
+    for claimants in claims.values():
+        if len(claimants) > 1:
+            clash = NameClash(claimants[0].name, _claimant(claimants[0]), _claimant(claimants[1]))
+            problems.extend(Unusable(claimant.name, claimant.source, clash) for claimant in claimants)
+    usable = tuple(claimants[0] for claimants in claims.values() if len(claimants) == 1)
+    return Discovery(usable, tuple(problems))
+
+
+def _claimant(candidate: Candidate) -> str:
+    return f"{candidate.entry} of distribution {candidate.distribution} in {candidate.path}"
+
+
+def _of_distribution(distribution: IDistribution, text: str, group: str) -> Discovery:
+    name = distribution.metadata["Name"]
+    try:
+        entries = entry_groups(text).get(group, {})
+        if not entries:
+            return Discovery()
+        code = _code(distribution, entries.values())
+    except BlackholeError as error:
+        return Discovery((), (Unusable(name, _location(distribution), error),))
+    return describe_all(code, entries)
+
+
+def _code(distribution: IDistribution, values: Iterable[str]) -> Code:
+    record = _record(distribution)
+    base = Path(str(distribution.locate_file("")))
+    project = _editable_project(distribution)
+    modules = [value.partition(":")[0].strip() for value in values]
+    if project is not None:
+        root = _editable_root(base, record, project, modules)
+        return tree_code(
+            root,
+            origin=Origin.INSTALLED,
+            source=project,
+            needed=modules,
+            distribution=distribution.metadata["Name"],
+            version=distribution.version,
+        )
+    files = {name for name in record if not name.endswith(".pyc")}
+    return Code(
+        origin=Origin.INSTALLED,
+        source=_location(distribution),
+        base=base,
+        files=files,
+        packages=owned_packages(files),
+        digest=code_digest((name, record[name] or hash_file(base / name)) for name in files if not _is_installers(name)),
+        distribution=distribution.metadata["Name"],
+        version=distribution.version,
+    )
+
+
+def _is_installers(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.parent.name.endswith((".dist-info", ".egg-info")) and path.name in _INSTALLERS
+
+
+def _record(distribution: IDistribution) -> dict[str, str]:
+    """Return file name → hash (empty when none is noted) of the distribution's files."""
+    text = distribution.read_text("RECORD")
+    if text is not None:
+        rows = [row for row in csv.reader(text.splitlines()) if row]
+        return {row[0]: row[1] if len(row) > 1 else "" for row in rows if not row[0].startswith(("/", "../"))}
+    files = distribution.files  # an egg-info directory, as old installers and some Linux distributions write it
+    if files is None:
+        raise SourceError(f"{_location(distribution)} has no RECORD, so nobody knows which files are its own; install it again with pip")
+    return {str(file): "" for file in files if Path(str(file.locate())).is_file()}
+
+
+def _location(distribution: IDistribution) -> Path:
+    """Return the distribution's metadata directory."""
+    return Path(str(getattr(distribution, "_path", distribution.locate_file(""))))
+
+
+def _editable_project(distribution: IDistribution) -> Path | None:
+    """Return the project directory of a distribution installed with ``pip install -e`` (PEP 610), else None."""
+    text = distribution.read_text("direct_url.json")
+    if text is None:
+        return None
+    try:
+        origin = json.loads(text)
+        editable = bool(origin.get("dir_info", {}).get("editable"))
+        url = urlsplit(str(origin["url"])) if editable else None
+    except (ValueError, AttributeError, KeyError) as error:
+        raise SourceError(f"the direct_url.json of {_location(distribution)} is not readable: {error}") from error
+    return Path(unquote(url.path)) if url is not None and url.scheme == "file" else None
+
+
+def _editable_root(base: Path, record: Iterable[str], project: Path, modules: Sequence[str]) -> Path:
+    """Return the directory an editable distribution is imported from: named by its ``.pth`` file, or ``src``, or the project itself.
+
+    Build tools differ: hatchling, flit and poetry write a ``.pth`` file with a directory in it, setuptools writes code that maps names. The code is
+    not run; the two usual layouts are looked at in its place.
+    """
+    pth = [base / name for name in record if name.endswith(".pth") and "/" not in name]
+    named = [Path(line) for file in pth if file.is_file() for line in file.read_text("utf-8").splitlines() if line.startswith("/")]
+    for root in (*named, project / "src", project):
+        if all(_has_module(root, module) for module in modules):
+            return root
+    raise SourceError(
+        f"its modules {', '.join(modules)} are neither in {project / 'src'} nor in {project}; an editable install needs one of these"
+    )
+
+
+def _has_module(root: Path, module: str) -> bool:
+    stem = root.joinpath(*module.split("."))
+    near = {path.relative_to(root).as_posix() for folder in (stem.parent, stem) if folder.is_dir() for path in folder.iterdir()}
+    return module_file(module, near) is not None

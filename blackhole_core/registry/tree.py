@@ -1,0 +1,156 @@
+"""Source trees: which files of a project directory are the plugin's code, and their digest.
+
+Rules: hidden files, caches, virtual environments, build output, tests and documentation are not code. A link that leads out of the tree is refused: what
+lies behind it would be loaded without being seen here. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from blackhole_core.errors import SourceError
+from blackhole_core.registry.candidate import Origin
+from blackhole_core.registry.describe import Code
+from blackhole_core.registry.layout import MANIFEST_NAME, belongs, code_digest, owned_packages
+
+__all__ = ["hash_file", "refuse_open_to_all", "tree_code"]
+
+#: Files of one source tree: ten times the largest plugin we know of; a larger tree is a home directory or a mistake.
+MAX_FILES: Final = 20_000
+#: Bytes read at a time.
+_BLOCK: Final = 1024 * 1024
+
+#: Directories that are never a plugin's code, at any depth.
+_NEVER: Final = frozenset({"__pycache__", "node_modules"})
+#: Directories at the top of a project that are not its code, unless an entry point leads into them.
+_NOT_CODE: Final = (
+    "test",
+    "tests",
+    "testing",
+    "doc",
+    "docs",
+    "build",
+    "dist",
+    "example",
+    "examples",
+    "benchmarks",
+    "*.egg-info",
+    "*.dist-info",
+)
+#: Modules at the top of a project that are tools of its author.
+_TOOLS: Final = ("setup.py", "conftest.py", "noxfile.py", "tasks.py", "fabfile.py", "test_*.py", "*_test.py")
+
+
+def tree_code(
+    root: Path,
+    *,
+    origin: Origin,
+    source: Path,
+    needed: Sequence[str],
+    distribution: str | None = None,
+    version: str | None = None,
+    manifest: Path | None = None,
+    only: str | None = None,
+) -> Code:
+    """Return the code in ``root``, the directory that is imported from.
+
+    ``needed`` are the modules of the entry points: their packages count as code whatever they are called. ``only`` restricts the code to one
+    package. Raises :class:`~blackhole_core.errors.SourceError`.
+    """
+    refuse_open_to_all(source)
+    tops = {module.split(".")[0] for module in needed}
+    listed = [name for name in _walk(root, tops) if only is None or name.split("/")[0] == only]
+    packages = owned_packages(listed)
+    files = {name for name in listed if belongs(name, packages)}
+    hashes = [(name, hash_file(root / name)) for name in files]
+    if manifest is not None:
+        hashes.append((MANIFEST_NAME, hash_file(manifest)))
+    return Code(
+        origin=origin,
+        source=source,
+        base=root,
+        files=files - {MANIFEST_NAME},
+        packages=packages,
+        digest=code_digest(set(hashes)),
+        distribution=distribution,
+        version=version,
+        manifest=manifest,
+    )
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 (hex) of a file's content; raises :class:`~blackhole_core.errors.SourceError` when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise SourceError(f"its file {path} cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def refuse_open_to_all(path: Path) -> None:
+    """Raise :class:`~blackhole_core.errors.SourceError` when everybody on this machine may write to ``path``: they could put code into the host."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise SourceError(f"{path} cannot be looked at: {error.strerror}") from error
+    if mode & stat.S_IWOTH:
+        raise SourceError(
+            f"{path} can be written by everybody on this machine (mode {stat.S_IMODE(mode):04o}); run chmod o-w on it to use it"
+        )
+
+
+def _walk(root: Path, tops: set[str]) -> Iterator[str]:
+    """Yield the files below ``root``, relative with ``/``, in a stable order."""
+    inside = root.resolve()
+    count = 0
+    for folder, directories, names in os.walk(root):
+        here = Path(folder)
+        top = here == root
+        for name in list(directories):
+            if not _is_code_directory(here / name, tops if top else None):
+                directories.remove(name)
+            elif (here / name).is_symlink():
+                _refuse_leading_out(here / name, inside)
+        directories.sort()
+        for name in sorted(names):
+            if not _is_code_file(name, tops if top else None):
+                continue
+            path = here / name
+            if path.is_symlink():
+                _refuse_leading_out(path, inside)
+            count += 1
+            if count > MAX_FILES:
+                raise SourceError(f"{root} holds more than {MAX_FILES} files; name the plugin's own directory")
+            if path.is_file():
+                yield path.relative_to(root).as_posix()
+
+
+def _is_code_directory(path: Path, tops: set[str] | None) -> bool:
+    if path.name.startswith(".") or path.name in _NEVER or (path / "pyvenv.cfg").exists():
+        return False
+    if tops is None or path.name in tops:
+        return True
+    return not any(fnmatch.fnmatch(path.name, pattern) for pattern in _NOT_CODE)
+
+
+def _is_code_file(name: str, tops: set[str] | None) -> bool:
+    if name.startswith(".") or name.endswith((".pyc", "~")):
+        return False
+    if tops is None or name.partition(".")[0] in tops:
+        return True
+    return not any(fnmatch.fnmatch(name, pattern) for pattern in _TOOLS)
+
+
+def _refuse_leading_out(link: Path, inside: Path) -> None:
+    target = link.resolve()
+    if not target.is_relative_to(inside):
+        raise SourceError(f"{link} is a link that leads out of the source tree, to {target}; copy the file, or name the real directory")
