@@ -77,7 +77,9 @@ def create_locked(name: str, directory: int) -> int | None:
     try:
         if _lock(descriptor) and _stands_at(descriptor, name, directory):
             return descriptor
-    except BaseException:
+    except BaseException:  # no locks on this file system, Ctrl-C: nobody would ever use this file
+        if _stands_at(descriptor, name, directory):
+            os.unlink(name, dir_fd=directory)
         os.close(descriptor)
         raise
     os.close(descriptor)

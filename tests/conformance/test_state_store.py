@@ -107,7 +107,9 @@ def test_an_unknown_plugin_has_nothing(store: StateStore) -> None:
         store.get("nobody", "0000000000000001")
 
 
-@pytest.mark.parametrize("snapshot_id", ["0000000000000009", "", "..", "../counter/0000000000000001", "1", "x" * 5000, "0000000000000001.state"])
+@pytest.mark.parametrize(
+    "snapshot_id", ["0000000000000009", "", "..", "../counter/0000000000000001", "1", "x" * 5000, "0000000000000001.state"]
+)
 def test_an_id_that_is_not_there_is_a_sentence(store: StateStore, snapshot_id: str) -> None:
     """Any text that is no id of this plugin is refused alike, for get and for delete."""
     store.put(draft())

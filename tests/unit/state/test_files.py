@@ -397,6 +397,15 @@ def test_an_id_published_and_deleted_between_look_and_claim_is_not_given_again(t
     assert names(tmp_path) == ["0000000000000002.state"]
 
 
+def test_the_mark_of_the_highest_id_outlives_a_slow_older_put(tmp_path: Path) -> None:
+    """A put that began earlier and ends later does not clear away the mark of a newer, deleted id."""
+    other = FileStateStore(tmp_path)
+    slow = FileStateStore(tmp_path, reached=lambda point: point == "written" and other.delete("counter", other.put(draft()).id))
+    assert slow.put(draft()).id == FIRST
+    assert names(tmp_path) == [f"{FIRST}.state", "0000000000000002.deleted"]
+    assert other.put(draft()).id == "0000000000000003"
+
+
 def test_what_other_processes_removed_is_forgotten(tmp_path: Path) -> None:
     """Two stores in turn on one directory: what each remembers of files stays as small as the directory."""
     stores = [FileStateStore(tmp_path, keep=2) for _ in range(2)]
@@ -421,6 +430,30 @@ def test_a_failing_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path, point: 
     assert sentence.startswith(f"state of plugin counter could not be kept in {tmp_path / 'counter'}: {os.strerror(code)}; ")
     assert names(tmp_path) == [f"{first.id}.state"]
     assert FileStateStore(tmp_path).latest("counter") == (first, ())
+
+
+def test_a_file_system_without_locks_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without locks a dead writer could not be told from a living one: refused, and the file that was tried is gone."""
+
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(StateError, match="the file system lacks locks, choose another state directory"):
+        FileStateStore(tmp_path).put(draft())
+    assert names(tmp_path) == []
+
+
+def test_a_file_system_without_hard_links_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without links a name could be given before its bytes are safe: refused, nothing stays."""
+
+    def no_links(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(StateError, match=r"Operation not permitted; .*\(hard links are needed\)"):
+        FileStateStore(tmp_path).put(draft())
+    assert names(tmp_path) == []
 
 
 LIMITED = """

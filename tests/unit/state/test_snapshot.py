@@ -169,6 +169,16 @@ def test_data_that_is_not_plain_is_refused_with_plugin_and_path() -> None:
         encode(attrs.evolve(SMALL, data={"f": read}))
 
 
+def test_a_state_that_changes_after_the_check_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain when checked and not when encoded: another thread wrote to it, and nothing but StateError comes of it."""
+    monkeypatch.setattr("blackhole_core.state.snapshot.plain", lambda *_, **__: None)
+    cyclic: list[Any] = []
+    cyclic.append(cyclic)
+    for data in (cyclic, [2**64], ["\ud800"], [object()]):
+        with pytest.raises(StateError, match="state of plugin counter could not be encoded: "):
+            encode(attrs.evolve(SMALL, data=data))
+
+
 def test_no_secret_of_the_state_is_in_the_repr() -> None:
     """A snapshot in a log line does not show the plugin's data."""
     assert "7" not in repr(SMALL).replace("1.2.0", "")
