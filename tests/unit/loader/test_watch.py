@@ -1,0 +1,339 @@
+"""The watcher on a real file system: one report per content that came to rest, whatever the editor does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from blackhole_core.loader.contents import Contents, Look
+from blackhole_core.loader.watch import PATIENCE, RESCAN, Change, SourceWatcher
+
+#: Seconds to wait for a report that must come. Far above anything seen; only a failing test waits so long.
+LONG = 15.0
+
+
+class Reports:
+    """A callback that queues what it is told."""
+
+    def __init__(self) -> None:
+        self.queue: queue.Queue[tuple[str, Change]] = queue.Queue()
+
+    def __call__(self, name: str, change: Change) -> None:
+        self.queue.put((name, change))
+
+    def next(self) -> Change:
+        return self.queue.get(timeout=LONG)[1]
+
+    def empty_after(self, fence: Callable[[], object]) -> list[Change]:
+        """Return what was reported before the change made by ``fence`` was."""
+        fence()
+        found = []
+        while (change := self.next()).files != ("fence.txt",):
+            found.append(change)
+        return found
+
+
+@pytest.fixture
+def reports() -> Reports:
+    return Reports()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    root = tmp_path / "plug"
+    (root / "acme").mkdir(parents=True)
+    (root / "acme" / "__init__.py").write_text("V = 0\n")
+    (root / "acme" / "core.py").write_text("C = 0\n")
+    (root / "plugin.yaml").write_text("name: acme\n")
+    return root
+
+
+@pytest.fixture
+def watcher(reports: Reports, tree: Path) -> Iterator[SourceWatcher]:
+    with SourceWatcher(reports) as watcher:
+        watcher.add("acme", [tree])
+        yield watcher
+
+
+@pytest.fixture
+def fence(tree: Path) -> Callable[[], object]:
+    """Make a change that is reported, so that what came before it is known to be complete."""
+    numbers = iter(range(100))
+    return lambda: (tree / "fence.txt").write_text(str(next(numbers)))
+
+
+@pytest.mark.usefixtures("watcher")
+def test_a_save_in_place_is_reported_once(reports: Reports, tree: Path, fence: Callable[[], object]) -> None:
+    """W-01: writing a file in place is one report with the file's path relative to the root."""
+    (tree / "acme" / "__init__.py").write_text("V = 1\n")
+    assert reports.next() == Change(modified=("acme/__init__.py",))
+    assert reports.empty_after(fence) == []
+
+
+@pytest.mark.usefixtures("watcher")
+def test_an_atomic_rename_is_reported_once(reports: Reports, tree: Path, fence: Callable[[], object]) -> None:
+    """W-01: an editor that writes beside the file and renames over it causes one report, and none for its own file."""
+    beside = tree / "acme" / "__init__.py~"
+    beside.write_text("V = 1\n")
+    beside.replace(tree / "acme" / "__init__.py")
+    assert reports.next() == Change(modified=("acme/__init__.py",))
+    assert reports.empty_after(fence) == []
+
+
+@pytest.mark.usefixtures("watcher")
+def test_twenty_saves_end_with_the_last_content(reports: Reports, tree: Path, fence: Callable[[], object]) -> None:
+    """W-01: of twenty saves in a row the last content is reported, with far fewer reports than saves."""
+    for number in range(1, 21):
+        (tree / "acme" / "__init__.py").write_text(f"V = {number}\n")
+    changes = [reports.next(), *reports.empty_after(fence)]
+    assert {change.files for change in changes} == {("acme/__init__.py",)}
+    assert len(changes) <= 3
+
+
+@pytest.mark.usefixtures("watcher")
+def test_files_saved_together_are_one_report(reports: Reports, tree: Path, fence: Callable[[], object]) -> None:
+    """Two files saved together, one of them new in a new directory, are reported together."""
+    (tree / "acme" / "core.py").write_text("from acme.sub import NEW\n")
+    (tree / "acme" / "sub").mkdir()
+    (tree / "acme" / "sub" / "__init__.py").write_text("NEW = 1\n")
+    change = reports.next()
+    assert change.added == ("acme/sub/__init__.py",)
+    assert change.modified == ("acme/core.py",)
+    (tree / "acme" / "sub" / "__init__.py").write_text("NEW = 2\n")
+    assert reports.next() == Change(modified=("acme/sub/__init__.py",))
+    assert reports.empty_after(fence) == []
+
+
+@pytest.mark.usefixtures("watcher")
+def test_a_half_written_file_waits_for_its_rest(reports: Reports, tree: Path, fence: Callable[[], object]) -> None:
+    """W-01: truncate, pause, half a statement, pause, the rest: only the whole file is reported."""
+    with (tree / "acme" / "core.py").open("w") as stream:
+        for part in ("", "def answer(", "):\n    return 42\n"):
+            stream.write(part)
+            stream.flush()
+            _looked(tree)
+    assert reports.next() == Change(modified=("acme/core.py",))
+    assert (tree / "acme" / "core.py").read_text().endswith("42\n")
+    assert reports.empty_after(fence) == []
+
+
+@pytest.mark.usefixtures("watcher")
+def test_a_file_that_stays_broken_is_reported_late(reports: Reports, tree: Path) -> None:
+    """W-01: a syntax error that stays is reported after a second, so that the author sees it; the next good save at once."""
+    begun = time.monotonic()
+    (tree / "acme" / "core.py").write_text("def broken(:\n")
+    assert reports.next() == Change(modified=("acme/core.py",))
+    assert time.monotonic() - begun >= PATIENCE
+    (tree / "acme" / "core.py").write_text("def mended(): pass\n")
+    assert reports.next() == Change(modified=("acme/core.py",))
+
+
+@pytest.mark.usefixtures("watcher")
+def test_noise_is_not_reported(reports: Reports, tree: Path, fence: Callable[[], object]) -> None:
+    """W-01: bytecode, hidden files, editors' files, logs, touch and chmod are no change."""
+    (tree / "acme" / "__pycache__").mkdir()
+    (tree / ".git").mkdir()
+    for name in (
+        "acme/__pycache__/core.cpython-311.pyc",
+        ".git/index",
+        "acme/.core.py.swp",
+        "acme/core.py~",
+        "acme/#core.py#",
+        "acme/4913",
+        "run.log",
+    ):
+        (tree / name).write_text("noise")
+    (tree / "acme" / "core.py").touch()
+    (tree / "acme" / "core.py").chmod(0o600)
+    assert reports.empty_after(fence) == []
+
+
+@pytest.mark.usefixtures("watcher")
+def test_manifest_and_package_data_are_noticed(reports: Reports, tree: Path) -> None:
+    """plugin.yaml and data files count as much as Python files."""
+    (tree / "plugin.yaml").write_text("name: acme\nversion: 2\n")
+    assert reports.next() == Change(modified=("plugin.yaml",))
+    (tree / "acme" / "words.txt").write_text("one two")
+    assert reports.next() == Change(added=("acme/words.txt",))
+    (tree / "acme" / "words.txt").unlink()
+    assert reports.next() == Change(removed=("acme/words.txt",))
+
+
+@pytest.mark.usefixtures("watcher")
+def test_an_edit_that_is_undone_is_nothing(reports: Reports, tree: Path, fence: Callable[[], object]) -> None:
+    """A change that is taken back before it came to rest is not reported."""
+    for _ in range(10):
+        (tree / "acme" / "core.py").write_text("C = 1\n")
+        (tree / "acme" / "core.py").write_text("C = 0\n")
+    assert [change for change in reports.empty_after(fence) if change.files != ("acme/core.py",)] == []
+    assert (tree / "acme" / "core.py").read_text() == "C = 0\n"
+
+
+@pytest.mark.usefixtures("watcher")
+def test_a_deleted_directory_is_said_to_be_gone_and_may_come_back(reports: Reports, tree: Path) -> None:
+    """Deleting the plugin's directory is reported as such; its return is a change like any other."""
+    aside = tree.with_name("aside")
+    tree.rename(aside)
+    assert reports.next() == Change(gone=True)
+    aside.rename(tree)
+    assert reports.next().added == ("acme/__init__.py", "acme/core.py", "plugin.yaml")
+    (tree / "plugin.yaml").write_text("name: again\n")
+    assert reports.next() == Change(modified=("plugin.yaml",))
+
+
+@pytest.mark.usefixtures("watcher")
+def test_a_directory_replaced_by_another_is_watched_on(reports: Reports, tree: Path, tmp_path: Path) -> None:
+    """Moving another tree into the place of the root is one report, and the new tree is watched."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "solo.py").write_text("S = 1\n")
+    tree.rename(tmp_path / "aside")
+    other.rename(tree)
+    change = reports.next()
+    assert change.added == ("solo.py",)
+    assert not change.gone
+    (tree / "solo.py").write_text("S = 2\n")
+    assert reports.next() == Change(modified=("solo.py",))
+
+
+def test_a_symlinked_file_is_watched_at_its_target(reports: Reports, watcher: SourceWatcher, tree: Path, tmp_path: Path) -> None:
+    """An edit of a file outside the root is seen through the link that points to it."""
+    outside = tmp_path / "outside.py"
+    outside.write_text("O = 1\n")
+    (tree / "acme" / "linked.py").symlink_to(outside)
+    watcher.add("acme", [tree])
+    outside.write_text("O = 2\n")
+    assert reports.next() == Change(modified=("acme/linked.py",))
+
+
+def test_a_single_file_plugin_is_watched_through_renames(reports: Reports, tmp_path: Path) -> None:
+    """A root that is a file is followed when editors replace it; its neighbours are nobody's business."""
+    file = tmp_path / "solo.py"
+    file.write_text("S = 0\n")
+    with SourceWatcher(reports) as watcher:
+        watcher.add("solo", [file])
+        for number in (1, 2, 3):
+            (tmp_path / "neighbour.py").write_text(f"N = {number}\n")
+            (tmp_path / "beside").write_text(f"S = {number}\n")
+            (tmp_path / "beside").replace(file)
+            assert reports.next() == Change(modified=("solo.py",))
+
+
+def test_plugins_are_told_apart_and_can_be_removed(reports: Reports, watcher: SourceWatcher, tree: Path, tmp_path: Path) -> None:
+    """One watcher serves several plugins; one that was removed is not reported any more."""
+    other = tmp_path / "other"
+    other.mkdir()
+    watcher.add("other", [other])
+    (other / "other.py").write_text("O = 1\n")
+    assert reports.queue.get(timeout=LONG) == ("other", Change(added=("other.py",)))
+    watcher.remove("acme")
+    (tree / "acme" / "core.py").write_text("C = 9\n")
+    (other / "other.py").write_text("O = 2\n")
+    assert reports.queue.get(timeout=LONG) == ("other", Change(modified=("other.py",)))
+    assert reports.queue.empty()
+
+
+def test_a_callback_that_raises_is_logged_and_the_watcher_lives(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A failed reload is logged with the plugin's name; the save that mends it is reported."""
+    reports = Reports()
+
+    def fail_first(name: str, change: Change) -> None:
+        reports(name, change)
+        if reports.queue.qsize() == 1 and not caplog.records:
+            raise RuntimeError("the reload failed")
+
+    with caplog.at_level(logging.ERROR, "blackhole.watch"), SourceWatcher(fail_first) as watcher:
+        watcher.add("acme", [tree])
+        (tree / "acme" / "core.py").write_text("C = 1\n")
+        reports.next()
+        (tree / "acme" / "core.py").write_text("C = 2\n")
+        assert reports.next() == Change(modified=("acme/core.py",))
+    assert "reacting to changed sources of plugin acme failed" in caplog.text
+    assert "the reload failed" in caplog.text
+
+
+def test_close_ends_the_thread_and_may_be_called_by_the_callback(tree: Path) -> None:
+    """close() ends the thread soon, also from the callback, also twice; a closed watcher takes no more plugins."""
+    called = threading.Event()
+
+    def close(*_: object) -> None:
+        watcher.close()
+        called.set()
+
+    watcher = SourceWatcher(close)
+    watcher.add("acme", [tree])
+    (tree / "acme" / "core.py").write_text("C = 1\n")
+    assert called.wait(LONG)
+    begun = time.monotonic()
+    watcher.close()
+    assert time.monotonic() - begun < 2
+    assert not [thread for thread in threading.enumerate() if thread.name == "blackhole-watch"]
+    with pytest.raises(RuntimeError, match="plugin late cannot be added"):
+        watcher.add("late", [tree])
+
+
+def test_edits_within_one_second_of_a_coarse_clock_are_told_apart(tree: Path) -> None:
+    """A same-size edit with the same whole-second time changes the hash: a young hash is not trusted."""
+    file = tree / "acme" / "core.py"
+    contents = Contents([tree])
+    second = int(time.time())
+    seen = set()
+    for number in range(5):
+        file.write_text(f"C = {number}\n")
+        os.utime(file, (second, second))
+        look = contents.look()
+        hashes = contents.hashes(look)
+        assert hashes is not None
+        seen.add(hashes["acme/core.py"])
+    assert len(seen) == 5
+
+
+def test_a_file_that_vanishes_while_it_is_read_asks_for_another_look(tree: Path) -> None:
+    """hashes() answers None instead of raising or inventing when the look is out of date."""
+    contents = Contents([tree])
+    look: Look = contents.look()
+    (tree / "acme" / "core.py").unlink()
+    assert contents.hashes(look) is None
+    assert contents.hashes(contents.look()) is not None
+
+
+def test_links_that_lead_in_circles_end(tree: Path) -> None:
+    """A symbolic link to a directory above does not make the look run for ever."""
+    (tree / "acme" / "up").symlink_to(tree)
+    assert len(Contents([tree]).look().stamps) == 3
+
+
+def test_a_change_without_event_is_found_by_looking(reports: Reports, watcher: SourceWatcher, tree: Path, tmp_path: Path) -> None:
+    """A change that the native watch does not see (here: behind a replaced link) is found within the rescan period."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for place, text in ((first, "L = 1\n"), (second, "L = 2\n")):
+        place.mkdir()
+        (place / "late.py").write_text(text)
+    link = tmp_path / "current"
+    link.symlink_to(first)
+    watcher.add("acme", [link])
+    beside = tmp_path / "beside"
+    beside.symlink_to(second)
+    begun = time.monotonic()
+    beside.replace(link)
+    assert reports.next() == Change(modified=("late.py",))
+    assert time.monotonic() - begun < RESCAN + LONG / 2
+    (second / "late.py").write_text("L = 3\n")
+    assert reports.next() == Change(modified=("late.py",))
+    assert tree.exists()
+
+
+def _looked(tree: Path) -> None:
+    """Wait until the watcher had ample time for several looks at the tree as it is now.
+
+    There is no event to wait for: the point is that nothing is reported. 60 ms are six of its settle periods.
+    """
+    assert tree.exists()
+    threading.Event().wait(0.06)
