@@ -9,7 +9,8 @@ from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from types import CodeType, ModuleType
 from typing import Any
 
-from blackhole_core.loader.generation import Generation, find_elsewhere, find_in
+from blackhole_core.loader.find import find_elsewhere, find_in
+from blackhole_core.loader.generation import Generation
 from blackhole_core.loader.names import tag_of
 from blackhole_core.loader.snapshot import Snapshot
 from blackhole_core.loader.table import NameTable
@@ -26,7 +27,7 @@ class UniverseFinder:
     def __init__(self, table: NameTable) -> None:
         self._table = table
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:  # noqa: ARG002
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         tag = tag_of(fullname)
         if tag is not None:
             generation = self._table.tagged(tag)
@@ -105,7 +106,7 @@ class ModuleLoader:
         if code is not None:
             exec(code, vars(module))  # noqa: S102  (this is what importing is)
 
-    def get_code(self, fullname: str | None = None) -> CodeType | None:  # noqa: ARG002
+    def get_code(self, fullname: str | None = None) -> CodeType | None:
         """Return the module's code; None for a namespace package."""
         snapshot = self._snapshot()
         if snapshot is not None:
@@ -113,7 +114,7 @@ class ModuleLoader:
         code: CodeType | None = self._ask("get_code")
         return code
 
-    def get_source(self, fullname: str | None = None) -> str | None:  # noqa: ARG002
+    def get_source(self, fullname: str | None = None) -> str | None:
         """Return the text the module was compiled from, whatever the file says now."""
         snapshot = self._snapshot()
         if snapshot is not None:
@@ -121,10 +122,10 @@ class ModuleLoader:
         source: str | None = self._ask("get_source")
         return source
 
-    def is_package(self, fullname: str | None = None) -> bool:  # noqa: ARG002
+    def is_package(self, fullname: str | None = None) -> bool:
         return self._found.submodule_search_locations is not None
 
-    def get_filename(self, fullname: str | None = None) -> str:  # noqa: ARG002
+    def get_filename(self, fullname: str | None = None) -> str:
         if self._found.origin is None:
             raise ImportError(f"{self._found.name} has no file", name=self._found.name)
         return self._found.origin
@@ -134,7 +135,7 @@ class ModuleLoader:
         data: bytes = loader.get_data(path)
         return data
 
-    def get_resource_reader(self, fullname: str) -> Any:  # noqa: ARG002
+    def get_resource_reader(self, fullname: str) -> Any:
         """Return Python's own reader: resources are read from disk, they are not part of the snapshot."""
         return self._ask("get_resource_reader")
 

@@ -10,18 +10,18 @@ thread that imports) can therefore not deadlock with the switch. The switch has 
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, Final
 
+from blackhole_core.loader.find import find_elsewhere
 from blackhole_core.loader.names import Names
 from blackhole_core.loader.snapshot import Snapshot
 
-__all__ = ["SWITCH_SECONDS", "Generation", "find_elsewhere", "find_in", "initializing"]
+__all__ = ["SWITCH_SECONDS", "Generation", "initializing"]
 
 #: Seconds a switch waits for imports of the generation it renames. An import runs plugin code and may take as long as it
 #: likes; a switch that waits longer than a slow import of a big package fails and leaves everything as it is.
@@ -106,24 +106,3 @@ class Generation:
 def initializing(module: object) -> bool:
     """Say whether a module's body is still running."""
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
-
-
-def find_elsewhere(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
-    """Ask every finder but ours, as the import system would: editable installs have finders of their own."""
-    for finder in list(sys.meta_path):
-        find_spec = getattr(finder, "find_spec", None)
-        if find_spec is None or getattr(finder, "blackhole", False):
-            continue
-        spec: ModuleSpec | None = find_spec(name, path)
-        if spec is not None:
-            return spec
-    return None
-
-
-def find_in(name: str, directory: str) -> ModuleSpec | None:
-    """Find ``name`` in one directory, whatever Python remembers of the directory's listing."""
-    finder = sys.path_importer_cache.get(directory)
-    invalidate = getattr(finder, "invalidate_caches", None)
-    if invalidate is not None:
-        invalidate()
-    return PathFinder.find_spec(name, [directory])

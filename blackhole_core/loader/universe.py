@@ -21,8 +21,9 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType, TracebackType
 from typing import Any, Final
 
+from blackhole_core.loader.find import find_elsewhere, find_root
 from blackhole_core.loader.finder import UniverseFinder
-from blackhole_core.loader.generation import Generation, find_elsewhere, find_in, initializing
+from blackhole_core.loader.generation import Generation, initializing
 from blackhole_core.loader.names import Names
 from blackhole_core.loader.snapshot import read_snapshot
 from blackhole_core.loader.table import NameTable
@@ -185,9 +186,10 @@ class Universe(Generation):
     # --- load, step by step -------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        """Find the roots and, when fresh, take the snapshot; nothing is imported but namespace packages above the roots."""
+        """Find the roots and, when fresh, take the snapshot; nothing is imported yet."""
+        assert self.path is not None
         for prefix in self.names.prefixes:
-            root = self._find_root(prefix)
+            root = find_root(prefix, self.path)
             if root is not None:
                 self._roots[prefix] = root
         if self.fresh:
@@ -195,11 +197,6 @@ class Universe(Generation):
             for older in _table.stack:
                 if older.snapshot is not None and older.names.overlaps(self.names):
                     self.snapshot.reuse(older.snapshot)
-
-    def _find_root(self, prefix: str) -> ModuleSpec | None:
-        assert self.path is not None
-        parents = prefix.split(".")[:-1]
-        return find_in(prefix, str(self.path.joinpath(*parents))) or find_elsewhere(prefix, _path_of(".".join(parents)))
 
     def _load_more(self, module_name: str, attributes: str) -> object:
         before = set(self.registry)
@@ -259,18 +256,6 @@ def _private_import(universe: Universe) -> Callable[..., Any]:
         return universe.import_statement(name, globals, fromlist, level)
 
     return __import__
-
-
-def _path_of(parent: str) -> Sequence[str] | None:
-    """Return the ``__path__`` of a package above an owned one, None for the top level or when there is none."""
-    if not parent:
-        return None
-    try:
-        module = builtins.__import__(parent, None, None, ("__name__",), 0)
-    except ModuleNotFoundError:
-        return ()
-    path: Sequence[str] = getattr(module, "__path__", ())
-    return path
 
 
 def _install_finder() -> None:

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -36,7 +36,7 @@ class Hammer:
         uses = (self._calls, self._imports, self._pickles, self._first_imports)
         self._threads = [threading.Thread(target=self._run, args=(use,)) for use in uses]
 
-    def __enter__(self) -> Hammer:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -51,7 +51,7 @@ class Hammer:
         while not self._stop.is_set():
             try:
                 seen = use(number)
-            except Exception as error:  # noqa: BLE001  (any error at all is a finding)
+            except Exception as error:
                 self.wrong.append(repr(error))
             else:
                 if seen != {self.v}:
