@@ -83,7 +83,7 @@ def docs(session: nox.Session) -> None:
 def compat(session: nox.Session) -> None:
     """Run pluggy's own test suite with our manager in place of its own."""
     install(session, "tests")
-    session.run("python", "tests/compat/run.py", *session.posargs)
+    session.run("python", "-m", "tests.compat.run", *session.posargs)
 
 
 @nox.session
