@@ -7,6 +7,7 @@ beside the others and stop none of them.
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -73,21 +74,33 @@ def _name(distribution: IDistribution) -> str | None:
 
 
 def without_clashes(discovery: Discovery) -> Discovery:
-    """Return ``discovery`` with every name that more than one distribution claims moved to the problems: neither wins."""
+    """Return ``discovery`` with every name that two plugins claim moved to the problems: neither wins.
+
+    Several versions of one plugin are no clash; two distributions are, and two installed entry points of one name.
+    """
     claims: dict[str, list[Candidate]] = {}
     for candidate in discovery.candidates:
         claims.setdefault(canonical_name(candidate.name), []).append(candidate)
+    usable: list[Candidate] = []
     problems = list(discovery.problems)
     for claimants in claims.values():
-        if len(claimants) > 1:
-            clash = NameClash(claimants[0].name, _claimant(claimants[0]), _claimant(claimants[1]))
-            problems.extend(Unusable(claimant.name, claimant.source, clash) for claimant in claimants)
-    usable = tuple(claimants[0] for claimants in claims.values() if len(claimants) == 1)
-    return Discovery(usable, tuple(problems))
+        pair = next((pair for pair in itertools.combinations(claimants, 2) if _are_rivals(*pair)), None)
+        if pair is None:
+            usable.extend(claimants)
+            continue
+        clash = NameClash(claimants[0].name, _claimant(pair[0]), _claimant(pair[1]))
+        problems.extend(Unusable(claimant.name, claimant.source, clash) for claimant in claimants)
+    return Discovery(tuple(usable), tuple(problems))
+
+
+def _are_rivals(first: Candidate, second: Candidate) -> bool:
+    if first.distribution and second.distribution and canonical_name(first.distribution) != canonical_name(second.distribution):
+        return True
+    return first.origin is second.origin is Origin.INSTALLED  # of these there is one version at a time
 
 
 def _claimant(candidate: Candidate) -> str:
-    return f"{candidate.entry} of distribution {candidate.distribution} in {candidate.path}"
+    return f"{candidate.entry} of {candidate.distribution or 'no distribution'} at {candidate.source}"
 
 
 def _of_distribution(distribution: IDistribution, text: str, group: str) -> Discovery:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from blackhole_core.errors import BlackholeError, UnknownPlugin
 from blackhole_core.ids import canonical_name
 from blackhole_core.registry.candidate import Candidate, Discovery, Unusable
-from blackhole_core.registry.discovery import installed
+from blackhole_core.registry.discovery import installed, without_clashes
 from blackhole_core.registry.source import candidates_at, select
 from blackhole_core.registry.store import WheelStore
 
@@ -48,6 +48,7 @@ class PluginRegistry:
             found = installed(self.group)
             for source in sources:
                 found += candidates_at(source, group=self.group, store=self.store)
+            found = without_clashes(found)
             with self._lock:
                 self._found = found
             return found
