@@ -19,7 +19,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import FunctionType
+from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from pluggy import HookCaller as PluggyHookCaller
@@ -28,7 +28,7 @@ from pluggy._callers import _multicall
 from pluggy._hooks import HookSpec, _SubsetHookCaller
 
 from blackhole_core.hooks import attribution
-from blackhole_core.hooks.compiling import MISSING, Body, direct_body, forwarding_body, parameters_of, wrapped_body
+from blackhole_core.hooks.compiling import MISSING, Body, direct_body, forwarding_body, generic_body, parameters_of, wrapped_body
 from blackhole_core.hooks.door import Door
 from blackhole_core.hooks.inflight import Ticket
 from blackhole_core.hooks.switching import CodeSwitch, Compiled, compiled, new_function
@@ -52,6 +52,9 @@ _METHODS: Final = (
     "is_historic",
     "set_specification",
 )
+
+#: For calls that ran in pluggy's loop: no line of a generated body says which implementation failed.
+_NO_LINES: Final[Mapping[int, int]] = MappingProxyType({})
 
 
 class _FunctionsToo(type):
@@ -155,12 +158,12 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
     def __call__(self, **kwargs: object) -> Any:
         return self.function(**kwargs)
 
-    def generic(self, kwargs: Mapping[str, object], impls: Sequence[HookImpl]) -> Any:
-        """Run a call through pluggy's own path: defaults, the warning about missing arguments, ``_hookexec``."""
+    def given(self, kwargs: Mapping[str, object]) -> Mapping[str, object]:
+        """Return the arguments of a call with the spec's defaults, or warn of missing ones, as pluggy does."""
         assert not self.is_historic(), "Cannot directly call a historic hook - use call_historic instead."
         given = self._apply_defaults({name: value for name, value in kwargs.items() if value is not MISSING})
         self._verify_all_args_are_provided(given)
-        return self._hookexec(self.name, list(impls), given, self.firstresult())
+        return given
 
     def firstresult(self) -> bool:
         """Tell whether the hook stops at the first result."""
@@ -173,7 +176,7 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
         try:
             yield
         except BaseException as error:
-            self._failed({}, error, self._hookimpls)
+            self.attribute(error, self._hookimpls)
             raise
         finally:
             self.door.leave(ticket)
@@ -193,18 +196,20 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
                 before = self.door.gates[0].impls_before(self.name) if self.door.gates else None
             if before is None:
                 return self.function(**kwargs)
-            return self._generic_attributed(kwargs, before)
+            return self._pass(kwargs, before)
         finally:
             self.door.leave(ticket)
 
-    def _generic_attributed(self, kwargs: Mapping[str, object], impls: Sequence[HookImpl]) -> Any:
+    def _pass(self, kwargs: Mapping[str, object], impls: Sequence[HookImpl]) -> Any:
+        """Run a call that a closed gate let through."""
         try:
-            return self.generic(kwargs, impls)
+            return self._hookexec(self.name, list(impls), self.given(kwargs), self.firstresult())
         except BaseException as error:
-            self._failed({}, error, impls)
+            self.attribute(error, impls)
             raise
 
-    def _failed(self, lines: Mapping[int, int], error: BaseException, impls: Sequence[HookImpl]) -> None:
+    def attribute(self, error: BaseException, impls: Sequence[HookImpl], lines: Mapping[int, int] = _NO_LINES) -> None:
+        """Note on ``error`` which labelled plugin it came from; a manager without labels leaves exceptions untouched."""
         label_of = self.manager.label_of
         if label_of is not None:
             attribution.annotate(error, hook=self.name, impls=impls, lines=lines, label_of=label_of)
@@ -236,7 +241,7 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
         parameters = parameters_of(self.spec, order)
         counted = self.manager.evidence == "counter"
         if parameters is None or self.is_historic() or not self.manager.calls_plainly():
-            return self._state(forwarding_body("generic", counted=counted), impls)
+            return self._state(generic_body(firstresult=self.firstresult(), counted=counted), impls)
         if any(impl.wrapper or impl.hookwrapper for impl in order):
             body = wrapped_body(parameters, firstresult=self.firstresult(), counted=counted)
         else:
@@ -262,13 +267,14 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
 
         values: dict[str, Callable[[int], object]] = {
             "_bh_positional": lambda _state: refuse_positional,
-            "_bh_generic": lambda _state: self.generic,
+            "_bh_exec": lambda _state: self._hookexec,
+            "_bh_given": lambda _state: self.given,
             "_bh_first": lambda _state: self._first,
             "_bh_gated": lambda _state: self._gated,
             "_bh_impls": lambda _state: impls,
             "_bh_name": lambda _state: self.name,
             "_bh_multicall": lambda _state: self._hookexec if any(impl.hookwrapper for impl in impls) else _multicall,
-            "_bh_failed": lambda _state: functools.partial(self._failed, body.lines),
+            "_bh_failed": lambda _state: functools.partial(self.attribute, lines=body.lines),
             "_bh_enter": lambda state: functools.partial(self._enter_state, state),
             "_bh_leave": lambda _state: self.door.leave,
             "_bh_again": lambda _state: self._again,

@@ -8,8 +8,9 @@ change replaces the function's ``__code__``. Rules that every generated body kee
 * **Implementations are reached through the function's globals, never through the code's constants.** CPython does not
   collect cycles through code objects, and manager → caller → implementation → plugin → manager is the usual cycle.
   Each state has its own global names (``_bh_f0.17``), so that one ``__code__`` store still switches everything at once.
-* **Anything unusual goes to pluggy's own machinery** (``_bh_generic``): a missing argument, a name that cannot be a
-  parameter, monitoring, a host's own ``_hookexec``, a direct call of a historic hook.
+* **Anything unusual goes to pluggy's own machinery**: a missing argument, a name that cannot be a parameter, monitoring, a
+  host's own ``_hookexec``, a direct call of a historic hook. No frame more than pluggy has lies between: its warnings find
+  the calling code by counting frames.
 """
 
 from __future__ import annotations
@@ -19,13 +20,23 @@ import keyword
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from types import CodeType
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 from pluggy import HookImpl
 from pluggy._hooks import HookSpec
 
-__all__ = ["MISSING", "OWN_PREFIX", "Body", "compile_body", "direct_body", "forwarding_body", "parameters_of", "wrapped_body"]
+__all__ = [
+    "MISSING",
+    "OWN_PREFIX",
+    "Body",
+    "compile_body",
+    "direct_body",
+    "forwarding_body",
+    "generic_body",
+    "parameters_of",
+    "wrapped_body",
+]
 
 #: Names of generated code begin with it; a hook whose parameters do too is called generically.
 OWN_PREFIX: Final = "_bh_"
@@ -34,6 +45,8 @@ OWN_PREFIX: Final = "_bh_"
 _TEMPLATES: Final = 1024
 
 _POSITIONAL: Final = f"    if {OWN_PREFIX}p: {OWN_PREFIX}positional({OWN_PREFIX}p)"
+
+_ANY_ARGUMENTS: Final = ("def hook(*_bh_p, **_bh_x):", _POSITIONAL)
 
 
 class _Missing:
@@ -66,10 +79,12 @@ def parameters_of(spec: HookSpec | None, impls: Iterable[HookImpl]) -> tuple[str
 
 def direct_body(parameters: Sequence[str], order: Sequence[HookImpl], *, firstresult: bool, counted: bool) -> Body:
     """Call each of ``order`` in turn, with pluggy's meaning of None and of ``firstresult``; none of them is a wrapper."""
-    head = _head(parameters)
+    head = _head(parameters, firstresult)
     extras = {name for impl in order for name in impl.kwargnames} - set(parameters)
     if extras:  # an implementation's own default may be overridden by an argument that the spec does not know
-        head.append(f"    if {_any_of(f'{name!r} in _bh_x' for name in sorted(extras))}: return {_generic(parameters)}")
+        head.append(
+            f"    if {_any_of(f'{name!r} in _bh_x' for name in sorted(extras))}: return {_generically(_as_dict(parameters), firstresult)}"
+        )
     given = set(parameters)
     calls = [f"_bh_f{index}({', '.join(_arguments(impl, given))})" for index, impl in enumerate(order)]
     if firstresult:
@@ -88,15 +103,17 @@ def wrapped_body(parameters: Sequence[str], *, firstresult: bool, counted: bool)
     """Hand checked arguments straight to pluggy's ``_multicall``, which runs wrappers of both styles."""
     given = "".join(f"{name!r}: {name}, " for name in parameters)
     block = [f"return _bh_multicall(_bh_name, _bh_impls, {{{given}**_bh_x}}, {firstresult})"]
-    return _guarded(_head(parameters), block, parameters, step=1, calls=0, counted=counted)
+    return _guarded(_head(parameters, firstresult), block, parameters, step=1, calls=0, counted=counted)
 
 
-def forwarding_body(target: str, *, counted: bool = False) -> Body:
-    """Pass the keyword arguments as one dict to the global ``target``: ``generic``, ``first`` (compile, then call) or ``gated``."""
-    head = ["def hook(*_bh_p, **_bh_x):", _POSITIONAL]
-    if target == "generic":
-        return _guarded(head, ["return _bh_generic(_bh_x, _bh_impls)"], (), step=1, calls=0, counted=counted)
-    return Body("\n".join([*head, f"    return _bh_{target}(_bh_x)"]))
+def generic_body(*, firstresult: bool, counted: bool) -> Body:
+    """Check the arguments as pluggy does and hand them to ``_hookexec``."""
+    return _guarded(list(_ANY_ARGUMENTS), [f"return {_generically('_bh_x', firstresult)}"], (), step=1, calls=0, counted=counted)
+
+
+def forwarding_body(target: Literal["first", "gated"]) -> Body:
+    """Pass the keyword arguments as one dict to the global ``target``: compile, then call; or wait at the gate, then call."""
+    return Body("\n".join([*_ANY_ARGUMENTS, f"    return _bh_{target}(_bh_x)"]))
 
 
 def compile_body(body: Body, name: str, state: int) -> tuple[CodeType, dict[str, str]]:
@@ -119,17 +136,17 @@ def _template(source: str) -> CodeType:
     return next(constant for constant in module.co_consts if isinstance(constant, CodeType))
 
 
-def _head(parameters: Sequence[str]) -> list[str]:
+def _head(parameters: Sequence[str], firstresult: bool) -> list[str]:
     # ``...`` stands for MISSING: it may be compared with ``is`` without a SyntaxWarning and is replaced in the constants.
     listed = "".join(f"{name}=None, " for name in parameters)
     lines = [f"def hook(*_bh_p, {listed}**_bh_x):", _POSITIONAL]
     if parameters:
-        lines.append(f"    if {_any_of(f'{name} is ...' for name in parameters)}: return {_generic(parameters)}")
+        lines.append(f"    if {_any_of(f'{name} is ...' for name in parameters)}: return {_generically(_as_dict(parameters), firstresult)}")
     return lines
 
 
-def _generic(parameters: Sequence[str]) -> str:
-    return f"_bh_generic({_as_dict(parameters)}, _bh_impls)"
+def _generically(arguments: str, firstresult: bool) -> str:
+    return f"_bh_exec(_bh_name, [*_bh_impls], _bh_given({arguments}), {firstresult})"
 
 
 def _as_dict(parameters: Sequence[str]) -> str:

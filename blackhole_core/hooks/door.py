@@ -44,9 +44,11 @@ class Door:
                 if blocking is None:
                     return self.admit()
             if not blocking.wait_until_open(until - time.monotonic()):
-                raise CallTimeout(
-                    blocking.plugin, self.hook, max(0.0, until - began), where="the plugin is being swapped, the call never began"
-                )
+                raise self.timeout(blocking, until - began)
+
+    def timeout(self, gate: HookGate, seconds: float) -> CallTimeout:
+        """Return the error for a call that waited ``seconds`` for ``gate`` in vain."""
+        return CallTimeout(gate.plugin, self.hook, max(0.0, seconds), where="the plugin is being swapped, the call never began")
 
     def try_enter(self) -> Ticket | HookGate:
         """Take a ticket if that is possible at once, else return the gate to wait for."""

@@ -135,10 +135,10 @@ class HookGate:
             replaced = sweep([caller.switch.stage(state) for caller, state in ready])
             del replaced
             self._callers, self._watches, self._tickets, self._before = [], [], [], {}
-            callbacks, self._on_open = self._on_open, []
             self._opened.set()
-        for callback in callbacks:
-            callback()
+            callbacks, self._on_open = self._on_open, []
+            for callback in callbacks:
+                callback()
 
     # --- asked by the callers at the door ------------------------------------------------------------------------------
 
@@ -147,12 +147,18 @@ class HookGate:
         return self._opened.wait(max(0.0, seconds))
 
     def on_open(self, callback: Callable[[], Any]) -> None:
-        """Call ``callback`` once when the gate opens, in the opening thread; now, if it is open."""
+        """Call ``callback`` once when the gate opens (now, if it is open), under the manager's lock: it must only wake someone."""
         with self._manager.hook_lock:
             if not self.is_open:
                 self._on_open.append(callback)
                 return
         callback()
+
+    def forget(self, callback: Callable[[], Any]) -> None:
+        """Take back :meth:`on_open`; when this returns, the callback is not running and will not run."""
+        with self._manager.hook_lock:
+            if callback in self._on_open:
+                self._on_open.remove(callback)
 
     def waits_for_this_call(self) -> bool:
         """Tell whether the calling code runs inside a call that this gate waits for (then draining would never end)."""

@@ -88,6 +88,9 @@ def calling_threads() -> tuple[int, ...]:
 def frames_of(threads: Iterable[int]) -> Iterator[FrameType]:
     """Walk the stacks of ``threads``, innermost frame first, each thread once."""
     tops = sys._current_frames()
+    # The frame of this generator would hold itself through ``tops``: a cycle that keeps every other stack's frames, and with them
+    # the code whose end is awaited, until the next garbage collection.
+    tops[threading.get_ident()] = sys._getframe(1)
     for thread in dict.fromkeys(threads):
         frame = tops.get(thread)
         while frame is not None:

@@ -6,9 +6,10 @@ unregistering may happen in any thread while others call: a call sees the implem
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from pluggy import HookCaller as _PluggyCaller
 from pluggy import HookImpl
@@ -19,12 +20,22 @@ from pluggy._manager import _static_hook_attr
 
 from blackhole_core.hooks.caller import HookCaller, SubsetHookCaller
 from blackhole_core.hooks.inflight import EVIDENCE, Evidence
+from blackhole_core.hooks.replace import Undo, replace_plugin
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+    from importlib.metadata import Distribution
+
+    from blackhole_core.hooks.asynchronous import AsyncHookRelay
 
 __all__ = ["HookManager"]
 
 #: Seconds that a call without a deadline waits at a closed gate. A gate is closed for milliseconds while state is handed over;
 #: half a minute means that the swap hangs.
 _GATE_TIMEOUT: Final = 30.0
+
+#: Threads for awaited hooks. Such calls mostly wait for something; more than this many at once queue up.
+_POOL_THREADS: Final = 16
 
 
 class HookManager(_PluggyManager):
@@ -42,6 +53,8 @@ class HookManager(_PluggyManager):
         #: Gives the label that failures of a plugin are noted with, or None for "do not touch its exceptions".
         self.label_of: Callable[[str], str | None] | None = None
         self._monitored_hookexec: Any = _multicall
+        self._pool: ThreadPoolExecutor | None = None
+        self._closed = False
         super().__init__(project_name)
 
     # --- callers ----------------------------------------------------------------------------------------------------------
@@ -77,6 +90,51 @@ class HookManager(_PluggyManager):
         if isinstance(subset, HookCaller):
             return subset
         return SubsetHookCaller(subset._orig, subset._remove_plugins)  # type: ignore[attr-defined]
+
+    # --- replacing ----------------------------------------------------------------------------------------------------------
+
+    def replace(self, name: str, plugin: object, *, replay_history: bool = False, distribution: Distribution | None = None) -> Undo:
+        """Let ``plugin`` stand where the plugin registered as ``name`` stands, in all its hooks at one instant.
+
+        Places in the order are kept unless an option (tryfirst, trylast, wrapper) changed; hooks that only one of the two
+        implements appear or vanish. Validated as a whole first: a refusal leaves everything as it was. Under a closed gate
+        the calls that wait will run the new plugin. Recorded historic calls reach the new plugin only with ``replay_history``,
+        before the switch. ``distribution`` replaces the recorded one of a plugin that came from an entry point.
+
+        :returns: an :class:`Undo`; calling it restores the old plugin.
+        :raises UnknownPlugin: nothing is registered as ``name``.
+        :raises PluginValidationError: an implementation does not match its spec.
+        :raises ValueError: ``plugin`` is registered already under another name.
+        """
+        return replace_plugin(self, name, plugin, replay_history=replay_history, distribution=distribution)
+
+    # --- the threads of ahook -----------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def ahook(self) -> AsyncHookRelay:
+        """The awaitable face of :attr:`hook`: ``await pm.ahook.transform(text="hi")``."""
+        from blackhole_core.hooks.asynchronous import AsyncHookRelay  # asyncio takes 40 ms to import
+
+        return AsyncHookRelay(self)
+
+    def pool(self) -> ThreadPoolExecutor:
+        """Return the threads that run awaited hooks, made at the first use."""
+        with self.hook_lock:
+            if self._closed:
+                raise RuntimeError(f"the plugin manager of {self.project_name!r} is closed: its hooks cannot be awaited any more")
+            if self._pool is None:
+                from concurrent.futures import ThreadPoolExecutor
+
+                self._pool = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix=f"{self.project_name}-ahook")
+            return self._pool
+
+    def close(self) -> None:
+        """End the threads of :attr:`ahook`, waiting for the calls in them. Idempotent; plain calls go on working."""
+        with self.hook_lock:
+            self._closed = True
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     # --- pluggy's dynamic life, safe against calls and changes from other threads -------------------------------------------
 
