@@ -36,7 +36,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Run the test suite and report branch coverage of the package, workers included."""
+    """Run the test suite and report branch coverage of the package, as far as it runs in the host or the command line."""
     install(session, "tests")
     session.run("python", "-m", "pytest", "--cov", "--cov-report=term-missing:skip-covered", *session.posargs)
 
