@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -80,6 +81,7 @@ class ModuleLoader:
             raise ImportError(f"{name} was swapped for another version while it was being imported; import it again", name=name)
         loader: Any = self._found.loader
         if isinstance(loader, ExtensionFileLoader):
+            _refuse_changed_extension(self.get_filename())
             return loader.create_module(self._found)
         return None
 
@@ -146,3 +148,19 @@ class ModuleLoader:
     def _snapshot(self) -> Snapshot | None:
         snapshot = self._generation.snapshot
         return snapshot if snapshot is not None and self._found.origin in snapshot.files else None
+
+
+#: ``(size, mtime in ns, inode)`` of every C extension when it was first loaded, by path. The system never unloads one, so this is never forgotten.
+_extensions: dict[str, tuple[int, int, int]] = {}
+
+
+def _refuse_changed_extension(file: str) -> None:
+    """Raise ImportError when another file was loaded from this path before: the system would silently return that one's code."""
+    found = Path(file).stat()
+    stamp = (found.st_size, found.st_mtime_ns, found.st_ino)
+    if _extensions.setdefault(file, stamp) != stamp:
+        raise ImportError(
+            f"the C extension {file} has changed since this process loaded it, and a process keeps the code it loaded from a path; "
+            "put the new version into another directory (a wheel gets one of its own) or run the plugin at isolation level process",
+            path=file,
+        )

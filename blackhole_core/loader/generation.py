@@ -98,8 +98,8 @@ class Generation:
         what = ", ".join(self._loaded_by_host()) or "one of its modules"
         owned = ", ".join(self.names.prefixes)
         return (
-            f"the names of {owned} cannot change hands: generation {self.names.tag!r} is still importing {what} after "
-            f"{SWITCH_SECONDS:g} s; it keeps them, try again when that import has ended"
+            f"the names of {owned} cannot change hands: generation {self.names.tag!r} is still importing {what}; "
+            "it keeps its names, try again when that import has ended"
         )
 
 

@@ -24,14 +24,16 @@ _SEPARATOR: Final = os.sep
 
 
 class Snapshot:
-    """Source files by path, and the directories they were read from. ``codes`` fills up as modules are compiled."""
+    """Source files by path, and the directories they were read from; ``codes`` fills up as modules are compiled."""
 
-    __slots__ = ("codes", "directories", "files")
+    __slots__ = ("codes", "directories", "files", "titles")
 
     def __init__(self, files: Mapping[str, bytes], directories: Mapping[str, frozenset[str]]) -> None:
         self.files = files
         self.directories = directories
         self.codes: dict[str, CodeType] = {}
+        #: File names under which the code goes whose text was replaced: see :mod:`.sourcelines`.
+        self.titles: dict[str, str] = {}
 
     def find(self, name: str, path: Iterable[str]) -> ModuleSpec | None:
         """Return the spec of the module ``name`` (canonical) when a directory of ``path`` holds its source."""
@@ -59,13 +61,19 @@ class Snapshot:
         """Return the compiled module of a held file, with the file's own path in tracebacks and breakpoints."""
         code = self.codes.get(file)
         if code is None:
-            code = self.codes[file] = compile_source(self.files[file], file)
+            code = self.codes[file] = compile_source(self.files[file], self.titles.get(file, file))
         return code
+
+    def retitle(self, file: str, title: str) -> str:
+        """Compile ``file`` under the file name ``title`` from now on, and return the title."""
+        self.titles[file] = title
+        self.codes.pop(file, None)
+        return title
 
     def reuse(self, older: Snapshot) -> None:
         """Take over the compiled code of every file whose text is the same in ``older``."""
         for file, code in list(older.codes.items()):
-            if self.files.get(file) == older.files[file]:
+            if self.files.get(file) == older.files[file] and file not in older.titles:
                 self.codes[file] = code
 
 
@@ -104,8 +112,8 @@ def _read_file(file: str, files: dict[str, bytes]) -> None:
     try:
         with open(file, "rb", buffering=0) as stream:  # noqa: PTH123  (a string path; see _SEPARATOR)
             files[file] = stream.read()
-    except FileNotFoundError:
-        # Deleted between listing and reading: importing it will say so, as it would without a snapshot.
+    except (FileNotFoundError, NotADirectoryError):
+        # Deleted between listing and reading, or inside a zip file: importing it works or says so, as without a snapshot.
         return
 
 

@@ -25,13 +25,12 @@ from blackhole_core.loader.find import find_elsewhere, find_root
 from blackhole_core.loader.finder import UniverseFinder
 from blackhole_core.loader.generation import Generation, initializing
 from blackhole_core.loader.names import Names
+from blackhole_core.loader.shims import MARK, install_shims
 from blackhole_core.loader.snapshot import read_snapshot
+from blackhole_core.loader.sourcelines import forget_lines, show_lines, step_aside
 from blackhole_core.loader.table import NameTable
 
-__all__ = ["MARK", "Universe"]
-
-#: The key in a module's ``__builtins__`` under which code that is called can find whose code is calling.
-MARK: Final = "__blackhole_universe__"
+__all__ = ["Universe"]
 
 _table: Final = NameTable()
 _finder: Final = UniverseFinder(_table)
@@ -82,12 +81,15 @@ class Universe(Generation):
             return self._load_more(module_name, attributes)
         self._read()
         _install_finder()
+        install_shims()
         _table.push(self)
+        self._show_lines()
         try:
             return self._resolve(module_name, attributes)
         except BaseException as error:
             _table.remove(self)
             self.registry.clear()
+            forget_lines(self)  # from here on the disk has the text that the error's traceback is about
             _prune(error)
             raise
 
@@ -101,6 +103,7 @@ class Universe(Generation):
         self.registry.clear()
         self._views.clear()
         self._roots.clear()
+        forget_lines(self)
         self.snapshot = None
         # typing keeps the classes that stood in List[...], Optional[...] or get_type_hints in caches of its own. This is how
         # CPython's own leak tests empty them.
@@ -118,9 +121,9 @@ class Universe(Generation):
         if found is not None:
             return found
         found = find_elsewhere(name, path)
-        if found is not None and not self.active and found.origin is not None and self.snapshot.covers(found.origin):
-            # A file that the next version brought into the same directory: for this generation it is not there.
-            return found if not found.origin.endswith(".py") else None
+        if found is not None and not self.active and _is_source(found) and self.snapshot.covers(str(found.origin)):
+            # A file that the next version brought into the same directory. Answering None would let the next finder find it.
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return found
 
     def import_module(self, name: str) -> Any:
@@ -198,6 +201,12 @@ class Universe(Generation):
                 if older.snapshot is not None and older.names.overlaps(self.names):
                     self.snapshot.reuse(older.snapshot)
 
+    def _show_lines(self) -> None:
+        for older in _table.stack:
+            if older is not self and older.names.overlaps(self.names):
+                step_aside(older, self)
+        show_lines(self)
+
     def _load_more(self, module_name: str, attributes: str) -> object:
         before = set(self.registry)
         try:
@@ -256,6 +265,10 @@ def _private_import(universe: Universe) -> Callable[..., Any]:
         return universe.import_statement(name, globals, fromlist, level)
 
     return __import__
+
+
+def _is_source(found: ModuleSpec) -> bool:
+    return found.origin is not None and found.origin.endswith(".py")
 
 
 def _install_finder() -> None:
