@@ -160,7 +160,7 @@ class Number:
 
 @attrs.frozen
 class Plain:
-    """A mapping of the author's own making. ``rule`` notes what is wrong inside it; ``shape`` is its JSON Schema."""
+    """A mapping of the author's own making. ``rule`` notes what is wrong inside it."""
 
     wanted: str = "a mapping"
     rule: Callable[[Node, Path, Report], None] | None = None

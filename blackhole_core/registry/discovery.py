@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
@@ -36,41 +36,30 @@ def installed(group: str, *, path: Sequence[str] | None = None) -> Discovery:
 
     ``path`` is searched in place of ``sys.path``. Of two distributions of one name the first on the path counts, as for an import.
     """
-    candidates: list[Candidate] = []
-    problems: list[Unusable] = []
-    for distribution in distributions(path):
+    found = Discovery()
+    for distribution in distributions(path).values():
         text = distribution.read_text("entry_points.txt") or ""
-        if group not in text:
-            continue  # cheap: most distributions end here
-        found = _of_distribution(distribution, text, group)
-        candidates.extend(found.candidates)
-        problems.extend(found.problems)
-    return without_clashes(Discovery(tuple(candidates), tuple(problems)))
+        if group in text:  # cheap: most distributions end here
+            found += _of_distribution(distribution, text, group)
+    return without_clashes(found)
 
 
-def distributions(path: Sequence[str] | None = None) -> Iterator[IDistribution]:
-    """Yield the installed distributions as they are on disk now, each name once."""
+def distributions(path: Sequence[str] | None = None) -> Mapping[str, IDistribution]:
+    """Return canonical name → the installed distribution, as they are on disk now.
+
+    Names are taken from the names of the metadata directories: reading a thousand METADATA files would take a second.
+    """
     import importlib_metadata  # 20 ms; only who looks for plugins pays for it
 
     # It remembers listings by a directory's time of change, which two changes within one tick of the clock share.
     importlib_metadata.MetadataPathFinder.invalidate_caches()
-    found = importlib_metadata.distributions() if path is None else importlib_metadata.distributions(path=list(path))
-    seen: set[str] = set()
-    for distribution in found:
-        name = _name(distribution)
-        if name is not None and canonical_name(name) not in seen:
-            seen.add(canonical_name(name))
-            yield distribution
-
-
-def _name(distribution: IDistribution) -> str | None:
-    """Return the distribution's name, or None for what an installer has half written or half removed."""
-    if _location(distribution).name.startswith("~"):
-        return None  # pip moves what it is about to remove to "~ame-1.0.dist-info"
-    try:
-        return str(distribution.metadata["Name"] or "") or None
-    except (FileNotFoundError, KeyError):  # no METADATA, or none with a name in it
-        return None
+    found: dict[str, IDistribution] = {}
+    for distribution in importlib_metadata.distributions() if path is None else importlib_metadata.distributions(path=list(path)):
+        place = _location(distribution).name
+        if not place.startswith("~"):  # pip moves what it is about to remove to "~ame-1.0.dist-info"
+            name = place.removesuffix(".dist-info").removesuffix(".egg-info").partition("-")[0]
+            found.setdefault(canonical_name(name), distribution)
+    return found
 
 
 def without_clashes(discovery: Discovery) -> Discovery:
@@ -104,42 +93,38 @@ def _claimant(candidate: Candidate) -> str:
 
 
 def _of_distribution(distribution: IDistribution, text: str, group: str) -> Discovery:
-    name = distribution.metadata["Name"]
+    try:
+        name, version = str(distribution.metadata["Name"]), str(distribution.metadata["Version"])
+    except (FileNotFoundError, KeyError):
+        return Discovery()  # without METADATA, or without these in it: an installer has not written it yet, or is removing it
     try:
         entries = entry_groups(text).get(group, {})
         if not entries:
             return Discovery()
-        code = _code(distribution, entries.values())
+        code = _code(distribution, name, version, entries.values())
     except BlackholeError as error:
         return Discovery((), (Unusable(name, _location(distribution), error),))
     return describe_all(code, entries)
 
 
-def _code(distribution: IDistribution, values: Iterable[str]) -> Code:
+def _code(distribution: IDistribution, name: str, version: str, values: Iterable[str]) -> Code:
     record = _record(distribution)
     base = Path(str(distribution.locate_file("")))
     project = _editable_project(distribution)
     modules = [value.partition(":")[0].strip() for value in values]
     if project is not None:
         root = _editable_root(base, record, project, modules)
-        return tree_code(
-            root,
-            origin=Origin.INSTALLED,
-            source=project,
-            needed=modules,
-            distribution=distribution.metadata["Name"],
-            version=distribution.version,
-        )
-    files = {name for name in record if not name.endswith(".pyc")}
+        return tree_code(root, origin=Origin.INSTALLED, source=project, needed=modules, distribution=name, version=version)
+    files = {file for file in record if not file.endswith(".pyc")}
     return Code(
         origin=Origin.INSTALLED,
         source=_location(distribution),
         base=base,
         files=files,
         packages=owned_packages(files),
-        digest=code_digest((name, record[name] or hash_file(base / name)) for name in files if not _is_installers(name)),
-        distribution=distribution.metadata["Name"],
-        version=distribution.version,
+        digest=code_digest((file, record[file] or hash_file(base / file)) for file in files if not _is_installers(file)),
+        distribution=name,
+        version=version,
     )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from blackhole_core.errors import SourceError
 from blackhole_core.ids import canonical_name
 from blackhole_core.registry.candidate import Candidate, Origin
 from blackhole_core.registry.discovery import distributions
 from blackhole_core.registry.source import read_pyproject
+
+if TYPE_CHECKING:
+    from importlib_metadata import IDistribution
 
 __all__ = ["missing_requirements"]
 
@@ -24,7 +27,7 @@ def missing_requirements(candidate: Candidate, *, path: Sequence[str] | None = N
     required = _required(candidate, path)
     if not required:
         return ()
-    have = {canonical_name(found.metadata["Name"]): found.version for found in distributions(path)}
+    have = distributions(path)
     return tuple(sentence for text in required if (sentence := _missing(candidate, text, have)) is not None)
 
 
@@ -36,11 +39,9 @@ def _required(candidate: Candidate, path: Sequence[str] | None) -> tuple[str, ..
     return _requires(distributions(path), candidate.distribution)
 
 
-def _requires(found: Iterable[Any], name: str | None) -> tuple[str, ...]:
-    for distribution in found:
-        if name is not None and canonical_name(distribution.metadata["Name"]) == canonical_name(name):
-            return tuple(distribution.requires or ())
-    return ()
+def _requires(have: Mapping[str, IDistribution], name: str | None) -> tuple[str, ...]:
+    distribution = None if name is None else have.get(canonical_name(name))
+    return () if distribution is None else tuple(distribution.requires or ())
 
 
 def _of_project(source: Path) -> tuple[str, ...]:
@@ -49,7 +50,7 @@ def _of_project(source: Path) -> tuple[str, ...]:
     return tuple(str(text) for text in listed) if isinstance(listed, list) else ()
 
 
-def _missing(candidate: Candidate, text: str, have: dict[str, str]) -> str | None:
+def _missing(candidate: Candidate, text: str, have: Mapping[str, IDistribution]) -> str | None:
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
@@ -58,10 +59,11 @@ def _missing(candidate: Candidate, text: str, have: dict[str, str]) -> str | Non
         raise SourceError(f"plugin {candidate.id} has an unreadable requirement {text[:100]!r}: {error}".replace("\n", " ")) from error
     if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
         return None
-    found = have.get(canonical_name(requirement.name))
     wanted = f"{requirement.name}{requirement.specifier}"
-    if found is None:
+    distribution = have.get(canonical_name(requirement.name))
+    if distribution is None:
         return f"needs {wanted}, which is not installed"
+    found = distribution.version
     if not requirement.specifier.contains(found, prereleases=True):
         return f"needs {wanted}, which is not installed (found {found})"
     return None

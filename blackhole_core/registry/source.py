@@ -60,9 +60,12 @@ def select(candidates: Iterable[Candidate], name: str, version: str | None = Non
 
 
 def _preference(candidate: Candidate) -> tuple[bool, Any]:
-    from packaging.version import Version
+    from packaging.version import InvalidVersion, Version
 
-    version = Version(candidate.id.version or "0")
+    try:
+        version = Version(candidate.id.version or "0")
+    except InvalidVersion:  # an old distribution without a manifest may call its versions anything
+        version = Version("0.dev0")
     return (not version.is_prerelease, version)
 
 

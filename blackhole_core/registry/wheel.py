@@ -2,7 +2,7 @@
 
 Nothing is written and nothing imported. The rules, in the order in which they are checked:
 
-1. the file is one whole zip archive: nothing before, behind or between, no second directory, no member on top of another;
+1. the file is one whole zip archive: nothing in front or behind, one directory only, no member on top of another;
 2. members are plain files with safe names, few enough, small enough, not compressed beyond belief;
 3. file name, ``WHEEL`` and ``METADATA`` agree on name and version, and the wheel fits this interpreter;
 4. ``RECORD`` lists every member with a strong hash (the content is compared with it when it is unpacked);
@@ -95,9 +95,12 @@ def inspect_wheel(filename: str, file: IO[bytes]) -> Wheel:
 
 def _inspect(filename: str, file: IO[bytes]) -> Wheel:
     name, version = _file_name(filename)
-    _check_ends(file)
+    directory, count = _check_ends(file)
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
+        if (archive.start_dir, len(members)) != (directory, count):
+            # zipfile follows a zip64 record where others do not: two readers would see two archives.
+            raise SourceError("it has two zip directories")
         _check_overlap(file, members)
         _check_members(members)
         files = {member.filename: member for member in members if not member.is_dir()}
@@ -127,8 +130,8 @@ def _file_name(filename: str) -> tuple[str, str]:
     return name, str(version)
 
 
-def _check_ends(file: IO[bytes]) -> None:
-    """Refuse bytes in front of or behind the archive, comments, zip64, several disks, a second directory."""
+def _check_ends(file: IO[bytes]) -> tuple[int, int]:
+    """Return where the directory begins and how many members it has; refuse bytes in front or behind, comments, zip64, several disks."""
     size = file.seek(0, 2)
     if size > MAX_WHEEL:
         raise SourceError(f"it has {size} bytes, at most {MAX_WHEEL} are taken")
@@ -142,6 +145,7 @@ def _check_ends(file: IO[bytes]) -> None:
         raise SourceError("its zip directory is not where it says: something stands before or inside it")
     if total > MAX_MEMBERS:
         raise SourceError(f"it has {total} members, at most {MAX_MEMBERS} are taken")
+    return offset, total
 
 
 def _check_overlap(file: IO[bytes], members: Iterable[zipfile.ZipInfo]) -> None:

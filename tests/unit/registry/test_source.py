@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from blackhole_core.errors import ManifestError, SourceError, UnknownPlugin
+from blackhole_core.ids import PluginId
 from blackhole_core.registry import tree
 from blackhole_core.registry.candidate import Candidate, Discovery, Origin
 from blackhole_core.registry.source import candidates_at, select
@@ -240,6 +241,13 @@ def test_select_says_what_is_there(place: Path) -> None:
         select(candidates, "uper")
     with pytest.raises(SourceError, match="there is no version 3 of plugin 'upper'; there is 2.0.0rc1, 1.0.0"):
         select(candidates, "upper", "3")
+
+
+def test_versions_that_are_none() -> None:
+    """A plain distribution may call its versions anything: they come last, and are found by their exact text."""
+    candidates = [Candidate(PluginId("old", text), Origin.INSTALLED, Path(), "old", Path(), (), "") for text in ("final-cut", "0.1", None)]
+    assert select(candidates, "old").id.version == "0.1"
+    assert select(candidates, "old", "final-cut").id.version == "final-cut"
 
 
 def test_final_versions_are_preferred(place: Path) -> None:

@@ -147,6 +147,25 @@ def test_the_file_is_one_archive(tmp_path: Path, change: Callable[[bytes], bytes
     reason(path)
 
 
+def test_two_directories(tmp_path: Path) -> None:
+    """A55: an archive whose zip64 record leads to another directory than its plain one is refused: two readers would see two archives."""
+    path = plugin_wheel().write(tmp_path)
+    data = path.read_bytes()
+    hidden = io.BytesIO()
+    with zipfile.ZipFile(hidden, "w") as archive:
+        archive.writestr(plain_member("evil.py"), "")
+    body, end = data[:-22], data[-22:]
+    _, _, _, _, _, length, offset, _ = struct.unpack("<4s4H2LH", end)
+    other = hidden.getvalue()
+    other_offset, other_length = struct.unpack("<2L", other[-10:-2])[::-1]
+    inner = other[other_offset : other_offset + other_length]
+    record = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, len(inner), offset + length)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, offset + length + len(inner), 1)
+    whole = length + len(inner) + len(record) + len(locator)
+    path.write_bytes(body + inner + record + locator + end[:12] + struct.pack("<L", whole) + end[16:])
+    assert "two zip directories" in reason(path)
+
+
 def test_overlapping_members(tmp_path: Path) -> None:
     """A56: members that share their bytes, as in the densest zip bombs, are refused."""
     path = plugin_wheel().write(tmp_path)
