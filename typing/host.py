@@ -26,7 +26,7 @@ def embeds_a_host() -> None:
         pm.rollback("upper")
         upper = pm.plugin("upper")
         assert_type(upper, bh.Plugin)
-        assert_type(upper.isolation, bh.Isolation)
+        assert_type(upper.isolation, bh.Isolation | None)
         assert_type(upper.phase, bh.Phase)
 
 
