@@ -18,9 +18,10 @@ from blackhole_core.errors import BlackholeError, NameClash, SourceError
 from blackhole_core.ids import canonical_name
 from blackhole_core.registry.candidate import Candidate, Discovery, Origin, Unusable
 from blackhole_core.registry.describe import Code, describe_all
+from blackhole_core.registry.digest import code_digest, hash_file
 from blackhole_core.registry.entrypoints import entry_groups
-from blackhole_core.registry.layout import code_digest, module_file, owned_packages
-from blackhole_core.registry.tree import hash_file, tree_code
+from blackhole_core.registry.layout import module_file, owned_packages
+from blackhole_core.registry.tree import tree_code
 
 if TYPE_CHECKING:
     from importlib_metadata import IDistribution

@@ -1,13 +1,12 @@
-"""What a list of file names says about Python code: packages, modules, manifests, digest. Pure; names are relative, with ``/``."""
+"""What a list of file names says about Python code: packages, modules, manifests. Pure; names are relative, with ``/``."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable
 from pathlib import PurePosixPath
 from typing import Final
 
-__all__ = ["MANIFEST_NAME", "belongs", "code_digest", "manifest_places", "module_file", "owned_packages"]
+__all__ = ["MANIFEST_NAME", "belongs", "manifest_places", "module_file", "owned_packages"]
 
 MANIFEST_NAME: Final = "plugin.yaml"
 
@@ -72,11 +71,3 @@ def manifest_places(module: str, files: Collection[str]) -> tuple[str, ...]:
     parents = [str(parent) for parent in PurePosixPath(stem).parents if str(parent) != "."]
     wanted = [f"{stem}.{MANIFEST_NAME}", f"{stem}/{MANIFEST_NAME}", *(f"{parent}/{MANIFEST_NAME}" for parent in parents)]
     return tuple(name for name in wanted if name in files)
-
-
-def code_digest(hashes: Iterable[tuple[str, str]]) -> str:
-    """Return one sha256 (hex) for many ``(file name, hash of its content)``; their order does not matter."""
-    digest = hashlib.sha256()
-    for name, value in sorted(hashes):
-        digest.update(f"{len(name)}:{name}\0{value}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()

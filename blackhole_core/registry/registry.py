@@ -7,13 +7,14 @@ import threading
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from blackhole_core.errors import BlackholeError, UnknownPlugin
 from blackhole_core.ids import canonical_name
 from blackhole_core.registry.candidate import Candidate, Discovery, Unusable
-from blackhole_core.registry.discovery import installed, without_clashes
-from blackhole_core.registry.source import candidates_at, select
-from blackhole_core.registry.store import WheelStore
+
+if TYPE_CHECKING:
+    from blackhole_core.registry.store import WheelStore
 
 __all__ = ["PluginRegistry"]
 
@@ -42,6 +43,9 @@ class PluginRegistry:
 
     def refresh(self) -> Discovery:
         """Look again at the installed distributions and at every source, and return what there is now."""
+        from blackhole_core.registry.discovery import installed, without_clashes  # 40 ms; only who looks pays for it
+        from blackhole_core.registry.source import candidates_at
+
         with self._looking:
             with self._lock:
                 sources = self._sources
@@ -79,6 +83,8 @@ class PluginRegistry:
         Without ``version`` the highest one is taken. Raises what is wrong with the plugin when it was found and cannot be used,
         :class:`~blackhole_core.errors.UnknownPlugin` or :class:`~blackhole_core.errors.SourceError` when it is not there.
         """
+        from blackhole_core.registry.source import candidates_at, select
+
         found = self.refresh() if source is None else candidates_at(Path(source), group=self.group, store=self.store)
         try:
             return select(found.candidates, name, version)

@@ -19,17 +19,18 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import sys
-import tempfile
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from blackhole_core.errors import SourceError
-from blackhole_core.registry.tree import hash_file
-from blackhole_core.registry.wheel import MAX_WHEEL, Part, Wheel, inspect_wheel
+from blackhole_core.registry.digest import hash_file, hash_stream
+
+if TYPE_CHECKING:
+    import zipfile
+
+    from blackhole_core.registry.wheel import Part, Wheel
 
 __all__ = ["INVENTORY", "WheelStore"]
 
@@ -58,8 +59,10 @@ class WheelStore:
 
         Raises :class:`~blackhole_core.errors.SourceError` for a wheel that breaks a rule of :mod:`~blackhole_core.registry.wheel`, with nothing kept.
         """
+        from blackhole_core.registry.wheel import inspect_wheel  # 10 ms; only who unpacks pays for it
+
         with _open_wheel(wheel) as file:
-            digest = _hash_stream(file)
+            digest = hash_stream(file)
             known = self.find(digest)
             if known is not None:
                 return known
@@ -67,7 +70,7 @@ class WheelStore:
             target = self.root / checked.name / f"{checked.version}-{digest[:_DIGITS]}"
             with self._workplace() as place:
                 _extract(file, checked, place, digest, wheel.name)
-                if _hash_stream(file) != digest:
+                if hash_stream(file) != digest:
                     raise SourceError(f"{wheel} was changed while it was unpacked; nothing was kept, try again")
                 _publish(place, target)
             return target
@@ -115,6 +118,8 @@ class WheelStore:
     @contextlib.contextmanager
     def _workplace(self) -> Iterator[Path]:
         """Give a locked directory for one unpack and remove what is left of it at the end."""
+        import tempfile
+
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._locked():
             self._sweep()
@@ -155,6 +160,8 @@ class WheelStore:
 
 
 def _open_wheel(wheel: Path) -> IO[bytes]:
+    from blackhole_core.registry.wheel import MAX_WHEEL
+
     try:
         file = wheel.open("rb")
     except OSError as error:
@@ -166,16 +173,10 @@ def _open_wheel(wheel: Path) -> IO[bytes]:
     return file
 
 
-def _hash_stream(file: IO[bytes]) -> str:
-    file.seek(0)
-    digest = hashlib.sha256()
-    while block := file.read(_BLOCK):
-        digest.update(block)
-    return digest.hexdigest()
-
-
 def _extract(file: IO[bytes], wheel: Wheel, place: Path, digest: str, filename: str) -> None:
     """Write the wheel's files and the inventory below ``place``, synced and read-only."""
+    import zipfile
+
     files: dict[str, str] = {}
     try:
         with zipfile.ZipFile(file) as archive:
@@ -213,7 +214,7 @@ def _extract_part(archive: zipfile.ZipFile, part: Part, place: Path) -> str:
     return stored.hexdigest()
 
 
-def _write(path: Path, blocks: Any) -> None:
+def _write(path: Path, blocks: Iterable[bytes]) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         for block in blocks:
@@ -245,6 +246,8 @@ def _sync_directory(path: Path) -> None:
 
 
 def _remove(place: Path) -> None:
+    import shutil
+
     for folder, _, _ in os.walk(place):
         Path(folder).chmod(0o700)  # a read-only directory lets nothing be removed from it
     shutil.rmtree(place)

@@ -7,7 +7,6 @@ lies behind it would be loaded without being seen here. Nothing is written.
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -17,14 +16,13 @@ from typing import Final
 from blackhole_core.errors import SourceError
 from blackhole_core.registry.candidate import Origin
 from blackhole_core.registry.describe import Code
-from blackhole_core.registry.layout import MANIFEST_NAME, belongs, code_digest, owned_packages
+from blackhole_core.registry.digest import code_digest, hash_file
+from blackhole_core.registry.layout import MANIFEST_NAME, belongs, owned_packages
 
-__all__ = ["hash_file", "refuse_open_to_all", "tree_code"]
+__all__ = ["refuse_open_to_all", "tree_code"]
 
 #: Files of one source tree: ten times the largest plugin we know of; a larger tree is a home directory or a mistake.
 MAX_FILES: Final = 20_000
-#: Bytes read at a time.
-_BLOCK: Final = 1024 * 1024
 
 #: Directories that are never a plugin's code, at any depth.
 _NEVER: Final = frozenset({"__pycache__", "node_modules"})
@@ -82,18 +80,6 @@ def tree_code(
         version=version,
         manifest=manifest,
     )
-
-
-def hash_file(path: Path) -> str:
-    """Return the sha256 (hex) of a file's content; raises :class:`~blackhole_core.errors.SourceError` when it cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-    except OSError as error:
-        raise SourceError(f"its file {path} cannot be read: {error.strerror}") from error
-    return digest.hexdigest()
 
 
 def refuse_open_to_all(path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from blackhole_core.errors import SourceError
+from blackhole_core.registry.digest import code_digest
 from blackhole_core.registry.entrypoints import entry_groups, parse_entry
-from blackhole_core.registry.layout import belongs, code_digest, manifest_places, module_file, owned_packages
+from blackhole_core.registry.layout import belongs, manifest_places, module_file, owned_packages
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 
 from blackhole_core.errors import SourceError
 from blackhole_core.registry import store as module
+from blackhole_core.registry import wheel as wheel_rules
 from blackhole_core.registry.store import WheelStore
 from tests.unit.registry.wheels import plugin_wheel
 
@@ -55,7 +56,7 @@ def test_found_by_digest(tmp_path: Path, store: WheelStore, monkeypatch: pytest.
     """A wheel that is in the store is found by its digest; it is not looked into again, and not needed any more."""
     wheel = plugin_wheel().write(tmp_path)
     entry = store.unpack(wheel)
-    monkeypatch.setattr(module, "inspect_wheel", lambda *_: pytest.fail("looked into again"))
+    monkeypatch.setattr(wheel_rules, "inspect_wheel", lambda *_: pytest.fail("looked into again"))
     assert store.unpack(wheel) == entry
     assert WheelStore(store.root).find(store.digest(entry)) == entry
     assert store.find("0" * 64) is None
