@@ -43,24 +43,97 @@ _LOOK: Final = 0.05
 _LOOKS: Final = 2
 
 
+class Begun:
+    """The calls that were running when a gate closed. Stays usable after the gate opened again; calls that begin then are not in it."""
+
+    def __init__(self) -> None:
+        self._watches: list[CodeWatch] = []
+        self._tickets: list[Ticket] = []
+        self._signals: SimpleQueue[None] = SimpleQueue()
+
+    def drained(self, timeout: float | None = None) -> bool:
+        """Wait until none of them is running; False if ``timeout`` seconds were not enough."""
+        until = None if timeout is None else time.monotonic() + timeout
+        quiet_looks = 0
+        while True:
+            if self._all_ended():
+                return True
+            quiet_looks = 0 if self._any_seen_running() else quiet_looks + 1
+            if quiet_looks >= _LOOKS:
+                return True
+            pause = _CONFIRM if quiet_looks else _LOOK
+            if until is not None:
+                left = until - time.monotonic()
+                if left <= 0:
+                    return False
+                pause = min(pause, left)
+            try:
+                self._signals.get(timeout=pause)
+            except Empty:
+                continue
+
+    def includes_this_call(self) -> bool:
+        """Tell whether the calling code runs inside one of them (then waiting for it would never end)."""
+        threads = calling_threads()
+        held = tickets_held.get()
+        if any(not ticket.ended and (ticket.thread in threads or ticket in held) for ticket in self._tickets):
+            return True
+        alive = self._alive()
+        return bool(alive) and bool(running_codes(alive, threads))
+
+    def add_code(self, watch: CodeWatch) -> None:
+        """Count the calls that run the watched code. Under the manager's lock."""
+        watch.wakers.append(self._signal)
+        self._watches.append(watch)
+
+    def add_ticket(self, ticket: Ticket) -> None:
+        """Count one more call. Under the manager's lock."""
+        ticket.wakers.append(self._signal)
+        self._tickets.append(ticket)
+
+    def _signal(self) -> None:
+        self._signals.put(None)  # may run inside a finaliser: SimpleQueue.put is re-entrant
+
+    def _alive(self) -> list[CodeType]:
+        return [code for watch in self._watches if (code := watch()) is not None]
+
+    def _all_ended(self) -> bool:
+        return all(ticket.ended for ticket in self._tickets) and not self._alive()
+
+    def _any_seen_running(self) -> bool:
+        if not all(ticket.ended for ticket in self._tickets):
+            return True
+        if "greenlet" in sys.modules:
+            return True  # a suspended greenlet is on no thread's stack: only the end of the code itself counts
+        return bool(running_codes(self._alive()))
+
+
 class HookGate:
-    """Holds back calls of ``hooks``. ``plugin`` is who the waiting callers are told about when they wait too long.
+    """Holds back calls of ``hooks``. ``plugin`` is who the waiting callers are told about when they wait too long; ``part_of_other`` tells whether
+    the calling code is part of something else that the gate's owner waits for, so that its calls must pass.
 
     Usable again after :meth:`open`, from one thread at a time. As a context manager it is closed inside the block.
     """
 
-    def __init__(self, manager: HookManager, hooks: Iterable[str], *, plugin: str = "behind the gate") -> None:
+    def __init__(
+        self,
+        manager: HookManager,
+        hooks: Iterable[str],
+        *,
+        plugin: str = "behind the gate",
+        part_of_other: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.plugin = plugin
+        self._part_of_other = part_of_other
         self._manager = manager
         self._hooks = tuple(dict.fromkeys(hooks))
         self._opened = threading.Event()
         self._opened.set()
         self._callers: list[HookCaller] = []
         self._before: dict[str, Sequence[HookImpl]] = {}
-        self._watches: list[CodeWatch] = []
-        self._tickets: list[Ticket] = []
         self._on_open: list[Callable[[], object]] = []
-        self._signals: SimpleQueue[None] = SimpleQueue()
+        #: The calls that the gate waits for, since it closed last.
+        self.begun = Begun()
 
     def __repr__(self) -> str:
         return f"<HookGate {'open' if self.is_open else 'closed'} over {', '.join(self._hooks) or 'no hook'}>"
@@ -84,42 +157,23 @@ class HookGate:
                 return
             self._callers = [caller for name in self._hooks if (caller := self._manager.caller(name)) is not None]
             self._before = {caller.name: caller._hookimpls for caller in self._callers}
-            self._signals = SimpleQueue()
+            self.begun = Begun()
             states = [(caller, caller.gate_state()) for caller in self._callers if not caller.door.gates]
             self._opened.clear()
             for caller in self._callers:
                 caller.door.gates = (*caller.door.gates, self)
             stores: list[Store] = [caller.switch.stage(state) for caller, state in states]
             replaced: list[CodeType] = sweep(stores)
-            self._watches = [watch for caller in self._callers for watch in caller.switch.watched()]
-            for watch in self._watches:
-                watch.wakers.append(self._signal)
-            self._tickets = []
             for caller in self._callers:
+                for watch in caller.switch.watched():
+                    self.begun.add_code(watch)
                 for ticket in caller.door.tickets:
-                    self.wait_for(ticket)
+                    self.begun.add_ticket(ticket)
             del stores, replaced  # the codes that nobody runs die here
 
     def drained(self, timeout: float | None = None) -> bool:
         """Wait until no call that began before :meth:`close` is running; False if ``timeout`` seconds were not enough."""
-        until = None if timeout is None else time.monotonic() + timeout
-        quiet_looks = 0
-        while True:
-            if self._all_ended():
-                return True
-            quiet_looks = 0 if self._any_seen_running() else quiet_looks + 1
-            if quiet_looks >= _LOOKS:
-                return True
-            pause = _CONFIRM if quiet_looks else _LOOK
-            if until is not None:
-                left = until - time.monotonic()
-                if left <= 0:
-                    return False
-                pause = min(pause, left)
-            try:
-                self._signals.get(timeout=pause)
-            except Empty:
-                continue
+        return self.begun.drained(timeout)
 
     def open(self) -> None:
         """Let the waiting calls begin, all at once, on what stands behind the hooks now. Does nothing when open."""
@@ -134,7 +188,7 @@ class HookGate:
                     caller.ready = None
             replaced = sweep([caller.switch.stage(state) for caller, state in ready])
             del replaced
-            self._callers, self._watches, self._tickets, self._before = [], [], [], {}
+            self._callers, self._before = [], {}
             self._opened.set()
             callbacks, self._on_open = self._on_open, []
             for callback in callbacks:
@@ -162,36 +216,12 @@ class HookGate:
 
     def waits_for_this_call(self) -> bool:
         """Tell whether the calling code runs inside a call that this gate waits for (then draining would never end)."""
-        threads = calling_threads()
-        held = tickets_held.get()
-        if any(not ticket.ended and (ticket.thread in threads or ticket in held) for ticket in self._tickets):
-            return True
-        alive = self._alive()
-        return bool(alive) and bool(running_codes(alive, threads))
+        return self._part_of_other() or self.begun.includes_this_call()
 
     def wait_for(self, ticket: Ticket) -> None:
         """Wait for one more call: it was let through. Under the manager's lock."""
-        ticket.wakers.append(self._signal)
-        self._tickets.append(ticket)
+        self.begun.add_ticket(ticket)
 
     def impls_before(self, hook: str) -> Sequence[HookImpl]:
         """Return what stood behind ``hook`` when the gate closed."""
         return self._before[hook]
-
-    # --- the evidence ---------------------------------------------------------------------------------------------------
-
-    def _signal(self) -> None:
-        self._signals.put(None)  # may run inside a finaliser: SimpleQueue.put is re-entrant
-
-    def _alive(self) -> list[CodeType]:
-        return [code for watch in self._watches if (code := watch()) is not None]
-
-    def _all_ended(self) -> bool:
-        return all(ticket.ended for ticket in self._tickets) and not self._alive()
-
-    def _any_seen_running(self) -> bool:
-        if not all(ticket.ended for ticket in self._tickets):
-            return True
-        if "greenlet" in sys.modules:
-            return True  # a suspended greenlet is on no thread's stack: only the end of the code itself counts
-        return bool(running_codes(self._alive()))
