@@ -59,8 +59,9 @@ _CLOSE_SECONDS: Final = 5.0
 class _Watched:
     """What the thread knows of one plugin: the content reported last, and what it is waiting to see settle."""
 
-    def __init__(self, contents: Contents) -> None:
+    def __init__(self, contents: Contents, patience: float) -> None:
         self.contents = contents
+        self.patience = patience
         look = contents.look()
         self.reported = contents.hashes(look) or {}
         self.was_there = look.exists
@@ -79,13 +80,13 @@ class _Watched:
         self.pending = True
         if not look.exists:
             return self._gone(rested)
-        if rested < SETTLE or (look == self.doubted and rested < PATIENCE):
+        if rested < SETTLE or (look == self.doubted and rested < self.patience):
             return None
         hashes = self.contents.hashes(look)
         if hashes is None:
             return None
         change = difference(self.reported, hashes)
-        if change is not None and rested < PATIENCE and self._half_written(change):
+        if change is not None and rested < self.patience and self._half_written(change):
             self.doubted = look
             return None
         self.pending = False
@@ -93,7 +94,7 @@ class _Watched:
         return change
 
     def _gone(self, rested: float) -> Change | None:
-        if self.was_there and rested < PATIENCE:
+        if self.was_there and rested < self.patience:
             return None
         gone = Change(gone=True) if self.was_there else None
         self.pending, self.was_there, self.reported = False, False, {}
@@ -112,8 +113,10 @@ class SourceWatcher:
     raises is logged. Add a plugin *before* loading it: what changes from then on is reported.
     """
 
-    def __init__(self, on_change: Callable[[str, Change], None]) -> None:
+    def __init__(self, on_change: Callable[[str, Change], None], *, patience: float = PATIENCE, rescan: float = RESCAN) -> None:
         self._on_change = on_change
+        self._patience = patience  # seconds, see PATIENCE
+        self._rescan = rescan  # seconds, see RESCAN
         self._watched: dict[str, _Watched] = {}
         self._lock = threading.Lock()  # guards the dict and the thread's start; never held during a callback or a look
         self._wake = threading.Event()  # set = leave the native watch: the roots changed, or the end
@@ -128,7 +131,7 @@ class SourceWatcher:
 
     def add(self, name: str, roots: Sequence[Path]) -> None:
         """Watch ``roots`` (directories, or files of single-module plugins) for the plugin ``name``, in place of its former roots."""
-        watched = _Watched(Contents(roots))
+        watched = _Watched(Contents(roots), self._patience)
         with self._lock:
             if self._closed:
                 raise RuntimeError(f"the watcher is closed; plugin {name} cannot be added to it")
@@ -164,7 +167,7 @@ class SourceWatcher:
             places = self._places()
             if not places:
                 # Nothing that exists: wait for a wish, or for a deleted directory to come back.
-                self._wake.wait(RESCAN if self._snapshot() else None)
+                self._wake.wait(self._rescan if self._snapshot() else None)
                 self._look_until_settled()
             elif not self._closed:
                 self._watch(places)
@@ -189,16 +192,16 @@ class SourceWatcher:
             for batch in batches:
                 if batch or time.monotonic() >= next_look:
                     self._look_until_settled()
-                    next_look = time.monotonic() + RESCAN
+                    next_look = time.monotonic() + self._rescan
                     if self._places() != places:
                         return
         except FileNotFoundError:
             self._look_until_settled()  # deleted between listing and watching
         except (OSError, RuntimeError):  # watchfiles raises its own subclasses of both
             logger.exception(
-                "the system does not watch %s; looking every %g s instead", ", ".join(sorted(path for path, _ in places)), RESCAN
+                "the system does not watch %s; looking every %g s instead", ", ".join(sorted(path for path, _ in places)), self._rescan
             )
-            while not self._wake.wait(RESCAN) and self._places() == places:
+            while not self._wake.wait(self._rescan) and self._places() == places:
                 self._look_until_settled()
 
     def _look_until_settled(self) -> None:

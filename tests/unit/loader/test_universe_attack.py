@@ -13,7 +13,7 @@ import pytest
 
 from blackhole_core.loader.universe import Universe
 
-#: How often the names change hands. With the fault built in on purpose (names changed one bytecode at a time), 10 rounds show it.
+#: How often the names change hands.
 SWITCHES = 120
 
 
