@@ -17,8 +17,7 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -118,21 +117,22 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
         warn_of_missing(self.spec, kwargs)
 
     def call_extra(self, methods: Sequence[Callable[..., object]], kwargs: Mapping[str, object]) -> Any:
-        with self.slow_call():
-            return super().call_extra(methods, kwargs)
+        return self.slow_call(super().call_extra, methods, kwargs)
 
     def call_historic(self, result_callback: Callable[[Any], None] | None = None, kwargs: Mapping[str, object] | None = None) -> None:
-        with self.slow_call():
-            assert self._call_history is not None
-            given = self._apply_defaults(kwargs or {})
-            self._verify_all_args_are_provided(given)
-            with self.manager.hook_lock:  # one instant: an implementation joins before it, or finds it in the history
-                self._call_history.append((given, result_callback))
-                impls = self._hookimpls.copy()
-            results = self._hookexec(self.name, impls, given, False)
-            if result_callback is not None and isinstance(results, list):
-                for result in results:
-                    result_callback(result)
+        self.slow_call(self._call_historic, result_callback, kwargs)
+
+    def _call_historic(self, result_callback: Callable[[Any], None] | None, kwargs: Mapping[str, object] | None) -> None:
+        assert self._call_history is not None
+        given = self._apply_defaults(kwargs or {})
+        self._verify_all_args_are_provided(given)
+        with self.manager.hook_lock:  # one instant: an implementation joins before it, or finds it in the history
+            self._call_history.append((given, result_callback))
+            impls = self._hookimpls.copy()
+        results = self._hookexec(self.name, impls, given, False)
+        if result_callback is not None and isinstance(results, list):
+            for result in results:
+                result_callback(result)
 
     def join(self, hookimpl: HookImpl) -> None:
         """Give a new implementation every recorded historic call, then add it: no call is missed, none is given twice."""
@@ -169,12 +169,11 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
         """Tell whether the hook stops at the first result."""
         return bool(self.spec.opts.get("firstresult")) if self.spec is not None else False
 
-    @contextmanager
-    def slow_call(self) -> Iterator[None]:
+    def slow_call(self, run: Callable[..., Any], *arguments: Any, **kwargs: Any) -> Any:
         """Run a call that has no compiled body: it waits at closed gates, is counted, and its failures are attributed."""
         ticket = self.door.enter(self.manager.gate_timeout)
         try:
-            yield
+            return run(*arguments, **kwargs)
         except BaseException as error:
             self.attribute(error, self._hookimpls)
             raise
@@ -303,16 +302,13 @@ class SubsetHookCaller(_SubsetHookCaller):
         warn_of_missing(self.spec, kwargs)
 
     def __call__(self, **kwargs: object) -> Any:
-        with self._orig.__hookcaller__.slow_call():
-            return super().__call__(**kwargs)
+        return self._orig.__hookcaller__.slow_call(super().__call__, **kwargs)
 
     def call_extra(self, methods: Sequence[Callable[..., object]], kwargs: Mapping[str, object]) -> Any:
-        with self._orig.__hookcaller__.slow_call():
-            return super().call_extra(methods, kwargs)
+        return self._orig.__hookcaller__.slow_call(super().call_extra, methods, kwargs)
 
     def call_historic(self, result_callback: Callable[[Any], None] | None = None, kwargs: Mapping[str, object] | None = None) -> None:
-        with self._orig.__hookcaller__.slow_call():
-            super().call_historic(result_callback, kwargs)
+        self._orig.__hookcaller__.slow_call(super().call_historic, result_callback, kwargs)
 
 
 def inserted(impls: Sequence[HookImpl], new: HookImpl) -> list[HookImpl]:
@@ -327,9 +323,8 @@ def warn_of_missing(spec: HookSpec | None, kwargs: Mapping[str, object]) -> None
     """Warn of the spec's arguments that a call does not give, in pluggy's words, pointing at the code that calls."""
     if spec is None:
         return
-    missing = [name for name in spec.argnames if name not in kwargs]
-    if missing:
-        listed = ", ".join(map(repr, missing))
+    if not kwargs.keys() >= {*spec.argnames}:
+        listed = ", ".join(repr(name) for name in spec.argnames if name not in kwargs)
         warnings.warn(
             f"Argument(s) {listed} which are declared in the hookspec cannot be found in this hook call", stacklevel=_levels_to_caller()
         )

@@ -35,9 +35,12 @@ class Door:
 
         :raises CallTimeout: the gates did not open in time; the call never began.
         """
+        with self.lock:
+            if not self.gates:
+                return self.admit()
         began = time.monotonic()
-        until = get_deadline()
-        until = began + timeout if until is None else until
+        deadline = get_deadline()
+        until = began + timeout if deadline is None else deadline
         while True:
             with self.lock:
                 blocking = self.blocked_by()
@@ -70,6 +73,7 @@ class Door:
         return next((gate for gate in self.gates if not gate.waits_for_this_call()), None)
 
     def admit(self) -> Ticket:
+        """Begin a call, without asking. Under the lock."""
         ticket = Ticket()
         self.tickets.add(ticket)
         for gate in self.gates:

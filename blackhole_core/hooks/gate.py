@@ -88,7 +88,7 @@ class Begun:
 
     def add_ticket(self, ticket: Ticket) -> None:
         """Count one more call. Under the manager's lock."""
-        ticket.wakers.append(self._signal)
+        ticket.wakers = (*ticket.wakers, self._signal)
         self._tickets.append(ticket)
 
     def _signal(self) -> None:

@@ -50,7 +50,7 @@ class Ticket:
     def __init__(self) -> None:
         self.thread: int | None = threading.get_ident()
         self.ended = False
-        self.wakers: list[Callable[[], object]] = []
+        self.wakers: tuple[Callable[[], object], ...] = ()
 
 
 class CodeWatch(weakref.ref[CodeType]):

@@ -23,9 +23,9 @@ def use_manager(path: str) -> None:
     from blackhole_core.hooks.caller import HookCaller
 
     for holder in (pluggy, pluggy._manager):
-        holder.PluginManager = manager  # type: ignore[misc]
-        holder.HookCaller = HookCaller  # type: ignore[misc]
-    pluggy._hooks.HookCaller = HookCaller  # type: ignore[misc]
+        vars(holder)["PluginManager"] = manager
+    for holder in (pluggy, pluggy._manager, pluggy._hooks):
+        vars(holder)["HookCaller"] = HookCaller
 
 
 def main(path: str, report: str) -> int:

@@ -19,9 +19,9 @@ hookimpl = HookimplMarker("t")
 SOON = 20.0
 
 
-async def drained(gate: HookGate, timeout: float) -> bool:
+async def drained(gate: HookGate, seconds: float) -> bool:
     """Drain from a coroutine without blocking its loop."""
-    return await asyncio.to_thread(gate.drained, timeout)
+    return await asyncio.to_thread(gate.drained, seconds)
 
 
 def test_the_same_results_as_without_await(pm, plugin_of):

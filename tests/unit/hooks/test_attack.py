@@ -141,11 +141,13 @@ def test_everything_at_once(pm, plugin_of):
     pm.register(version(plugin_of, 0), name="q")
     failures: list[BaseException] = []
     stop = threading.Event()
+    called = threading.Semaphore(0)
 
     def swapper(name: str) -> None:
         number = 0
         try:
             while not stop.is_set():
+                assert called.acquire(timeout=10)  # two swappers whose gates are never both open would leave callers no instant
                 number += 1
                 with HookGate(pm, ["a", "b"]) as gate:
                     assert gate.drained(10)
@@ -165,6 +167,7 @@ def test_everything_at_once(pm, plugin_of):
         values = pm.hook.a(x=1)
         assert len([value for value in values if value >= 0]) == 2
         assert len(pm.hook.b(x=1)) == 2
+        called.release()
 
     def change(_number):
         pm.register(passing)
@@ -174,6 +177,7 @@ def test_everything_at_once(pm, plugin_of):
         attack(4, call, change)
     finally:
         stop.set()
+        called.release(2)
         for thread in swappers:
             thread.join()
     assert not failures, failures[0]
