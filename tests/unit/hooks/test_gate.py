@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import threading
 import time
@@ -200,8 +201,6 @@ def test_a_nested_call_in_a_thread_the_caller_waits_for_passes(pm, plugin_of, th
         me = callcontext.ActiveCall(runner=None, thread=threading.get_ident(), mailbox=None, call_id=1)
         token = callcontext.chain.set((me,))
         try:
-            import contextvars
-
             return threads.submit(contextvars.copy_context().run, lambda: pm.hook.b(x=x)).result(SOON)
         finally:
             callcontext.chain.reset(token)
@@ -213,6 +212,31 @@ def test_a_nested_call_in_a_thread_the_caller_waits_for_passes(pm, plugin_of, th
         blocking.leave.set()
         assert call.result(SOON) == [["old"]]
         assert gate.drained(SOON)
+
+
+def test_a_call_that_passed_is_waited_for_itself(pm, plugin_of, threads):
+    """The outer call ends before the nested one that it began in another thread: the gate waits for that one too."""
+    outer, inner = Blocking(), Blocking()
+    nested = []
+
+    def begin(x):
+        outer(x)
+        me = callcontext.ActiveCall(runner=None, thread=threading.get_ident(), mailbox=None, call_id=1)
+        context = contextvars.copy_context()
+        context.run(callcontext.chain.set, (me,))
+        nested.append(threads.submit(context.run, lambda: pm.hook.b(x=x)))
+        inner.inside.acquire()
+
+    pm.register(plugin_of(a=begin, b=inner.impl()))
+    call = threads.submit(pm.hook.a, x=1)
+    outer.inside.acquire()
+    with HookGate(pm, ["a", "b"]) as gate:
+        outer.leave.set()
+        assert call.result(SOON) == []
+        assert not gate.drained(0.05)
+        inner.leave.set()
+        assert gate.drained(SOON)
+    assert nested[0].result() == [1]
 
 
 def test_a_call_from_elsewhere_does_not_pass(pm, plugin_of, threads):
@@ -288,9 +312,10 @@ def test_a_nested_call_waits_for_a_gate_that_does_not_wait_for_it(pm, plugin_of,
     gate_b = HookGate(pm, ["b"])
     gate_b.close()
     assert gate_b.drained(SOON)
-    with HookGate(pm, ["a"]) as gate_a:
+    with HookGate(pm, ["a"]) as gate_a, HookGate(pm, ["b", "a"]):
         blocking.leave.set()
         assert not gate_a.drained(0.05)
+        assert not call.done()
         gate_b.open()
         assert gate_a.drained(SOON)
     assert call.result() == [[1]]
