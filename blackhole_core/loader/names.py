@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-__all__ = ["Names", "tag_of"]
+__all__ = ["MARK", "Names", "tag_of"]
 
+#: Stands before the tag in a private name.
 MARK: Final = "@"
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from blackhole_core.loader.generation import SWITCH_SECONDS, Generation
-from blackhole_core.loader.names import Names, tag_of
+from blackhole_core.loader.names import MARK, Names, tag_of
 from blackhole_core.loader.rename import Step, apply, forgetting, renaming
 
 __all__ = ["NameTable"]
@@ -105,7 +105,10 @@ class NameTable:
         Plugins put aliases there. Returns those under ``names`` that stand under no generation's: the host's own imports.
         """
         outside = {}
+        tops = names.tops.union(*(known.names.tops for known in self.active))
         for key, module in list(sys.modules.items()):
+            if key.partition(".")[0] not in tops and MARK not in key:
+                continue  # nearly all of the thousands of modules in a host
             tag = tag_of(key)
             owner = self.owner(key) if tag is None else self.tagged(tag)
             if owner is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Final
 
 from blackhole_core.errors import Problem
 from blackhole_core.loader.find import find_elsewhere, find_in, find_root
@@ -12,6 +14,13 @@ from blackhole_core.loader.names import Names
 from blackhole_core.loader.snapshot import Snapshot, compile_source, read_snapshot
 
 __all__ = ["validate_sources"]
+
+
+#: Digests of texts that compiled before. A reload validates a whole tree of which one file changed: compiling all of 50 files takes 40 ms.
+_compiled: Final[set[bytes]] = set()
+
+#: Texts remembered at most; a digest takes about 100 bytes.
+_MOST_COMPILED: Final = 10_000
 
 
 def validate_sources(path: Path, packages: Sequence[str], entry: str) -> tuple[Problem, ...]:
@@ -38,15 +47,21 @@ def validate_sources(path: Path, packages: Sequence[str], entry: str) -> tuple[P
 
 def _syntax_errors(snapshot: Snapshot) -> Iterator[Problem]:
     for file in sorted(snapshot.files):
-        if not Path(file).stem.isidentifier():
+        text = snapshot.files[file]
+        digest = hashlib.sha256(text).digest()
+        if digest in _compiled or not Path(file).stem.isidentifier():
             continue
         try:
-            compile_source(snapshot.files[file], file)
+            compile_source(text, file)
         except SyntaxError as error:
             yield Problem(file=file, line=error.lineno, path="", wanted="valid Python", got=f"{type(error).__name__}: {error.msg}")
         except (ValueError, MemoryError, RecursionError) as error:
             # Null bytes and nesting that is too deep for the parser; it does not say where.
             yield Problem(file=file, line=None, path="", wanted="valid Python", got=str(error) or "code nested too deeply")
+        else:
+            if len(_compiled) >= _MOST_COMPILED:
+                _compiled.clear()
+            _compiled.add(digest)
 
 
 def _exists(module: str, prefix: str, root: ModuleSpec, snapshot: Snapshot) -> bool:

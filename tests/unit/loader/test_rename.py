@@ -68,6 +68,7 @@ def test_no_bytecode_runs_between_the_steps(module: ModuleType) -> None:
     names = Names(["acme"], "7")
     plan = renaming({"acme": module}, str, names.private)
     assert len(plan) > 10
+    events_during([])  # some versions of Python trace the first call less closely
     assert events_during(plan) == events_during([])
 
 

@@ -108,3 +108,37 @@ def test_swaps_in_a_row_under_load(make_universe: Callable[..., Universe], acme:
         assert hammer.wrong[:5] == []
         current.release()
         current = new
+
+
+@pytest.mark.usefixtures("ten_microsecond_switches")
+def test_plugins_are_swapped_independently_of_each_other(tmp_path: Path, write_tree: Callable[[Path, dict[str, str]], Path]) -> None:
+    """S-13: threads that load, abort and release different plugins at once do not get in each other's way."""
+    body = "V = {v!r}\ndef lazy():\n    from {name}.late import V\n    return V\n"
+    wrong: list[object] = []
+
+    def swaps(name: str) -> None:
+        try:
+            paths = [
+                write_tree(tmp_path / f"{name}-{v}", {f"{name}/__init__.py": body.format(v=v, name=name), f"{name}/late.py": f"V = {v}\n"})
+                for v in (0, 1)
+            ]
+            current = Universe((name,), paths[0], f"{name}-first")
+            loaded: Any = current.load(name)
+            for number in range(25):
+                aborted = Universe((name,), paths[1], f"{name}-aborted-{number}")
+                other: Any = aborted.load(name)
+                if (other.lazy(), loaded.lazy()) != (1, 0):
+                    wrong.append((name, number))
+                aborted.release()
+                if sys.modules[name] is not loaded:
+                    wrong.append((name, "not put back"))
+            current.release()
+        except Exception as error:
+            wrong.append(repr(error))
+
+    threads = [threading.Thread(target=swaps, args=(name,)) for name in ("acme", "nsp", "solo")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert wrong == []
