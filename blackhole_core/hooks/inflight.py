@@ -16,7 +16,6 @@ in both kinds.
 from __future__ import annotations
 
 import sys
-import sysconfig
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,7 +31,7 @@ Evidence = Literal["frames", "counter"]
 
 #: How this interpreter tells which compiled calls are running.
 EVIDENCE: Final[Evidence] = (
-    "frames" if sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED") else "counter"
+    "frames" if sys.implementation.name == "cpython" and "free-threading" not in sys.version else "counter"
 )
 
 #: The tickets this code runs under, outermost first; follows awaits and copied contexts.

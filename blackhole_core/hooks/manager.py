@@ -209,6 +209,33 @@ class HookManager(_PluggyManager):
         with self.hook_lock:
             return super().unblock(name)
 
+    # pluggy's questions walk dicts that other threads may change meanwhile.
+
+    def get_name(self, plugin: object) -> str | None:
+        """Return the name that the plugin is registered under, or None."""
+        with self.hook_lock:
+            return super().get_name(plugin)
+
+    def is_registered(self, plugin: object) -> bool:
+        """Return whether the plugin is registered."""
+        with self.hook_lock:
+            return super().is_registered(plugin)
+
+    def get_plugins(self) -> set[Any]:
+        """Return all registered plugins."""
+        with self.hook_lock:
+            return super().get_plugins()
+
+    def get_hookcallers(self, plugin: object) -> list[_PluggyCaller] | None:
+        """Return the callers of the hooks that the plugin implements, or None if it is not registered."""
+        with self.hook_lock:
+            return super().get_hookcallers(plugin)
+
+    def check_pending(self) -> None:
+        """Raise if a hook without a specification has implementations that are not optional."""
+        with self.hook_lock:
+            super().check_pending()
+
     def add_hookspecs(self, module_or_class: Any) -> None:
         """Add the hook specifications defined in ``module_or_class``, as pluggy does."""
         names = []

@@ -49,7 +49,6 @@ def fetch_sdist(cache: Path) -> Path:
     archive = cache / f"pluggy-{PLUGGY}.tar.gz"
     if not archive.is_file():
         cache.mkdir(parents=True, exist_ok=True)
-        # ``--no-build-isolation`` is not needed: pip only reads the metadata, with the build backend that the sdist names.
         command = [
             sys.executable,
             "-m",
@@ -117,7 +116,7 @@ def verdict(theirs: Outcome, ours: Outcome) -> str | None:
 def main(arguments: list[str] | None = None) -> int:
     """Fetch, run twice, compare, print."""
     parser = argparse.ArgumentParser(prog="tests.compat", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--cache", type=Path, default=Path(".cache") / "compat", help="where the source distribution is kept")
+    parser.add_argument("--cache", type=Path, default=Path(".nox") / "compat-cache", help="where the source distribution is kept")
     parser.add_argument("--manager", default=DEFAULT_MANAGER, help="MODULE:CLASS to test")
     options = parser.parse_args(arguments)
     ensure_benchmark_plugin()
