@@ -312,9 +312,4 @@ def _bounded_parser() -> Any:
                 raise ScannerError(f"more than {MAX_DEPTH} levels of nesting", None, "written with [ and {", self.get_mark())
             super().fetch_flow_collection_start(token)
 
-        def add_indent(self, column: int) -> Any:
-            if len(self.indents) > 2 * MAX_DEPTH:  # a mapping and a list may share a level
-                raise ScannerError(f"more than {MAX_DEPTH} levels of nesting", None, "written by indentation", self.get_mark())
-            return super().add_indent(column)
-
     return BoundedParser

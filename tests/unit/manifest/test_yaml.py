@@ -141,6 +141,12 @@ def test_deepest_and_one_more() -> None:
     assert "levels of nesting" in str(only_problem("a: " + "[" * MAX_DEPTH + "]" * MAX_DEPTH))
 
 
+@pytest.mark.parametrize("opening", ["[", "{a: ["])
+def test_the_scanner_itself_stops(opening: str) -> None:
+    """A48: brackets are counted where they are scanned: the scanner looks a kilobyte ahead before the first event comes out."""
+    assert "written with [ and {" in only_problem("a: " + opening * 5000).got
+
+
 def _fill(unit: str, head: str = "") -> bytes:
     return (head + unit * (MAX_BYTES // len(unit)))[:MAX_BYTES].encode()
 

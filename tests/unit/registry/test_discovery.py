@@ -121,6 +121,17 @@ def test_one_name_twice(site: Path) -> None:
     assert "of other" in found.problems[0].reason
 
 
+def test_one_name_twice_in_one_distribution(site: Path) -> None:
+    """A61: two entry points of one distribution in two spellings of one name clash as well."""
+    maker = plugin_wheel(declared=False)
+    maker.entry_points = {"notes": {"Foo_Bar": "upper:Plugin", "foo-bar": "upper:Other"}}
+    maker.install(site)
+    found = look(site)
+    assert found.candidates == ()
+    assert "upper:Plugin" in found.problems[0].reason
+    assert "upper:Other" in found.problems[0].reason
+
+
 def test_one_bad_plugin_stops_no_other(site: Path) -> None:
     """An impossible manifest is one plugin's problem, with every line of it; the others are found."""
     plugin_wheel("bad", cpu="5", threads="0").install(site)

@@ -106,6 +106,12 @@ def test_optional_cycle_is_cut() -> None:
     assert found == Resolution(("a", "b"), {})
 
 
+def test_optional_cycle_is_cut_at_the_optional_edge() -> None:
+    """The needed dependency of such a circle still starts first, also when its dependant has the smaller name."""
+    found = resolve(plugin("a", "1.0", "b"), plugin("b", "1.0", Dependency("a", optional=True)))
+    assert found == Resolution(("b", "a"), {})
+
+
 def test_dependants_in_stop_order() -> None:
     """Everybody who needs a plugin, directly or not, the last started first; optional needs do not count."""
     candidates = named(
