@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import linecache
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -40,17 +40,16 @@ def step_aside(older: Generation, newer: Generation) -> None:
                 _retitle(module, file, title)
 
 
-def forget_lines(generation: Generation) -> None:
-    """Drop what was kept for ``generation``; a path that a newer one shows stays."""
-    if generation.snapshot is None:
+def forget_lines(gone: Generation, remaining: Iterable[Generation]) -> None:
+    """Drop what was kept for ``gone`` alone. Afterwards its paths show what ``remaining`` generations run, else what is on disk."""
+    if gone.snapshot is None:
         return
-    for title in generation.snapshot.titles.values():
+    for title in gone.snapshot.titles.values():
         linecache.cache.pop(title, None)
-    for file, text in generation.snapshot.files.items():
-        entry: Any = linecache.cache.get(file)
-        # Ours has no time (it is never checked against the disk) and, unless retitled, our text's size.
-        if entry is not None and len(entry) == 4 and entry[1] is None and file not in generation.snapshot.titles and entry[0] == len(text):
-            del linecache.cache[file]
+    others = [known.snapshot for known in remaining if known.snapshot is not None]
+    for file in gone.snapshot.files.keys() - gone.snapshot.titles.keys():
+        if not any(file in other.files and file not in other.titles for other in others):
+            linecache.cache.pop(file, None)
 
 
 def _remember(name: str, text: bytes) -> None:

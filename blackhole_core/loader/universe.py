@@ -70,7 +70,8 @@ class Universe(Generation):
         """Import ``module`` or ``module:attribute.path`` under canonical names and return the module or the attribute.
 
         A universe that had the names is set aside and goes on serving. On any failure everything is as before, and the
-        exception of the plugin's code propagates. A second call imports more of the same generation.
+        exception of the plugin's code propagates; TimeoutError when an import of the other universe does not end. A second call
+        imports more of the same generation.
         """
         module_name, _, attributes = entry.partition(":")
         if self._released:
@@ -83,13 +84,13 @@ class Universe(Generation):
         _install_finder()
         install_shims()
         _table.push(self)
-        self._show_lines()
         try:
+            self._show_lines()
             return self._resolve(module_name, attributes)
         except BaseException as error:
             _table.remove(self)
             self.registry.clear()
-            forget_lines(self)  # from here on the disk has the text that the error's traceback is about
+            forget_lines(self, _table.stack)  # a file that differs is read from disk now, which has the text that the traceback is about
             _prune(error)
             raise
 
@@ -103,7 +104,7 @@ class Universe(Generation):
         self.registry.clear()
         self._views.clear()
         self._roots.clear()
-        forget_lines(self)
+        forget_lines(self, _table.stack)
         self.snapshot = None
         # typing keeps the classes that stood in List[...], Optional[...] or get_type_hints in caches of its own. This is how
         # CPython's own leak tests empty them.

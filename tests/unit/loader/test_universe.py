@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import importlib
+import importlib.resources
 import inspect
 import pickle
 import subprocess
@@ -98,6 +98,7 @@ def test_names_of_the_old_generation_are_found_by_introspection(two: tuple[Unive
         assert sys.modules[core.Point.__module__] is core
         assert inspect.getmodule(core.Point) is core
         assert typing.get_type_hints(core.Point) == {"x": int}
+        assert core.__package__ is not None
         assert importlib.resources.files(core.__package__).joinpath("util.py").is_file()
 
 

@@ -293,6 +293,19 @@ def test_the_error_of_a_broken_edit_shows_the_edit_and_the_old_keeps_its_lines(
     assert "old line" in "".join(traceback.format_tb(caught_old.tb))
 
 
+def test_lines_are_kept_for_whoever_still_runs_them(make_universe: MakeUniverse, tmp_path: Path, write_tree: WriteTree) -> None:
+    """Releasing the old generation keeps the lines of files that the new one runs unchanged, also when the disk moves on."""
+    path = write_tree(tmp_path, {"solo.py": "def fail():\n    raise ValueError('one')  # the line\n"})
+    old = make_universe(("solo",), path)
+    old.load("solo")
+    fail: Any = make_universe(("solo",), path).load("solo:fail")
+    old.release()
+    write_tree(path, {"solo.py": "not python\n" * 9})
+    with pytest.raises(ValueError, match="one") as caught:
+        fail()
+    assert "the line" in "".join(traceback.format_tb(caught.tb))
+
+
 # --- what does not go through an import statement, and what takes too long ------------------------------------------------
 
 
