@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from blackhole_core.hookspecs import hookimpl as hookimpl
     from blackhole_core.ids import Isolation as Isolation
     from blackhole_core.ids import PluginId as PluginId
+    from blackhole_core.lifecycle.handle import Plugin as Plugin
     from blackhole_core.lifecycle.phase import Phase as Phase
-    from blackhole_core.lifecycle.swap import SwapReport as SwapReport
-    from blackhole_core.manager import Plugin as Plugin
+    from blackhole_core.lifecycle.report import SwapReport as SwapReport
     from blackhole_core.manager import PluginManager as PluginManager
     from blackhole_core.manifest.model import Manifest as Manifest
     from blackhole_core.registry.registry import PluginRegistry as PluginRegistry
@@ -106,12 +106,12 @@ _HOMES = {
     "Isolation": "blackhole_core.ids",
     "Manifest": "blackhole_core.manifest.model",
     "Phase": "blackhole_core.lifecycle.phase",
-    "Plugin": "blackhole_core.manager",
+    "Plugin": "blackhole_core.lifecycle.handle",
     "PluginId": "blackhole_core.ids",
     "PluginManager": "blackhole_core.manager",
     "PluginRegistry": "blackhole_core.registry.registry",
     "StateManager": "blackhole_core.state.manager",
-    "SwapReport": "blackhole_core.lifecycle.swap",
+    "SwapReport": "blackhole_core.lifecycle.report",
     "deadline": "blackhole_core.callcontext",
     "hookimpl": "blackhole_core.hookspecs",
 }

@@ -98,6 +98,7 @@ class RemoteRunner:
         self._state = _State.NEW
         self._closed_by: Callable[[str], Exception] | None = None
         self._connection: Connection | None = None
+        self._alive = False  # whether the worker of ``_connection`` has not ended
         self._ledger = Ledger(spec.limits.threads)
         self._outstanding: dict[int, _Outgoing] = {}
         self._waiting: collections.deque[_Outgoing] = collections.deque()
@@ -105,8 +106,8 @@ class RemoteRunner:
         self._surface = Surface()
         self._bindings: tuple[Binding, ...] = ()
         self._startup: queue.SimpleQueue[codec.WorkerMessage | Ended] = queue.SimpleQueue()
-        #: Told when a worker ended that nobody asked to end; set by the supervisor before ``start``.
-        self.on_death: Callable[[Ended], object] = lambda ended: None
+        self._on_death: Callable[[Ended], object] | None = None
+        self._death: Ended | None = None  # one that nobody was told of yet
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -116,8 +117,7 @@ class RemoteRunner:
         except BaseException:
             self._discard()
             raise
-        with self._changed:
-            self._state = _State.READY
+        self._open()
         return self._surface
 
     def restart(self, prepare: Callable[[Callable[[Call], Any]], object]) -> None:
@@ -133,12 +133,29 @@ class RemoteRunner:
         except BaseException:
             self._discard()
             raise
+        self._open()
+
+    def _open(self) -> None:
+        """Let callers through to the worker that is up, those who wait first."""
         with self._changed:
-            if self._state is _State.CLOSED:
-                raise PluginUnloaded(self._plugin, "restart")
+            if self._closed_by is not None:
+                raise self._closed_by("start")
+            if not self._alive:
+                raise LoadFailed(self._plugin, "its worker ended as soon as it was up")
             self._state = _State.READY
             while self._waiting:
                 self._dispatch(self._waiting.popleft())
+
+    def watch(self, on_death: Callable[[Ended], object]) -> None:
+        """Have ``on_death`` told each time a worker ends that nobody asked to end; a death that has happened already is told now.
+
+        It runs on the worker's I/O thread and must not block.
+        """
+        with self._changed:
+            self._on_death = on_death
+            death, self._death = self._death, None
+        if death is not None:
+            on_death(death)
 
     def give_up(self, reason: str) -> None:
         """Refuse every queued and later call; no worker is brought up again."""
@@ -201,6 +218,7 @@ class RemoteRunner:
         )
         with self._changed:
             self._connection = connection
+            self._alive = not connection.ended.is_set()
             self._ledger = Ledger(spec.limits.threads)
         deadline = time.monotonic() + spec.limits.start_timeout
         hello = self._expect(codec.Hello, deadline)
@@ -390,7 +408,7 @@ class RemoteRunner:
 
     def _on_end(self, ended: Ended) -> None:
         with self._changed:
-            expected = self._state in (_State.CLOSED, _State.NEW)
+            self._alive = False
             died_ready = self._state is _State.READY
             if died_ready:
                 self._state = _State.DOWN
@@ -400,9 +418,12 @@ class RemoteRunner:
                 self._settle(self._outstanding[number], lambda hook: self._died(hook, ended, executed="unknown"))
             self._requeue([self._outstanding[number] for number in untouched])
             self._changed.notify_all()
+            on_death = self._on_death if died_ready else None
+            if died_ready and on_death is None:
+                self._death = ended
         self._startup.put(ended)
-        if not expected and died_ready:
-            self.on_death(ended)
+        if on_death is not None:
+            on_death(ended)
 
     def _requeue(self, untouched: list[_Outgoing]) -> None:
         for outgoing in reversed(untouched):

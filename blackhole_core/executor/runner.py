@@ -72,7 +72,9 @@ class Runner(Protocol):
     or file behind.
     """
 
-    level: Isolation
+    @property
+    def level(self) -> Isolation:
+        """The level it runs its instance at."""
 
     def start(self) -> Surface:
         """Bring the plugin up: import, make its object, find what it offers. Not yet ``plugin_start``.

@@ -40,7 +40,7 @@ _STACK_LINES: Final = 20
 class _Task:
     """One call on its way through the plugin's queue. ``claimed`` is set once, by the thread that begins or the caller that gives up."""
 
-    __slots__ = ("context", "function", "hook", "mailbox", "claimed", "thread", "args", "ended")
+    __slots__ = ("args", "claimed", "context", "ended", "function", "hook", "mailbox", "thread")
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], hook: str, mailbox: Mailbox[Reply]) -> None:
         self.function = function

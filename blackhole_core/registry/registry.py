@@ -9,9 +9,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from blackhole_core.errors import BlackholeError, UnknownPlugin
+from blackhole_core.errors import BlackholeError, SourceError, UnknownPlugin
 from blackhole_core.ids import canonical_name
-from blackhole_core.registry.candidate import Candidate, Discovery, Unusable
+from blackhole_core.registry.candidate import Candidate, Discovery, Origin, Unusable
 
 if TYPE_CHECKING:
     from blackhole_core.registry.store import WheelStore
@@ -91,6 +91,27 @@ class PluginRegistry:
         except BlackholeError as error:
             self._raise_reason(found, name, error, anywhere=source is not None and not found.candidates)
             raise
+
+    def again(self, candidate: Candidate) -> Candidate:
+        """Return ``candidate`` if its code is still what it was, so that a version that ran before can run again.
+
+        Raises :class:`~blackhole_core.errors.SourceError` when it is gone or was overwritten.
+        """
+        from blackhole_core.registry.source import candidates_at
+
+        if candidate.origin is Origin.WHEEL:
+            self.store.verify(candidate.path)
+            return candidate
+        source = candidate.source if candidate.origin is Origin.DIRECTORY else None
+        found = self.refresh() if source is None else candidates_at(source, group=self.group, store=self.store)
+        same = [known for known in found.candidates if known.id == candidate.id and known.digest == candidate.digest]
+        if not same:
+            there = ", ".join(str(known.id) for known in found.candidates if known.name == candidate.name) or "nothing of that name"
+            raise SourceError(
+                f"the code of {candidate.id} that ran before is not at {candidate.source} any more (there is {there}); "
+                "keep versions as wheels to be able to go back, or install it again and swap"
+            )
+        return same[0]
 
     def allows(self, name: str) -> str | None:
         """Return None when this host allows the plugin ``name``, else the sentence why not. Deny wins."""

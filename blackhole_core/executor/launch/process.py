@@ -72,7 +72,7 @@ def _fork(spec: LaunchSpec) -> Child:
         worker_receive, send = _pipe(opened)
         receive, worker_send = _pipe(opened)
         output, worker_output = _pipe(opened)
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter, an argument list, no shell
+        process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _PROGRAM, str(worker_receive), str(worker_send), str(os.getpid()), *spec.import_path],
             stdin=subprocess.DEVNULL,
             stdout=worker_output,

@@ -8,7 +8,7 @@ a worker names the protocol version and the host refuses another one.
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
@@ -21,10 +21,10 @@ __all__ = [
     "BoundTypes",
     "Cancel",
     "Error",
-    "HostCall",
-    "HostMessage",
     "Hello",
     "HookInfo",
+    "HostCall",
+    "HostMessage",
     "ImplementationInfo",
     "Load",
     "Loaded",
@@ -202,7 +202,7 @@ def decode_host_message(data: bytes) -> HostMessage:
 
     :raises ProtocolError: not one of the messages a host sends.
     """
-    return _decode(_host_decoder, data)
+    return cast(HostMessage, _decode(_host_decoder, data))
 
 
 def decode_worker_message(data: bytes) -> WorkerMessage:
@@ -210,7 +210,7 @@ def decode_worker_message(data: bytes) -> WorkerMessage:
 
     :raises ProtocolError: not one of the messages a worker sends.
     """
-    return _decode(_worker_decoder, data)
+    return cast(WorkerMessage, _decode(_worker_decoder, data))
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes) -> Any:

@@ -6,6 +6,7 @@ what it was. An *open* position (no annotation, or one with ``Any`` in it) trave
 
 from __future__ import annotations
 
+import types as types_module
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -76,7 +77,7 @@ class ArgumentsDecoder:
     __slots__ = ("_decoder",)
 
     def __init__(self, types: Sequence[Any]) -> None:
-        wanted = tuple[tuple(Any if contains_any(annotation) else annotation for annotation in types)] if types else tuple[()]
+        wanted: Any = types_module.GenericAlias(tuple, tuple(Any if contains_any(annotation) else annotation for annotation in types))
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(wanted, ext_hook=decode_extension)
 
     def decode(self, data: bytes | msgspec.Raw) -> tuple[Any, ...]:

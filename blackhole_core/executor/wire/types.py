@@ -56,7 +56,7 @@ def _parts(annotation: Any) -> Iterator[Any]:
 
 def contains_any(annotation: Any) -> bool:
     """Whether the type leaves something open (``Any``, ``object``, bare ``list``, a type variable): then values travel as plain data."""
-    open_types = (Any, object, list, dict, tuple, set, frozenset, typing.List, typing.Dict, typing.Tuple, typing.Set)
+    open_types = (Any, object, list, dict, tuple, set, frozenset, list, dict, tuple, set)
     return any(part in open_types or isinstance(part, typing.TypeVar) for part in _parts(annotation) if _hashable(part))
 
 
@@ -70,9 +70,7 @@ def expression_of(annotation: Any) -> str | None:
         origin = typing.get_origin(part) or part
         if isinstance(origin, type) and origin.__module__ not in _BUILTIN_MODULES:
             return None
-    text = annotation.__name__ if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias) else repr(annotation)
-    if isinstance(annotation, type) and annotation.__module__ not in ("builtins",) and not isinstance(annotation, types.GenericAlias):
-        text = f"{annotation.__module__}.{annotation.__qualname__}"
+    text = _name(annotation)
     try:
         return text if type_of_expression(text) == annotation else None
     except Exception:  # the repr of an exotic type need not be an expression; then the plugin must name it
@@ -112,6 +110,7 @@ def _custom_part(info: Any, seen: set[int]) -> str | None:
 
 
 def _name(annotation: Any) -> str:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return annotation.__qualname__ if annotation.__module__ == "builtins" else f"{annotation.__module__}.{annotation.__qualname__}"
-    return repr(annotation)
+    """Return a class with its module (builtins without), anything else as it prints itself."""
+    if typing.get_origin(annotation) is not None or not isinstance(annotation, type):
+        return repr(annotation)
+    return annotation.__qualname__ if annotation.__module__ == "builtins" else f"{annotation.__module__}.{annotation.__qualname__}"

@@ -1,0 +1,138 @@
+"""``pm.plugin("x")``: what a host sees of one plugin. A handle names the plugin, not a version: it stays right across swaps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from blackhole_core.ids import Isolation, PluginId
+from blackhole_core.lifecycle.member import Member
+from blackhole_core.lifecycle.phase import Phase
+
+__all__ = ["Plugin", "Usage"]
+
+#: Bytes of a memory page, and clock ticks of a second of processor time, as ``/proc`` counts them.
+_PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
+
+
+@attrs.frozen
+class Usage:
+    """What a plugin uses, measured now. None means: not known at this level, never "nothing"."""
+
+    memory: int | None = None  #: resident bytes of its worker
+    cpu: float | None = None  #: seconds of processor time of its worker so far
+    threads: int | None = None  #: threads of its worker
+
+
+class Plugin:
+    """The live view of one plugin."""
+
+    __slots__ = ("_member",)
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+
+    @property
+    def name(self) -> str:
+        return self._member.name
+
+    @property
+    def id(self) -> PluginId:
+        """Name and version of what runs, or else of what was last tried."""
+        member = self._member
+        if member.instance is not None:
+            return member.instance.id
+        return member.candidate.id if member.candidate is not None else PluginId(member.name)
+
+    @property
+    def version(self) -> str | None:
+        return self.id.version
+
+    @property
+    def phase(self) -> Phase:
+        return self._member.phase
+
+    @property
+    def isolation(self) -> Isolation | None:
+        """The level it runs at, None when it does not run."""
+        instance = self._member.instance
+        return instance.level if instance is not None else None
+
+    @property
+    def generation(self) -> int:
+        """Counts up with every version that was started under this name."""
+        return self._member.generation
+
+    @property
+    def restarts(self) -> int:
+        """How often its worker was started again after a death."""
+        return self._member.restarts
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of its worker, None at the levels without one and while it is being restarted."""
+        instance = self._member.instance
+        return getattr(instance.runner, "pid", None) if instance is not None else None
+
+    @property
+    def source(self) -> Path | None:
+        """Where its code came from."""
+        candidate = self._member.candidate
+        return candidate.source if candidate is not None else None
+
+    @property
+    def last_error(self) -> BaseException | None:
+        """Why it failed or was given up, None when it is well."""
+        return self._member.error
+
+    @property
+    def usage(self) -> Usage:
+        """What it uses now; only a plugin with a process of its own can be measured."""
+        pid = self.pid
+        return _measure(pid) if pid is not None else Usage()
+
+    @property
+    def enforcement(self) -> Mapping[str, str]:
+        """How each permission and limit that the manifest names is enforced.
+
+        This version enforces none of them at any level: a worker has the rights of its host.
+        """
+        candidate = self._member.candidate
+        manifest = candidate.manifest if candidate is not None else None
+        if manifest is None:
+            return {}
+        limits = [name for name, value in attrs.asdict(manifest.resources).items() if value is not None]
+        return dict.fromkeys((*manifest.permissions, *(f"resources.{name}" for name in limits)), "none")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain data, for JSON."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "phase": self.phase.value,
+            "isolation": self.isolation.value if self.isolation is not None else None,
+            "generation": self.generation,
+            "restarts": self.restarts,
+            "pid": self.pid,
+            "source": str(self.source) if self.source is not None else None,
+            "last_error": str(self.last_error) if self.last_error is not None else None,
+            "usage": attrs.asdict(self.usage),
+            "enforcement": dict(self.enforcement),
+        }
+
+    def __repr__(self) -> str:
+        level = f" at level {self.isolation}" if self.isolation is not None else ""
+        return f"<Plugin {self.id} {self.phase}{level}, generation {self.generation}>"
+
+
+def _measure(pid: int) -> Usage:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:  # it has just ended
+        return Usage()
+    # proc(5): the fields after the program's name begin with number 3
+    return Usage(memory=int(fields[21]) * _PAGE, cpu=(int(fields[11]) + int(fields[12])) / _TICKS, threads=int(fields[17]))

@@ -1,0 +1,192 @@
+"""Loading and unloading plugins: all or nothing, and one bad plugin never stops the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from blackhole_core.errors import BlackholeError, DependencyError, LoadFailed
+from blackhole_core.hooks.manager import HookManager
+from blackhole_core.ids import Isolation, canonical_name
+from blackhole_core.lifecycle.instance import Instance
+from blackhole_core.lifecycle.member import Member
+from blackhole_core.lifecycle.phase import Phase
+from blackhole_core.lifecycle.standstill import Standstill
+from blackhole_core.lifecycle.supervisor import Supervisor
+from blackhole_core.registry.candidate import Candidate
+from blackhole_core.registry.registry import PluginRegistry
+from blackhole_core.registry.requirements import missing_requirements
+from blackhole_core.registry.resolve import dependants, start_order
+
+__all__ = ["LoadReport", "Loader"]
+
+
+@attrs.frozen
+class LoadReport:
+    """What became of each plugin that was found: loaded (in start order), or failed with the reason."""
+
+    loaded: tuple[str, ...] = ()
+    failed: Mapping[str, BlackholeError] = attrs.field(factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return not self.failed
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.loaded)} loaded, {len(self.failed)} failed"]
+        lines += [f"{name}: {error}" for name, error in self.failed.items()]
+        return "\n".join(lines)
+
+
+@attrs.frozen
+class Loader:
+    """Admits, starts and registers plugins, and takes them out again."""
+
+    supervisor: Supervisor
+    registry: PluginRegistry
+    hooks: HookManager
+    emit: Callable[..., object]
+    start: Callable[[Member, Candidate, Isolation | None], Instance]
+
+    # --- in ----------------------------------------------------------------------------------------------------------
+
+    def load(self, member: Member, candidate: Candidate, isolation: Isolation | None = None) -> None:
+        """Bring one plugin up.
+
+        :raises LoadFailed: nothing of it is left behind; it stays listed as FAILED with this reason.
+        """
+        with self.supervisor.claim(member, "a load"):
+            if member.instance is not None:
+                raise LoadFailed(str(candidate.id), f"{member.label} is loaded already; swap it, or unload it first")
+            self._enter(member, candidate)
+            try:
+                self.admit(member, candidate)
+                self.supervisor.move(member, Phase.ADMITTED)
+                self.supervisor.move(member, Phase.STARTING)
+                instance = self.start(member, candidate, isolation)
+                self._register(member, instance)
+            except (Exception, SystemExit) as error:
+                failure = error if isinstance(error, LoadFailed) else LoadFailed(str(candidate.id), f"{type(error).__name__}: {error}")
+                self.supervisor.move(member, Phase.FAILED, failure)
+                self.emit("plugin.failed", member.name, version=candidate.id.version, reason=failure.reason)
+                raise failure from error
+            self.emit("plugin.loaded", member.name, version=candidate.id.version, level=instance.level.value)
+
+    def load_all(self, choose: Callable[[str, tuple[Candidate, ...]], Candidate | None], enrol: Callable[[str], Member]) -> LoadReport:
+        """Load what the registry knows and the operator wants, dependencies first; every failure is noted and passed over.
+
+        ``choose`` picks the version of a plugin that was found, or None to leave it out.
+        """
+        failed: dict[str, BlackholeError] = {}
+        for problem in self.registry.problems():
+            self._note_failure(enrol(problem.name), problem.error, failed)
+        chosen: dict[str, Candidate] = {}
+        for name, found in self.registry.candidates().items():
+            if self.registry.allows(name) is not None:
+                self.emit("plugin.denied", name, reason=self.registry.allows(name))
+                continue
+            try:
+                candidate = choose(name, found)
+            except BlackholeError as error:
+                self._note_failure(enrol(name), error, failed)
+                continue
+            if candidate is not None:
+                chosen[candidate.name] = candidate
+        chosen = {name: candidate for name, candidate in chosen.items() if enrol(name).instance is None}
+        resolution = start_order({**self._running_candidates(), **chosen})
+        for name, reasons in resolution.refused.items():
+            if name in chosen:
+                self._note_failure(enrol(name), LoadFailed(str(chosen[name].id), "; ".join(reasons)), failed)
+        loaded = [name for name in resolution.order if name in chosen and self._load_one(enrol(name), chosen[name], failed)]
+        return LoadReport(tuple(loaded), failed)
+
+    def _load_one(self, member: Member, candidate: Candidate, failed: dict[str, BlackholeError]) -> bool:
+        try:
+            self.load(member, candidate)
+        except BlackholeError as error:
+            failed[member.name] = error
+            return False
+        return True
+
+    def _note_failure(self, member: Member, error: BlackholeError, failed: dict[str, BlackholeError]) -> None:
+        """List a plugin that did not get as far as being loaded as FAILED, unless a version of it is running."""
+        failed[member.name] = error
+        if member.instance is None:
+            if member.phase is not Phase.FOUND:
+                self.supervisor.move(member, Phase.FOUND)
+            self.supervisor.move(member, Phase.FAILED, error)
+        self.emit("plugin.failed", member.name, version=None, reason=str(error))
+
+    def _enter(self, member: Member, candidate: Candidate) -> None:
+        if member.phase is not Phase.FOUND:
+            self.supervisor.move(member, Phase.FOUND)
+        member.candidate = candidate
+
+    def _register(self, member: Member, instance: Instance) -> None:
+        try:
+            if self.hooks.register(instance.plugin_object(), name=member.name) is None:
+                raise LoadFailed(str(instance.id), "its name is blocked (pm.set_blocked)")
+        except BaseException:
+            instance.end()
+            raise
+        self.supervisor.adopt(member, instance)
+        self.supervisor.move(member, Phase.RUNNING)
+
+    def admit(self, member: Member, candidate: Candidate) -> None:
+        """Raise what forbids ``candidate`` to run here: the operator, a missing requirement, a plugin it needs or one that needs it."""
+        refusal = self.registry.allows(candidate.name)
+        if refusal is not None:
+            raise LoadFailed(str(candidate.id), refusal)
+        missing = missing_requirements(candidate)
+        if missing:
+            raise LoadFailed(str(candidate.id), "; ".join(missing))
+        others = self._running_candidates()
+        others[canonical_name(member.name)] = candidate
+        refused = start_order(others).refused
+        if refused:
+            raise DependencyError([reason for reasons in refused.values() for reason in reasons])
+
+    def _running_candidates(self) -> dict[str, Candidate]:
+        return {
+            canonical_name(member.name): member.instance.candidate for member in self.supervisor.running() if member.instance is not None
+        }
+
+    # --- out ---------------------------------------------------------------------------------------------------------
+
+    def unload(self, member: Member) -> None:
+        """Take one plugin out: new calls do not see it, calls that had begun end, then it stops.
+
+        :raises DependencyError: a running plugin needs it.
+        """
+        with self.supervisor.claim(member, "an unload"):
+            needed_by = dependants(canonical_name(member.name), self._running_candidates())
+            if needed_by:
+                raise DependencyError(
+                    [f"plugin {member.label} cannot be unloaded, {name} needs it; unload that first" for name in needed_by]
+                )
+            self._take_out(member)
+
+    def unload_all(self) -> None:
+        """Take every plugin out, dependants first; for the end of the host."""
+        order = start_order(self._running_candidates()).order
+        position = {name: place for place, name in enumerate(order)}
+        running = sorted(self.supervisor.running(), key=lambda member: position.get(canonical_name(member.name), -1), reverse=True)
+        for member in running:
+            with self.supervisor.claim(member, "the end of the host"):
+                self._take_out(member)
+
+    def _take_out(self, member: Member) -> None:
+        instance = member.instance
+        if instance is None:
+            if member.phase in (Phase.FAILED, Phase.BROKEN):
+                self.supervisor.move(member, Phase.STOPPED)
+            return
+        still = Standstill(self.hooks, member, instance)
+        with still:
+            self.hooks.unregister(name=member.name)
+        with_calls = not still.left_behind(member.settings.drain_timeout)
+        self.supervisor.release(member)
+        instance.end()
+        self.supervisor.move(member, Phase.STOPPED)
+        self.emit("plugin.unloaded", member.name, version=instance.id.version, with_calls=with_calls)

@@ -1,0 +1,48 @@
+"""What the supervisor knows of one plugin, whatever version runs."""
+
+from __future__ import annotations
+
+import attrs
+
+from blackhole_core.ids import Isolation
+from blackhole_core.lifecycle.instance import Instance
+from blackhole_core.lifecycle.phase import Phase
+from blackhole_core.lifecycle.settings import Settings
+from blackhole_core.lifecycle.turnstile import Turnstile
+from blackhole_core.registry.candidate import Candidate
+
+__all__ = ["Member", "Previous"]
+
+
+@attrs.frozen
+class Previous:
+    """The version that served before the last swap, for a rollback. ``snapshot`` is the id of the state it handed over."""
+
+    candidate: Candidate
+    isolation: Isolation
+    snapshot: str | None
+
+
+@attrs.define(eq=False)
+class Member:
+    """One plugin by name. Owned by the supervisor, changed under its lock; ``busy`` names the operation that has claimed it."""
+
+    name: str
+    settings: Settings
+    phase: Phase = Phase.FOUND
+    candidate: Candidate | None = None
+    instance: Instance | None = None
+    generation: int = 0
+    previous: Previous | None = None
+    error: BaseException | None = None
+    busy: str | None = None
+    deaths: tuple[float, ...] = ()
+    restarts: int = 0
+    turnstile: Turnstile = attrs.field(factory=Turnstile)
+
+    @property
+    def label(self) -> str:
+        """The printed id, of what runs or else of what was last tried."""
+        if self.instance is not None:
+            return str(self.instance.id)
+        return str(self.candidate.id) if self.candidate is not None else self.name

@@ -1,0 +1,77 @@
+"""Save a file, and the new code serves: source changes become swaps."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from blackhole_core.errors import BlackholeError
+from blackhole_core.lifecycle.report import SwapReport
+from blackhole_core.loader.contents import Change
+from blackhole_core.loader.watch import SourceWatcher
+from blackhole_core.registry.candidate import Candidate, Origin
+
+__all__ = ["Reloader", "source_roots"]
+
+
+class Reloader:
+    """Watches the sources of plugins and reloads each that changed. Owns the watcher and its one thread; reloads run on it, one by one."""
+
+    def __init__(self, reload: Callable[[str], SwapReport | None], unload: Callable[[str], object], emit: Callable[..., object]) -> None:
+        self._reload = reload
+        self._unload = unload
+        self._emit = emit
+        self._watcher = SourceWatcher(self._changed)
+
+    def watch(self, name: str, candidate: Candidate) -> None:
+        """Reload the plugin ``name`` whenever its source changes.
+
+        :raises ValueError: its source never changes (a wheel).
+        """
+        if candidate.origin is Origin.WHEEL:
+            raise ValueError(
+                f"plugin {candidate.id} comes from the wheel {candidate.source}, which does not change; load its source directory to watch it"
+            )
+        self._watcher.add(name, source_roots(candidate))
+        self._emit("reload.watching", name, source=str(candidate.source))
+
+    def close(self) -> None:
+        """End the watcher; a reload under way is finished."""
+        self._watcher.close()
+
+    def _changed(self, name: str, change: Change) -> None:
+        begun = time.monotonic()
+        if change.gone:
+            self._emit("reload.source_gone", name)
+            self._try(name, change, lambda: self._unload(name))
+            return
+        report = self._try(name, change, lambda: self._reload(name))
+        if isinstance(report, SwapReport) and not report.unchanged:
+            self._emit("reload.done", name, files=list(change.files), seconds=time.monotonic() - begun, report=report.as_dict())
+
+    def _try(self, name: str, change: Change, action: Callable[[], object]) -> object:
+        try:
+            return action()
+        except BlackholeError as error:
+            text = "".join(traceback.format_exception(_cause(error)))
+            self._emit("reload.failed", name, files=list(change.files), error=str(error), traceback=text)
+            return None
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the exception a developer wants to see: the one the plugin's code raised."""
+    while error.__cause__ is not None and isinstance(error, BlackholeError):
+        error = error.__cause__
+    return error
+
+
+def source_roots(candidate: Candidate) -> tuple[Path, ...]:
+    """Return the directories and files that make up the plugin: its packages, and a ``plugin.yaml`` beside them."""
+    roots = []
+    for package in candidate.packages:
+        place = candidate.path.joinpath(*package.split("."))
+        roots.append(place if place.is_dir() else place.with_suffix(".py"))
+    manifest = candidate.source / "plugin.yaml"
+    return (*roots, manifest) if candidate.source.is_dir() and manifest.is_file() else tuple(roots)

@@ -1,0 +1,49 @@
+"""What a swap did, as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+__all__ = ["PHASES", "SwapReport"]
+
+#: The six phases of a swap in the order in which they run. The new version is loaded before the old one is asked for its state:
+#: nothing slow happens while calls wait.
+PHASES = ("prepare", "load", "export", "import", "switch", "cleanup")
+
+
+@attrs.frozen
+class SwapReport:
+    """A swap that succeeded, or that had nothing to do (``unchanged``). All times are seconds.
+
+    ``gate_seconds`` is how long new calls were held back, ``drain_seconds`` the part of it in which calls that had begun ended, ``migrate_seconds``
+    the part in which state was migrated. ``state_bytes`` is the size of the state handed over, None for a stateless swap. ``phases`` maps the
+    six phases to their times; drain is part of ``export``, migrate of ``import``. ``retiring`` tells that calls are still running on the old version, which
+    ends when they do. ``state_lost`` is a sentence when a forced rollback had to give the old version the state it once handed over.
+    """
+
+    plugin: str
+    from_version: str | None
+    to_version: str | None
+    generation: int
+    ok: bool = True
+    unchanged: bool = False
+    gate_seconds: float = 0.0
+    drain_seconds: float = 0.0
+    migrate_seconds: float = 0.0
+    state_bytes: int | None = None
+    phases: Mapping[str, float] = attrs.field(factory=dict)
+    retiring: bool = False
+    state_lost: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as plain data, for JSON."""
+        return {**attrs.asdict(self), "phases": dict(self.phases)}
+
+    def __str__(self) -> str:
+        if self.unchanged:
+            return f"{self.plugin} {self.from_version}: nothing to do, this version and code serve already"
+        state = "stateless" if self.state_bytes is None else f"{self.state_bytes} bytes of state"
+        return f"{self.plugin} {self.from_version} → {self.to_version}, gate shut {self.gate_seconds * 1000:.1f} ms, {state}"

@@ -1,0 +1,54 @@
+"""How the operator wants one plugin run. Made by the host's configuration, handed down as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from blackhole_core.executor.runner import Limits
+from blackhole_core.ids import Isolation
+from blackhole_core.lifecycle.restart import RestartPolicy
+from blackhole_core.registry.candidate import Candidate
+
+__all__ = ["Settings"]
+
+
+@attrs.frozen
+class Settings:
+    """One plugin's settings. None means: as the manifest says, or the host's default."""
+
+    isolation: Isolation | None = None
+    default_isolation: Isolation = Isolation.NONE  #: for plugins without a manifest
+    limits: Limits = Limits()
+    call_timeout_set: bool = False  #: whether the operator named a call timeout, which then wins over the manifest's
+    threads_set: bool = False  #: likewise for threads
+    config: Mapping[str, Any] = attrs.field(factory=dict)
+    environment: Mapping[str, str] = attrs.field(factory=dict)
+    restart: RestartPolicy = RestartPolicy()
+    drain_timeout: float = 10.0  #: seconds a swap waits for calls that had begun, before it aborts (or goes on, with force)
+    state_timeout: float = 30.0  #: seconds for each of export, migrate and import
+
+    def level(self, candidate: Candidate) -> Isolation:
+        """Return the level ``candidate`` runs at: the operator's word, else the manifest's, else the host's default."""
+        if self.isolation is not None:
+            return self.isolation
+        return candidate.manifest.isolation if candidate.manifest is not None else self.default_isolation
+
+    def limits_for(self, candidate: Candidate) -> Limits:
+        """Return the limits, with the manifest's own where the operator said nothing."""
+        manifest = candidate.manifest
+        if manifest is None:
+            return self.limits
+        changes: dict[str, Any] = {}
+        if not self.threads_set:
+            changes["threads"] = manifest.threads
+        if not self.call_timeout_set and manifest.timeout is not None:
+            changes["call_timeout"] = manifest.timeout
+        return attrs.evolve(self.limits, **changes)
+
+    def config_for(self, candidate: Candidate) -> Mapping[str, Any]:
+        """Return the plugin's configuration: the manifest's defaults under the operator's values."""
+        defaults = candidate.manifest.config if candidate.manifest is not None else {}
+        return {**defaults, **self.config}
