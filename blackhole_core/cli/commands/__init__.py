@@ -1,0 +1,1 @@
+"""The commands of the program ``blackhole``, one file for those that belong together."""

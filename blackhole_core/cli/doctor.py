@@ -1,0 +1,135 @@
+"""What of Blackhole works on this machine, as a value: levels, state directory, entry point groups, versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+import blackhole_core
+from blackhole_core.executor.levels import levels_here
+
+__all__ = ["Finding", "Report", "examine"]
+
+#: The distributions whose versions matter when something is reported.
+_LIBRARIES: Final = ("pluggy", "msgspec", "attrs", "watchfiles", "click", "rich")
+
+
+@attrs.frozen
+class Finding:
+    """One thing that was looked at; ``problem`` says what is wrong and what to do, empty when nothing is."""
+
+    what: str
+    facts: str
+    problem: str = ""
+
+
+@attrs.frozen
+class Report:
+    """All of it. ``levels`` maps a level to why it cannot run here, empty when it can."""
+
+    versions: dict[str, str]
+    levels: dict[str, str]
+    transport: str
+    findings: tuple[Finding, ...]
+    groups: dict[str, int]
+
+    def missing(self, required: Sequence[str]) -> list[str]:
+        """Return a sentence for each required level that cannot run here."""
+        return [f"level {level} cannot run here: {self.levels[level]}" for level in required if self.levels[level]]
+
+    def problems(self, required: Sequence[str]) -> list[str]:
+        """Return everything that is wrong."""
+        return [*self.missing(required), *(f"{finding.what}: {finding.problem}" for finding in self.findings if finding.problem)]
+
+    def as_dict(self, required: Sequence[str]) -> dict[str, object]:
+        return {
+            "ok": not self.problems(required),
+            "problems": self.problems(required),
+            "versions": self.versions,
+            "levels": {level: {"available": not reason, "reason": reason or None} for level, reason in self.levels.items()},
+            "transport": self.transport,
+            "checks": [{"what": finding.what, "facts": finding.facts, "problem": finding.problem or None} for finding in self.findings],
+            "groups": self.groups,
+        }
+
+
+def examine(state_dir: Path | None, socket_directory: Path) -> Report:
+    """Look at everything; nothing is left behind."""
+    levels = {level.isolation.value: level.reason for level in levels_here()}
+    return Report(
+        versions=_versions(),
+        levels=levels,
+        transport="none" if levels["process"] else "two pipes, pidfd and eventfd",
+        findings=(_sockets(socket_directory), *([_state(state_dir)] if state_dir is not None else [])),
+        groups=_groups(),
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "blackhole-core": blackhole_core.__version__,
+        "python": f"{platform.python_version()} ({platform.python_implementation()}, {_threading()})",
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+        **{name: _version(name) for name in _LIBRARIES},
+    }
+
+
+def _threading() -> str:
+    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return "with GIL" if gil else "free-threaded: swaps take the counted path"
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _state(directory: Path) -> Finding:
+    """Look whether snapshots and unpacked wheels can be kept in ``directory``, which need not exist yet."""
+    what = "state directory"
+    if directory.exists() and not directory.is_dir():
+        return Finding(what, str(directory), f"{directory} is no directory; name another one as state_dir")
+    near = next(parent for parent in (directory, *directory.absolute().parents) if parent.exists())
+    if not os.access(near, os.W_OK | os.X_OK):
+        return Finding(
+            what, str(directory), f"{near} cannot be written to by user {os.geteuid()}; change its owner, or name another state_dir"
+        )
+    free = os.statvfs(near)
+    return Finding(what, f"{directory}, {free.f_bavail * free.f_frsize // 2**20} MB free")
+
+
+def _sockets(directory: Path) -> Finding:
+    """Look whether a control socket can be put into ``directory``."""
+    from blackhole_core.cli.control.place import UnsafePlace, check_directory
+
+    what = "control sockets"
+    if os.path.lexists(directory):
+        try:
+            check_directory(directory, os.geteuid())
+        except UnsafePlace as error:
+            return Finding(what, str(directory), str(error))
+    elif not os.access(directory.parent, os.W_OK | os.X_OK):
+        return Finding(what, str(directory), f"{directory.parent} is missing or cannot be written to; set XDG_RUNTIME_DIR, or use --socket")
+    return Finding(what, str(directory))
+
+
+def _groups() -> dict[str, int]:
+    """Count the entry points of each installed group that has one implemented with us: those that look like plugins of a host."""
+    groups: dict[str, int] = {}
+    for distribution in importlib.metadata.distributions():
+        requires = " ".join(distribution.requires or ())
+        if "blackhole-core" not in requires and "pluggy" not in requires:
+            continue
+        for point in distribution.entry_points:
+            if point.group not in ("console_scripts", "gui_scripts"):
+                groups[point.group] = groups.get(point.group, 0) + 1
+    return dict(sorted(groups.items()))
