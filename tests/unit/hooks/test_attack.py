@@ -37,8 +37,9 @@ def attack(callers: int, call: Callable[[], None], change: Callable[[int], None]
         thread.start()
     changes = 0
     try:
-        until = time.monotonic() + ATTACK
-        while time.monotonic() < until and not failures:
+        began = time.monotonic()
+        # on a busy machine a little longer: every caller must have had its share
+        while not failures and (time.monotonic() < began + ATTACK or (min(counts) < 2 and time.monotonic() < began + 20)):
             change(changes)
             changes += 1
     finally:
@@ -47,7 +48,7 @@ def attack(callers: int, call: Callable[[], None], change: Callable[[int], None]
             thread.join()
     if failures:
         raise failures[0]
-    assert sum(counts) > callers
+    assert min(counts) >= 2
     assert changes > 1
     return sum(counts), changes
 
@@ -99,14 +100,20 @@ def test_asking_while_plugins_come_and_go(pm, plugin_of):
 def test_replacing_under_calls_never_tears_a_pair(plugin_of):
     """S-01: whoever saw the new version in hook a never sees the old one in hook b afterwards."""
     pm = HookManager("t")
-    pm.register(version(plugin_of, 0), name="p")
+    hooks = [f"hook_{number:02}" for number in range(40)]
+
+    def answering(number):
+        return plugin_of(**{hook: lambda x: number for hook in hooks})
+
+    pm.register(answering(0), name="p")
+    first, last = getattr(pm.hook, hooks[0]), getattr(pm.hook, hooks[-1])
 
     def call():
-        (a,) = pm.hook.a(x=1)
-        (b,) = pm.hook.b(x=1)
-        assert b >= a
+        (earlier,) = first(x=1)
+        (later,) = last(x=1)
+        assert later >= earlier
 
-    attack(6, call, lambda number: pm.replace("p", version(plugin_of, number + 1)))
+    attack(6, call, lambda number: pm.replace("p", answering(number + 1)))
 
 
 def test_gating_and_replacing_under_calls(pm, plugin_of):
