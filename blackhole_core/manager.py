@@ -320,10 +320,10 @@ class _Parts:
         return candidate
 
     def _start(self, member: Member, candidate: Candidate, isolation: Isolation | None) -> Instance:
-        generation = member.generation = member.generation + 1
+        member.started += 1
         return start_instance(
             candidate,
-            generation,
+            member.started,
             member.settings,
             self._host,
             self._levels.make,

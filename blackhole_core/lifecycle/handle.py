@@ -63,9 +63,10 @@ class Plugin:
         return instance.level if instance is not None else None
 
     @property
-    def generation(self) -> int:
-        """Counts up with every version that was started under this name."""
-        return self._member.generation
+    def generation(self) -> int | None:
+        """Number of the instance that serves; counts up with every one that was started under this name. None when it does not run."""
+        instance = self._member.instance
+        return instance.generation if instance is not None else None
 
     @property
     def restarts(self) -> int:

@@ -14,7 +14,8 @@ from blackhole_core.lifecycle.member import Member
 from blackhole_core.lifecycle.phase import Phase
 from blackhole_core.lifecycle.standstill import Standstill
 from blackhole_core.lifecycle.supervisor import Supervisor
-from blackhole_core.registry.candidate import Candidate
+from blackhole_core.loader.validate import validate_sources
+from blackhole_core.registry.candidate import Candidate, Origin
 from blackhole_core.registry.registry import PluginRegistry
 from blackhole_core.registry.requirements import missing_requirements
 from blackhole_core.registry.resolve import dependants, start_order
@@ -134,13 +135,18 @@ class Loader:
         self.supervisor.move(member, Phase.RUNNING)
 
     def admit(self, member: Member, candidate: Candidate) -> None:
-        """Raise what forbids ``candidate`` to run here: the operator, a missing requirement, a plugin it needs or one that needs it."""
+        """Raise what forbids ``candidate`` to run here, before any of its code runs.
+
+        The operator's word, files of the store that were changed, a missing requirement, a syntax error, a plugin it needs or one that needs it.
+        """
         refusal = self.registry.allows(candidate.name)
         if refusal is not None:
             raise LoadFailed(str(candidate.id), refusal)
-        missing = missing_requirements(candidate)
-        if missing:
-            raise LoadFailed(str(candidate.id), "; ".join(missing))
+        if candidate.origin is Origin.WHEEL:
+            self.registry.store.verify(candidate.path)
+        faults = missing_requirements(candidate) or validate_sources(candidate.path, candidate.packages, candidate.entry)
+        if faults:
+            raise LoadFailed(str(candidate.id), "; ".join(str(fault) for fault in faults))
         others = self._running_candidates()
         others[canonical_name(member.name)] = candidate
         refused = start_order(others).refused

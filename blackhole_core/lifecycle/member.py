@@ -32,7 +32,7 @@ class Member:
     phase: Phase = Phase.FOUND
     candidate: Candidate | None = None
     instance: Instance | None = None
-    generation: int = 0
+    started: int = 0  #: versions started so far; numbers the generations
     previous: Previous | None = None
     error: BaseException | None = None
     busy: str | None = None

@@ -106,7 +106,6 @@ class Supervisor:
         with self._lock:
             member.instance = instance
             member.candidate = instance.candidate
-            member.generation = instance.generation
             member.deaths = ()
         if isinstance(instance.runner, RemoteRunner):
             instance.runner.watch(lambda ended: self._died(member, instance, ended))
