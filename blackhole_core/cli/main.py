@@ -7,6 +7,7 @@ import click
 import blackhole_core
 from blackhole_core.cli.commands import host, logs, look, operate, state
 from blackhole_core.cli.commands.completion import completion
+from blackhole_core.cli.demo.command import demo
 from blackhole_core.cli.failing import ReportingGroup
 
 __all__ = ["main"]
@@ -28,6 +29,7 @@ for command in (
     *(operate.ps, operate.call, operate.load, operate.unload, operate.swap, operate.rollback, operate.reload),
     state.state,
     *(logs.logs, logs.stop),
+    demo,
     completion,
 ):
     main.add_command(command)
