@@ -44,7 +44,7 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Show real plugins called, swapped, rolled back and killed under load at each level."""
-    install(session)
+    session.install("--quiet", "-e", ".[demo]")
     session.run("blackhole", "demo", *session.posargs)
 
 
