@@ -1,0 +1,250 @@
+"""Everything behind the front door, put together.
+
+The one place that knows all parts. They are made in the order in which they need each other and closed in reverse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blackhole_core.errors import SourceError, UnknownPlugin
+from blackhole_core.executor.levels import Levels
+from blackhole_core.executor.runner import Host
+from blackhole_core.executor.timers import Timers
+from blackhole_core.lifecycle.execute import execute
+from blackhole_core.lifecycle.handle import Plugin
+from blackhole_core.lifecycle.instance import Instance, start_instance
+from blackhole_core.lifecycle.loading import Loader, LoadReport
+from blackhole_core.lifecycle.specs import SpecBook
+from blackhole_core.lifecycle.stateful import StateCarrier
+from blackhole_core.lifecycle.supervisor import Supervisor
+from blackhole_core.lifecycle.swap import Swapper, SwapRequest
+from blackhole_core.registry.candidate import Candidate, Origin
+from blackhole_core.registry.registry import PluginRegistry
+from blackhole_core.registry.source import select
+from blackhole_core.registry.store import WheelStore
+from blackhole_core.state.manager import StateManager
+
+if TYPE_CHECKING:
+    from blackhole_core.config import HostConfig
+    from blackhole_core.hooks.manager import HookManager
+    from blackhole_core.ids import Isolation
+    from blackhole_core.lifecycle.member import Member
+    from blackhole_core.lifecycle.reloading import Reloader
+    from blackhole_core.lifecycle.report import SwapReport
+    from blackhole_core.state.manager import Report
+    from blackhole_core.state.snapshot import Snapshot
+    from blackhole_core.state.store import StateStore
+
+__all__ = ["Parts"]
+
+
+class Parts:
+    """The machinery of one manager."""
+
+    def __init__(
+        self, hooks: HookManager, config: HostConfig, state_dir: Path | None, default_isolation: Isolation, emit: Callable[..., object]
+    ) -> None:
+        if state_dir is None and config.state_dir is not None:
+            state_dir = config.path(config.state_dir)
+        self._hooks = hooks
+        self._config = config
+        self._default_isolation = default_isolation
+        self.emit = emit
+        self._stack = contextlib.ExitStack()
+        specs = SpecBook(hooks)
+        self.timers = Timers()
+        self._stack.callback(self.timers.close)
+        self.registry = self._make_registry(hooks.project_name, state_dir)
+        self.states = StateManager(_make_store(state_dir, self._config.keep_snapshots), emit=self.emit)
+        self._stack.callback(self.states.close)
+        self._host = Host(
+            hook=hooks.hook,
+            signature=specs.signature,
+            hook_names=specs.names,
+            is_firstresult=specs.is_firstresult,
+            exception_type=specs.exception_type,
+            timers=self.timers,
+            emit=self.emit,
+        )
+        self._levels = Levels(self._host)
+        self._stack.callback(self._levels.close)
+        self.supervisor = Supervisor(self.timers, self.states, self.emit)
+        self._stack.callback(self.supervisor.close)
+        self.loader = Loader(self.supervisor, self.registry, hooks, self.emit, self._start)
+        self._stack.callback(self.loader.unload_all)
+        self.swapper = Swapper(self.supervisor, hooks, self.states, self.emit, self._start, self.loader.admit)
+        self.carrier = StateCarrier(self.supervisor, hooks)
+        self._reloader: Reloader | None = None
+
+    def _make_registry(self, group: str, state_dir: Path | None) -> PluginRegistry:
+        if state_dir is None:
+            root = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="blackhole-store-")))
+        else:
+            root = state_dir / "store"
+        registry = PluginRegistry(group, store=WheelStore(root), allow=self._config.allow, deny=self._config.deny)
+        for source in self._config.sources:
+            registry.add_source(self._config.path(source))
+        for said in self._config.plugins.values():
+            if said.source is not None:
+                registry.add_source(self._config.path(said.source))
+        return registry
+
+    # --- plugins -----------------------------------------------------------------------------------------------------
+
+    def label_of(self, plugin_name: str) -> str | None:
+        """Return how failures of a plugin at level none are labelled; None for plugins that were only registered."""
+        member = next((known for known in self.supervisor.members() if known.name == plugin_name), None)
+        return str(member.instance.id) if member is not None and member.instance is not None else None
+
+    def enrol(self, name: str) -> Member:
+        return self.supervisor.enrol(name, self._config.settings(name, self._default_isolation))
+
+    def find(self, name: str, version: str | None, source: Path | str | None) -> Candidate:
+        """Find a plugin; a source that is named is searched alone, and remembered."""
+        if source is None:
+            return self.registry.find(name, version=version)
+        candidate = self.registry.find(name, version=version, source=source)
+        self.registry.add_source(source)
+        return candidate
+
+    def _start(self, member: Member, candidate: Candidate, isolation: Isolation | None) -> Instance:
+        member.started += 1
+        return start_instance(
+            candidate,
+            member.started,
+            member.settings,
+            self._host,
+            self._levels.make,
+            isolation=isolation,
+            project=self._hooks.project_name,
+        )
+
+    def handle(self, name: str) -> Plugin:
+        return Plugin(self.supervisor.member(name))
+
+    def handles(self) -> tuple[Plugin, ...]:
+        return tuple(Plugin(member) for member in self.supervisor.members())
+
+    def load(self, name: str, source: Path | str | None, version: str | None, isolation: Isolation | None) -> Plugin:
+        candidate = self.find(name, version, source)
+        member = self.enrol(candidate.name)
+        self.loader.load(member, candidate, isolation)
+        return Plugin(member)
+
+    def unload(self, name: str) -> None:
+        self.loader.unload(self.supervisor.member(name))
+
+    def execute(self, name: str, method: str | None, params: Mapping[str, Any] | None, data: bytes) -> Any:
+        return execute(self.supervisor.member(name), method, params, data)
+
+    def load_all(self) -> LoadReport:
+        if self._config.safe_mode:
+            self.emit("host.safe_mode")
+            return LoadReport()
+        self.registry.refresh()
+        return self.loader.load_all(self._choose, self.enrol)
+
+    def _choose(self, name: str, found: tuple[Candidate, ...]) -> Candidate | None:
+        """Return the version to load of a plugin that was found, None when the operator does not want it."""
+        said = self._config.plugin(name)
+        if not said.enabled:
+            return None
+        source = self._config.path(said.source) if said.source is not None else None
+        return self.registry.find(name, version=said.version, source=source) if source or said.version else select(found, name)
+
+    # --- swap --------------------------------------------------------------------------------------------------------
+
+    def swap(
+        self, name: str, source: Path | str | None, version: str | None, isolation: Isolation | None, *, timeout: float | None, force: bool
+    ) -> SwapReport:
+        member = self.supervisor.member(name)
+        return self.swapper.swap(member, SwapRequest(lambda: self.find(member.name, version, source), isolation, timeout, force))
+
+    def reload(self, name: str) -> SwapReport | None:
+        """Swap a plugin to what stands at its own source now; load it if it is not running."""
+        member = self.supervisor.member(name)
+        source = _source_of(member.candidate)
+        if member.instance is None:
+            self.load(member.name, source, None, None)
+            return None
+        return self.swapper.swap(member, SwapRequest(lambda: self.find(member.name, None, source), member.instance.level))
+
+    def rollback(self, name: str, *, force: bool) -> SwapReport:
+        member = self.supervisor.member(name)
+        previous = member.previous
+
+        def find() -> Candidate:
+            if previous is None:
+                raise SourceError(f"plugin {member.label} was not swapped since it was loaded, there is nothing to roll back to")
+            return self.registry.again(previous.candidate)
+
+        fallback = None
+        if force and previous is not None and previous.snapshot is not None:
+            fallback = self.states.get(member.name, previous.snapshot)
+        isolation = previous.isolation if previous is not None else None
+        return self.swapper.swap(member, SwapRequest(find, isolation, force=force, fallback=fallback))
+
+    def watch(self, names: tuple[str, ...]) -> None:
+        if self._reloader is None:
+            from blackhole_core.lifecycle.reloading import Reloader  # watchfiles is only for who watches
+
+            self._reloader = Reloader(self.reload, self.unload, self.emit)
+            self._stack.callback(self._reloader.close)
+        for name in names or [member.name for member in self.supervisor.running()]:
+            member = self.supervisor.member(name)
+            if member.candidate is None:
+                raise UnknownPlugin(name)
+            self._reloader.watch(member.name, member.candidate)
+
+    # --- state -------------------------------------------------------------------------------------------------------
+
+    def export_state(self, name: str) -> Snapshot | None:
+        member = self.supervisor.member(name)
+        exported = self.carrier.export(member)
+        if exported is None:
+            return None
+        return self.states.save(
+            member.name,
+            plugin_version=exported.plugin_version,
+            state_version=exported.state_version,
+            generation=exported.generation,
+            reason="export",
+            data=exported.data,
+        )
+
+    def import_state(self, name: str, snapshot: Snapshot) -> None:
+        self.carrier.import_snapshot(self.supervisor.member(name), snapshot)
+
+    def snapshot_all(self) -> Report:
+        return self.states.snapshot_all(
+            {member.name: functools.partial(self.carrier.export, member) for member in self.supervisor.running()}
+        )
+
+    def restore_all(self) -> Report:
+        return self.states.restore_all(
+            {member.name: functools.partial(self.carrier.import_snapshot, member) for member in self.supervisor.running()}
+        )
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def _make_store(state_dir: Path | None, keep: int) -> StateStore:
+    if state_dir is None:
+        from blackhole_core.state.memory import MemoryStateStore
+
+        return MemoryStateStore(keep=keep)
+    from blackhole_core.state.files import FileStateStore
+
+    return FileStateStore(state_dir / "state", keep=keep)
+
+
+def _source_of(candidate: Candidate | None) -> Path | None:
+    """Return where to look for a plugin again: its own directory or wheel; None for an installed one."""
+    return None if candidate is None or candidate.origin is Origin.INSTALLED else candidate.source
