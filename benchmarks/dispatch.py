@@ -14,6 +14,8 @@ hookspec = pluggy.HookspecMarker("bench")
 hookimpl = pluggy.HookimplMarker("bench")
 
 _BOUND: Final = "hook(a=1, b=2)"
+#: Runs on pluggy's own path, and pays a lock and a ticket on top so that a gate can wait for it.
+_EXTRA: Final = "call_extra, 5 impl (pluggy's path, counted)"
 _SPELLED_OUT: Final = "pm.hook.{}(a=1, b=2)"
 
 
@@ -81,8 +83,8 @@ def cases() -> Iterator[Case]:
         pm = manager(kind, (Answering, 1), (OldWrapping, 1))
         yield Case("1 old-style wrapper, 1 impl", contender, statement(_SPELLED_OUT.format("every"), {"pm": pm}))
         pm = manager(kind, (Answering, 5))
-        yield Case("call_extra, 5 impl", contender, statement("pm.hook.every.call_extra([], {'a': 1, 'b': 2})", {"pm": pm}))
+        yield Case(_EXTRA, contender, statement("pm.hook.every.call_extra([], {'a': 1, 'b': 2})", {"pm": pm}))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main("A hook call at level none", "blackhole", list(cases())))
+    raise SystemExit(main("A hook call at level none", "blackhole", list(cases()), known_slower=[_EXTRA]))

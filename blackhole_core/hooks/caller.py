@@ -323,11 +323,16 @@ def warn_of_missing(spec: HookSpec | None, kwargs: Mapping[str, object]) -> None
     """Warn of the spec's arguments that a call does not give, in pluggy's words, pointing at the code that calls."""
     if spec is None:
         return
-    if not kwargs.keys() >= {*spec.argnames}:
-        listed = ", ".join(repr(name) for name in spec.argnames if name not in kwargs)
-        warnings.warn(
-            f"Argument(s) {listed} which are declared in the hookspec cannot be found in this hook call", stacklevel=_levels_to_caller()
-        )
+    for argument in spec.argnames:  # no list unless there is something to say
+        if argument not in kwargs:
+            _warn_of_missing([name for name in spec.argnames if name not in kwargs])
+            return
+
+
+def _warn_of_missing(names: Sequence[str]) -> None:
+    listed = ", ".join(map(repr, names))
+    message = f"Argument(s) {listed} which are declared in the hookspec cannot be found in this hook call"
+    warnings.warn(message, stacklevel=_levels_to_caller())
 
 
 def _levels_to_caller() -> int:

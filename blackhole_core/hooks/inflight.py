@@ -30,9 +30,7 @@ __all__ = ["EVIDENCE", "CodeWatch", "Evidence", "Ticket", "calling_threads", "fr
 Evidence = Literal["frames", "counter"]
 
 #: How this interpreter tells which compiled calls are running.
-EVIDENCE: Final[Evidence] = (
-    "frames" if sys.implementation.name == "cpython" and "free-threading" not in sys.version else "counter"
-)
+EVIDENCE: Final[Evidence] = "frames" if sys.implementation.name == "cpython" and "free-threading" not in sys.version else "counter"
 
 #: The tickets this code runs under, outermost first; follows awaits and copied contexts.
 tickets_held: Final[ContextVar[tuple[Ticket, ...]]] = ContextVar("blackhole_tickets", default=())
