@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -71,6 +72,27 @@ def test_registering_and_unregistering_under_calls(pm, plugin_of):
         pm.unregister(passing)
 
     attack(6, call, change)
+
+
+def test_historic_calls_reach_every_newcomer_exactly_once(pm, plugin_of):
+    """A plugin that is registered while historic calls are made gets each of them once: from the history or live."""
+    numbers = itertools.count()
+    got: list[list[int]] = []
+
+    def change(_number):
+        pm.hook.told.call_historic(kwargs={"x": next(numbers)})
+
+    def call():
+        mine: list[int] = []
+        if len(got) < 60:  # each newcomer is told the whole history, and all of them each new call
+            pm.register(plugin_of(told=lambda x: mine.append(x)))
+            got.append(mine)
+
+    attack(3, call, change)
+    told = next(numbers)
+    assert told > 0
+    assert len(got) > 3
+    assert [sorted(mine) for mine in got] == [list(range(told))] * len(got)
 
 
 def test_asking_while_plugins_come_and_go(pm, plugin_of):

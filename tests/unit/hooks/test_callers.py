@@ -80,6 +80,17 @@ def test_a_reset_history_is_seen_by_the_caller(pm, plugin_of):
     assert got == []
 
 
+def test_a_late_plugin_is_told_the_history_once(pm, plugin_of):
+    """Registered after two historic calls, it gets both, and the callbacks get its results."""
+    got, answers = [], []
+    for number in (1, 2):
+        pm.hook.told.call_historic(answers.append, {"x": number})
+    pm.register(plugin_of(told=lambda x: got.append(x) or -x))
+    pm.hook.told.call_historic(answers.append, {"x": 3})
+    assert got == [1, 2, 3]
+    assert answers == [-1, -2, -3]
+
+
 def test_monitoring_sees_every_call_and_can_be_taken_back(pm, plugin_of):
     """Monitoring reaches held, compiled callers as well."""
     pm.register(plugin_of(a=lambda x: x))
