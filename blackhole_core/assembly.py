@@ -16,6 +16,7 @@ from blackhole_core.errors import SourceError, UnknownPlugin
 from blackhole_core.executor.levels import Levels
 from blackhole_core.executor.runner import Host
 from blackhole_core.executor.timers import Timers
+from blackhole_core.ids import Isolation
 from blackhole_core.lifecycle.execute import execute
 from blackhole_core.lifecycle.handle import Plugin
 from blackhole_core.lifecycle.instance import Instance, start_instance
@@ -33,7 +34,6 @@ from blackhole_core.state.manager import StateManager
 if TYPE_CHECKING:
     from blackhole_core.config import HostConfig
     from blackhole_core.hooks.manager import HookManager
-    from blackhole_core.ids import Isolation
     from blackhole_core.lifecycle.member import Member
     from blackhole_core.lifecycle.reloading import Reloader
     from blackhole_core.lifecycle.report import SwapReport
@@ -98,9 +98,10 @@ class Parts:
     # --- plugins -----------------------------------------------------------------------------------------------------
 
     def label_of(self, plugin_name: str) -> str | None:
-        """Return how failures of a plugin at level none are labelled; None for plugins that were only registered."""
-        member = next((known for known in self.supervisor.members() if known.name == plugin_name), None)
-        return str(member.instance.id) if member is not None and member.instance is not None else None
+        """Return how failures of a plugin at level none are labelled; None for every other: a runner labels its own."""
+        member = next((known for known in self.supervisor.running() if known.name == plugin_name), None)
+        instance = member.instance if member is not None else None
+        return str(instance.id) if instance is not None and instance.level is Isolation.NONE else None
 
     def enrol(self, name: str) -> Member:
         return self.supervisor.enrol(name, self._config.settings(name, self._default_isolation))
