@@ -7,7 +7,6 @@ are. Nothing of that is imported before it is used: a host that only registers p
 from __future__ import annotations
 
 import atexit
-import functools
 import threading
 import time
 import warnings
@@ -24,7 +23,6 @@ from blackhole_core.ids import Isolation
 if TYPE_CHECKING:
     from blackhole_core.assembly import Parts
     from blackhole_core.config import HostConfig
-    from blackhole_core.hooks.asynchronous import AsyncHookRelay
     from blackhole_core.lifecycle.handle import Plugin
     from blackhole_core.lifecycle.loading import LoadReport
     from blackhole_core.lifecycle.report import SwapReport
@@ -96,13 +94,6 @@ class PluginManager(HookManager):
     def state(self) -> StateManager:
         """The snapshots of all plugins."""
         return self.parts.states
-
-    @functools.cached_property
-    def ahook(self) -> AsyncHookRelay:
-        """The hooks for code on an event loop: ``await pm.ahook.transform(text="hi")``."""
-        from blackhole_core.hooks.asynchronous import AsyncHookRelay
-
-        return AsyncHookRelay(self)
 
     # --- plugins in and out ------------------------------------------------------------------------------------------
 
@@ -213,11 +204,9 @@ class PluginManager(HookManager):
         with self._closing:
             self._closed = True
             parts, self._parts = self._parts, None
-        relay = self.__dict__.pop("ahook", None)
-        if relay is not None:
-            relay.close()
         if parts is not None:
             parts.close()
+        super().close()  # after the plugins, whose end ends the calls that may still be in there
 
     def __enter__(self) -> Self:
         return self
