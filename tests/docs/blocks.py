@@ -2,7 +2,8 @@
 
 Rules: a block belongs to the language of its info string (```` ```python ````) or of its directive (```` ```{code-block} python ````). It is left
 out when ``no-run`` stands in the info string, or ``% no-run`` (MyST) or ``<!-- no-run -->`` (README) on the line above. The blocks of one
-page share a namespace, as a reader pastes them one after the other. The program made of them keeps each line at its line number, so a
+page share a namespace, as a reader pastes them one after the other. A block whose first line is a comment with a relative path (``# shout/shout.py``)
+is a file: it is written there when the program comes to it, and not run. The program made of all this keeps each line at its line number, so a
 traceback names page and line.
 """
 
@@ -19,13 +20,14 @@ from typing import Final
 
 import attrs
 
-__all__ = ["Block", "find_blocks", "is_manifest", "program", "run_page"]
+__all__ = ["Block", "find_blocks", "is_manifest", "program", "run_page", "write_files"]
 
 #: Seconds for the blocks of one page: they are examples, not workloads.
 PAGE_TIMEOUT: Final = 60
 
 _FENCE: Final = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,}|:{3,})(?P<info>.*)$")
 _DIRECTIVE: Final = re.compile(r"\{(?:code-block|code|sourcecode)\}\s*(?P<language>\S*)")
+_FILE: Final = re.compile(r"# (?P<path>(?:[\w-]+/)*[\w.-]+\.(?:py|toml|yaml))")
 _NO_RUN: Final = ("% no-run", "<!-- no-run -->")
 
 #: Compiled with the page's own name, so that tracebacks show the page; a top-level ``await`` runs in an event loop. What goes wrong where
@@ -56,6 +58,12 @@ class Block:
     text: str
     line: int
     run: bool = True
+
+    @property
+    def file(self) -> str | None:
+        """Path of the file that this block is, None for code to be run."""
+        named = _FILE.fullmatch(self.text.partition("\n")[0].rstrip())
+        return named["path"] if named is not None else None
 
 
 def find_blocks(markdown: str) -> list[Block]:
@@ -94,13 +102,29 @@ def _block(lines: list[str], start: int, end: int, info: str) -> Block:
 
 
 def program(blocks: Iterable[Block]) -> str:
-    """Return one program of all Python blocks that are to be run, each line at the number it has in the page."""
+    """Return one program of all Python blocks that are to be run and all files, each line at the number it has in the page."""
     lines: list[str] = []
     for block in blocks:
-        if block.language == "python" and block.run:
-            lines.extend([""] * (block.line - 1 - len(lines)))
-            lines.extend(block.text.splitlines())
+        if not block.run or (block.file is None and block.language != "python"):
+            continue
+        lines.extend([""] * (block.line - 1 - len(lines)))
+        lines.extend(block.text.splitlines() if block.file is None else [_writing(block.file, block.text)])
     return "\n".join(lines)
+
+
+def _writing(path: str, text: str) -> str:
+    """Return one line of Python that writes a file, with the directories above it."""
+    place = f"__import__('pathlib').Path({path!r})"
+    return f"{place}.parent.mkdir(parents=True, exist_ok=True); {place}.write_text({text + chr(10)!r}, 'utf-8')"
+
+
+def write_files(blocks: Iterable[Block], directory: Path) -> None:
+    """Write the files of a page, as a reader would who reads it to its end."""
+    for block in blocks:
+        if block.run and block.file is not None:
+            path = directory / block.file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{block.text}\n", "utf-8")
 
 
 def run_page(name: str, source: str, directory: Path) -> str | None:
