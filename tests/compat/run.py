@@ -25,7 +25,7 @@ from typing import Final
 import attrs
 
 PLUGGY: Final = "1.7.0"
-DEFAULT_MANAGER: Final = "blackhole_core.hooks.manager:HookManager"
+DEFAULT_MANAGER: Final = "blackhole_core:PluginManager"
 
 #: Seconds one run of the suite may take; it takes about five.
 _TIMEOUT: Final = 600
