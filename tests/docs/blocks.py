@@ -3,7 +3,7 @@
 Rules: a block belongs to the language of its info string (```` ```python ````) or of its directive (```` ```{code-block} python ````). It is left
 out when ``no-run`` stands in the info string, or ``% no-run`` (MyST) or ``<!-- no-run -->`` (README) on the line above. The blocks of one
 page share a namespace, as a reader pastes them one after the other. A block whose first line is a comment with a relative path (``# shout/shout.py``)
-is a file: it is written there when the program comes to it, and not run. The program made of all this keeps each line at its line number, so a
+is a file: it is written there when the program comes to it, and not run. Of ```` ```console run ```` the lines after ``$`` are run. The program made of all this keeps each line at its line number, so a
 traceback names page and line.
 """
 
@@ -58,6 +58,7 @@ class Block:
     text: str
     line: int
     run: bool = True
+    commands: bool = False  #: the page asks for its shell commands to be run
 
     @property
     def file(self) -> str | None:
@@ -98,18 +99,41 @@ def _block(lines: list[str], start: int, end: int, info: str) -> Block:
     body = lines[start + 1 : end]
     if directive:  # options of the directive are not code
         body = ["" if re.match(r"\s*:[\w-]+:", line) else line for line in body]
-    return Block(language, textwrap.dedent("\n".join(body)), start + 2, run="no-run" not in words and above not in _NO_RUN)
+    return Block(
+        language,
+        textwrap.dedent("\n".join(body)),
+        start + 2,
+        run="no-run" not in words and above not in _NO_RUN,
+        commands=words[:2] == ["console", "run"],
+    )
 
 
 def program(blocks: Iterable[Block]) -> str:
     """Return one program of all Python blocks that are to be run and all files, each line at the number it has in the page."""
     lines: list[str] = []
     for block in blocks:
-        if not block.run or (block.file is None and block.language != "python"):
-            continue
-        lines.extend([""] * (block.line - 1 - len(lines)))
-        lines.extend(block.text.splitlines() if block.file is None else [_writing(block.file, block.text)])
+        code = _code(block) if block.run else []
+        if code:
+            lines.extend([""] * (block.line - 1 - len(lines)))
+            lines.extend(code)
     return "\n".join(lines)
+
+
+def _code(block: Block) -> list[str]:
+    if block.file is not None:
+        return [_writing(block.file, block.text)]
+    if block.commands:
+        return [_running(line.removeprefix("$ ")) for line in block.text.splitlines() if line.startswith("$ ")]
+    return block.text.splitlines() if block.language == "python" else []
+
+
+def _running(command: str) -> str:
+    """Return one line of Python that runs a shell command with this interpreter's programs; pip works offline, with the tools that are installed."""
+    if command.startswith("blackhole "):
+        command = f"{Path(sys.executable).with_name('blackhole')}{command.removeprefix('blackhole')}"
+    elif command.startswith("pip "):
+        command = f"{sys.executable} -m {command} --no-build-isolation --no-index --disable-pip-version-check"
+    return f"__import__('subprocess').run({command!r}, shell=True, check=True)"
 
 
 def _writing(path: str, text: str) -> str:
