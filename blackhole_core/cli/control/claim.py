@@ -38,22 +38,26 @@ class SocketClaim:
         self.path = path
         self._lock_path = path.with_name(f"{path.name}.lock")
         self._lock = _lock(path, self._lock_path)
+        self._listening = False
 
     def listen(self) -> socket.socket:
         """Return the listening socket; what a dead host left at the path is replaced."""
-        self._remove_socket()
-        return listen(self.path)
+        self._remove_stale()
+        sock = listen(self.path)
+        self._listening = True
+        return sock
 
     def release(self) -> None:
         """Remove the socket and give the claim up. Idempotent."""
         if self._lock is None:
             return
-        self._remove_socket()
+        if self._listening:
+            self.path.unlink(missing_ok=True)
         self._lock_path.unlink(missing_ok=True)  # still locked: who opens it now finds that it is no longer the file at that path
         os.close(self._lock)
         self._lock = None
 
-    def _remove_socket(self) -> None:
+    def _remove_stale(self) -> None:
         if os.path.lexists(self.path):
             if not self.path.is_socket():
                 raise BlackholeError(f"{self.path} is no socket and was not made by a host; remove it, or give another --socket")

@@ -33,7 +33,8 @@ _PLUGIN_LOGGERS: Final = "blackhole.plugin."
 class Records:
     """The ring of recent records, and those who want to be told of new ones."""
 
-    def __init__(self, kept: int = KEPT) -> None:
+    def __init__(self, kept: int = KEPT, waiting: int = WAITING) -> None:
+        self.waiting = waiting  #: records that may wait for one reader
         self._ring: collections.deque[dict[str, Any]] = collections.deque(maxlen=kept)
         self._subscribers: tuple[Subscription, ...] = ()
         self._numbers = itertools.count(1)
@@ -61,11 +62,11 @@ class Records:
             kept = list(self._ring)
         return [record for record in kept if concerns(record, plugin)][-limit:] if limit > 0 else []
 
-    def subscribe(self, *, past: int = 0, plugin: str | None = None, size: int = WAITING) -> Subscription:
+    def subscribe(self, *, past: int = 0, plugin: str | None = None) -> Subscription:
         """Return a subscription that begins with the last ``past`` records and misses none after them. Close it."""
         with self._lock:
             before = [record for record in self._ring if concerns(record, plugin)][-past:] if past > 0 else []
-            subscription = Subscription(self, plugin, max(size, len(before)))
+            subscription = Subscription(self, plugin, max(self.waiting, len(before)))
             for record in before:
                 subscription.put(record)
             self._subscribers = (*self._subscribers, subscription)

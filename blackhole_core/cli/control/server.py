@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
+
 from blackhole_core.cli.control.protocol import (
     MAX_ANSWER,
     MAX_REQUEST,
@@ -38,7 +40,7 @@ from blackhole_core.cli.control.records import Records
 from blackhole_core.cli.control.wire import PeerGone, peer_credentials, receive_frame, send_frame
 from blackhole_core.errors import ProtocolError
 
-__all__ = ["MAX_CONNECTIONS", "MAX_STREAMS", "ControlServer"]
+__all__ = ["MAX_CONNECTIONS", "MAX_STREAMS", "ControlServer", "Patience", "listen"]
 
 logger = logging.getLogger("blackhole.control")
 
@@ -48,23 +50,28 @@ MAX_CONNECTIONS: Final = 32
 MAX_STREAMS: Final = 16
 #: Connections the kernel keeps until they are accepted.
 _BACKLOG: Final = 128
-#: Seconds in which a request must have arrived: it is sent in one piece by a program on the same machine.
-REQUEST_SECONDS: Final = 5.0
-#: Seconds in which an answer must have been read.
-ANSWER_SECONDS: Final = 10.0
-#: Seconds in which a stream's reader must have read one record.
-_RECORD_SECONDS: Final = 5.0
-#: Seconds that :meth:`ControlServer.close` waits for requests under way; one inside plugin code that hangs cannot be ended.
-_CLOSE_SECONDS: Final = 5.0
 #: Seconds to wait when the system is out of descriptors, before accepting again.
 _BREATH: Final = 0.1
+
+
+@attrs.frozen
+class Patience:
+    """How long the server waits for a peer, in seconds."""
+
+    request: float = 5.0  #: until a request has arrived whole: it is sent in one piece by a program on the same machine
+    answer: float = 10.0  #: until an answer was read whole
+    record: float = 5.0  #: until a stream's reader has read one record
+    close: float = 5.0  #: for requests under way when the server closes; one inside plugin code that hangs cannot be ended
 
 
 class ControlServer:
     """Answers requests on a listening Unix socket, which it closes."""
 
-    def __init__(self, listener: socket.socket, answer: Callable[[AnyRequest], Any], records: Records) -> None:
+    def __init__(
+        self, listener: socket.socket, answer: Callable[[AnyRequest], Any], records: Records, patience: Patience = Patience()
+    ) -> None:
         self._listener = listener
+        self._patience = patience
         self._answer = answer
         self._records = records
         self._lock = threading.Lock()
@@ -95,7 +102,7 @@ class ControlServer:
             open_now = dict(self._threads)
             for sock in open_now.values():
                 _shut(sock)
-        deadline = time.monotonic() + _CLOSE_SECONDS
+        deadline = time.monotonic() + self._patience.close
         for thread in open_now:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
@@ -152,17 +159,17 @@ class ControlServer:
 
     def _converse(self, sock: socket.socket) -> None:
         try:
-            request = decode_request(receive_frame(sock, limit=MAX_REQUEST, seconds=REQUEST_SECONDS))
+            request = decode_request(receive_frame(sock, limit=MAX_REQUEST, seconds=self._patience.request))
         except PeerGone:
             raise
         except ProtocolError as error:
             logger.info("a control client sent no request: %s", error)
-            _send(sock, Error("ProtocolError", str(error)))
+            _send(sock, Error("ProtocolError", str(error)), self._patience.answer)
             return
         if isinstance(request, Logs) and request.follow:
             self._stream(sock, request)
         else:
-            _send(sock, self._outcome(request))
+            _send(sock, self._outcome(request), self._patience.answer)
 
     def _outcome(self, request: AnyRequest) -> Answer:
         try:
@@ -175,7 +182,7 @@ class ControlServer:
             room = self._streams < MAX_STREAMS
             self._streams += room
         if not room:
-            _send(sock, Error("Busy", f"the host serves {MAX_STREAMS} streams already", busy=True))
+            _send(sock, Error("Busy", f"the host serves {MAX_STREAMS} streams already", busy=True), self._patience.answer)
             return
         try:
             self._send_records(sock, request)
@@ -195,13 +202,17 @@ class ControlServer:
                     return
                 records, missed = subscription.take()
                 for record in records:
-                    _send(sock, Entry(record), seconds=_RECORD_SECONDS)
+                    _send(sock, Entry(record), self._patience.record)
                 if missed:
-                    _send(sock, Notice(f"this reader was too slow, {missed} records were dropped; the stream ends here"))
+                    _send(
+                        sock,
+                        Notice(f"this reader was too slow, {missed} records were dropped; the stream ends here"),
+                        self._patience.answer,
+                    )
                     return
 
 
-def _send(sock: socket.socket, answer: Answer, *, seconds: float = ANSWER_SECONDS) -> None:
+def _send(sock: socket.socket, answer: Answer, seconds: float) -> None:
     try:
         frame = encode(answer, limit=MAX_ANSWER)
     except ProtocolError as error:
