@@ -1,4 +1,4 @@
-"""One record of a host as one line for people."""
+"""Records of a host as lines for people."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from blackhole_core.cli.output import clean
 
-__all__ = ["record_line"]
+__all__ = ["record_line", "reload_line"]
 
 #: Facts of an event that are left out of its line: long, or said by others. ``--json`` has them all.
-_LEFT_OUT: Final = frozenset({"phases", "tail", "traceback", "stack", "report", "ok", "plugin"})
+_LEFT_OUT: Final = frozenset({"tail", "traceback", "stack", "report"})
 
 
 def record_line(record: Mapping[str, Any]) -> str:
-    """Return ``12:46:35.120 counter  swap.done to_version=2.0.0 …``; of a log record its level, logger and text."""
+    """Return ``12:46:35.120 counter  swap.phase phase=export``; of a log record its level, logger and text."""
     at = datetime.datetime.fromtimestamp(record["time"]).astimezone().strftime("%H:%M:%S.%f")[:-3]
     who = record["plugin"] or "-"
     what = _event(record) if record["kind"] == "event" else _log(record)
@@ -23,7 +23,10 @@ def record_line(record: Mapping[str, Any]) -> str:
 
 
 def _event(record: Mapping[str, Any]) -> str:
-    facts = (f"{key}={_shown(value)}" for key, value in record["data"].items() if key not in _LEFT_OUT and value is not None)
+    data = record["data"]
+    facts = [f"{key}={_shown(value)}" for key, value in data.items() if key not in _LEFT_OUT and value not in (None, [], {})]
+    if isinstance(data.get("report"), Mapping):
+        facts.append(_swap(data["report"]))
     return " ".join((record["name"], *facts))
 
 
@@ -33,4 +36,18 @@ def _log(record: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def reload_line(plugin: str, data: Mapping[str, Any]) -> str:
+    """Return one line for the event ``reload.done``: what changed, and what the swap did."""
+    return clean(f"{plugin}: {', '.join(data['files'])} changed → {_swap(data['report'])}, {data['seconds'] * 1000:.0f} ms in all")
+
+
+def _swap(report: Mapping[str, Any]) -> str:
+    before, after = (report[key] or "no version" for key in ("from_version", "to_version"))
+    versions = after if before == after else f"{before} → {after}"
+    state = "no state to carry" if report["state_bytes"] is None else f"{report['state_bytes']} bytes of state carried"
+    return f"{versions}, generation {report['generation']}, calls waited {report['gate_seconds'] * 1000:.1f} ms, {state}"

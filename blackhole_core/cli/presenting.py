@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from blackhole_core.cli.control.records import Records, Subscription
-from blackhole_core.cli.lines import record_line
+from blackhole_core.cli.lines import record_line, reload_line
 from blackhole_core.cli.output import clean, console, print_json_line
 
 if TYPE_CHECKING:
@@ -128,19 +128,6 @@ class Reloads:
         self._live.update(frames, refresh=True)
         if not self._failures:
             self.close()
-
-
-def reload_line(plugin: str, data: Mapping[str, Any]) -> str:
-    """Return one line that says what a reload did: what changed, versions, generation, time, state."""
-    report = data["report"]
-    versions = report["to_version"] or "no version"
-    if report["from_version"] != report["to_version"]:
-        versions = f"{report['from_version']} → {versions}"
-    state = "no state to carry" if report["state_bytes"] is None else f"{report['state_bytes']} bytes of state carried"
-    return clean(
-        f"{plugin}: {', '.join(data['files'])} changed → {versions}, generation {report['generation']}, "
-        f"{data['seconds'] * 1000:.0f} ms, {state}"
-    )
 
 
 def _frame(plugin: str, traceback: str) -> Any:
