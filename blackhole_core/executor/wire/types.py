@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections.abc
 import datetime
 import decimal
-import types
 import typing
 import uuid
 from collections.abc import Callable, Iterator
