@@ -129,7 +129,9 @@ def _code(block: Block) -> list[str]:
 
 def _running(command: str) -> str:
     """Return one line of Python that runs a shell command with this interpreter's programs; pip works offline, with the tools that are installed."""
-    if command.startswith("blackhole "):
+    if command.startswith("pytest"):
+        command = f"{sys.executable} -m {command} -q -p no:cacheprovider --rootdir ."
+    elif command.startswith("blackhole "):
         command = f"{Path(sys.executable).with_name('blackhole')}{command.removeprefix('blackhole')}"
     elif command.startswith("pip "):
         command = f"{sys.executable} -m {command} --no-build-isolation --no-index --disable-pip-version-check"
