@@ -308,6 +308,18 @@ def test_files_that_are_still_being_written_are_left_alone(tree: Path) -> None:
     assert not watched.pending
 
 
+def test_an_event_that_comes_late_is_waited_for_less(tree: Path) -> None:
+    """The settling time counts from the write, so a look that comes later waits only for what is left, and then finds the change."""
+    watched = _Watched(Contents([tree]), PATIENCE)
+    (tree / "acme" / "core.py").write_text("C = 7\n")
+    watched.consider(100.0)
+    looked = watched.since
+    assert 100.0 - SETTLE <= looked <= 100.0
+    left = watched.settles_in(100.0)
+    assert left < SETTLE + 0.001
+    assert watched.consider(100.0 + left) == Change(modified=("acme/core.py",))
+
+
 def test_edits_within_one_second_of_a_coarse_clock_are_told_apart(tree: Path) -> None:
     """A same-size edit with the same whole-second time changes the hash: a young hash is not trusted."""
     file = tree / "acme" / "core.py"
