@@ -10,9 +10,9 @@ import functools
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from blackhole_core.errors import SourceError, UnknownPlugin
+from blackhole_core.errors import BlackholeError, SourceError, UnknownPlugin
 from blackhole_core.executor.levels import Levels
 from blackhole_core.executor.runner import Host
 from blackhole_core.executor.timers import Timers
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Parts"]
 
+#: Seconds a reload waits for another operation on its plugin. A saved file must not be forgotten because somebody was swapping by hand.
+_RELOAD_PATIENCE: Final = 60.0
+
 
 class Parts:
     """The machinery of one manager."""
@@ -56,7 +59,15 @@ class Parts:
         self._config = config
         self._default_isolation = default_isolation
         self.emit = emit
+        self._reloader: Reloader | None = None
         self._stack = contextlib.ExitStack()
+        try:
+            self._assemble(hooks, state_dir)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _assemble(self, hooks: HookManager, state_dir: Path | None) -> None:
         specs = SpecBook(hooks)
         self.timers = Timers()
         self._stack.callback(self.timers.close)
@@ -80,7 +91,6 @@ class Parts:
         self._stack.callback(self.loader.unload_all)
         self.swapper = Swapper(self.supervisor, hooks, self.states, self.emit, self._start, self.loader.admit)
         self.carrier = StateCarrier(self.supervisor, hooks)
-        self._reloader: Reloader | None = None
 
     def _make_registry(self, group: str, state_dir: Path | None) -> PluginRegistry:
         if state_dir is None:
@@ -107,7 +117,10 @@ class Parts:
         return self.supervisor.enrol(name, self._config.settings(name, self._default_isolation))
 
     def find(self, name: str, version: str | None, source: Path | str | None) -> Candidate:
-        """Find a plugin; a source that is named is searched alone, and remembered."""
+        """Find a plugin; a source that is named is searched alone, and remembered. Where nothing is named, the operator's word counts."""
+        if source is None and version is None:
+            said = self._config.plugin(name)
+            version, source = said.version, None if said.source is None else self._config.path(said.source)
         if source is None:
             return self.registry.find(name, version=version)
         candidate = self.registry.find(name, version=version, source=source)
@@ -133,7 +146,13 @@ class Parts:
         return tuple(Plugin(member) for member in self.supervisor.members())
 
     def load(self, name: str, source: Path | str | None, version: str | None, isolation: Isolation | None) -> Plugin:
-        candidate = self.find(name, version, source)
+        try:
+            candidate = self.find(name, version, source)
+        except UnknownPlugin:
+            raise
+        except BlackholeError as error:
+            self.loader.note_failure(self.enrol(name), error)
+            raise
         member = self.enrol(candidate.name)
         self.loader.load(member, candidate, isolation)
         return Plugin(member)
@@ -156,8 +175,9 @@ class Parts:
         said = self._config.plugin(name)
         if not said.enabled:
             return None
-        source = self._config.path(said.source) if said.source is not None else None
-        return self.registry.find(name, version=said.version, source=source) if source or said.version else select(found, name)
+        if said.source is not None:
+            return self.registry.find(name, version=said.version, source=self._config.path(said.source))
+        return select(found, name, said.version)
 
     # --- swap --------------------------------------------------------------------------------------------------------
 
@@ -167,14 +187,14 @@ class Parts:
         member = self.supervisor.member(name)
         return self.swapper.swap(member, SwapRequest(lambda: self.find(member.name, version, source), isolation, timeout, force))
 
-    def reload(self, name: str) -> SwapReport | None:
+    def reload(self, name: str, *, patience: float = 0.0) -> SwapReport | None:
         """Swap a plugin to what stands at its own source now; load it if it is not running."""
         member = self.supervisor.member(name)
         source = _source_of(member.candidate)
         if member.instance is None:
-            self.load(member.name, source, None, None)
+            self.load(member.name, source, None, member.isolation)
             return None
-        return self.swapper.swap(member, SwapRequest(lambda: self.find(member.name, None, source), member.instance.level))
+        return self.swapper.swap(member, SwapRequest(lambda: self.find(member.name, None, source), patience=patience))
 
     def rollback(self, name: str, *, force: bool) -> SwapReport:
         member = self.supervisor.member(name)
@@ -185,9 +205,10 @@ class Parts:
                 raise SourceError(f"plugin {member.label} was not swapped since it was loaded, there is nothing to roll back to")
             return self.registry.again(previous.candidate)
 
-        fallback = None
-        if force and previous is not None and previous.snapshot is not None:
-            fallback = self.states.get(member.name, previous.snapshot)
+        if previous is None or previous.snapshot is None:
+            fallback = None
+        else:
+            fallback = functools.partial(self.states.get, member.name, previous.snapshot)
         isolation = previous.isolation if previous is not None else None
         return self.swapper.swap(member, SwapRequest(find, isolation, force=force, fallback=fallback))
 
@@ -195,13 +216,18 @@ class Parts:
         if self._reloader is None:
             from blackhole_core.lifecycle.reloading import Reloader  # watchfiles is only for who watches
 
-            self._reloader = Reloader(self.reload, self.unload, self.emit)
+            self._reloader = Reloader(functools.partial(self.reload, patience=_RELOAD_PATIENCE), self.unload, self.emit)
             self._stack.callback(self._reloader.close)
-        for name in names or [member.name for member in self.supervisor.running()]:
-            member = self.supervisor.member(name)
+        for member in [self.supervisor.member(name) for name in names] or self._changeable():
             if member.candidate is None:
-                raise UnknownPlugin(name)
+                raise UnknownPlugin(member.name)
             self._reloader.watch(member.name, member.candidate)
+
+    def _changeable(self) -> list[Member]:
+        """Return the running plugins whose source can change."""
+        return [
+            member for member in self.supervisor.running() if member.candidate is not None and member.candidate.origin is not Origin.WHEEL
+        ]
 
     # --- state -------------------------------------------------------------------------------------------------------
 
@@ -231,6 +257,12 @@ class Parts:
         return self.states.restore_all(
             {member.name: functools.partial(self.carrier.import_snapshot, member) for member in self.supervisor.running()}
         )
+
+    def refuse_to_end_inside(self) -> None:
+        """Raise when the calling thread is in the middle of an operation, which could never be waited for."""
+        operation = self.supervisor.operation_here()
+        if operation is not None:
+            raise RuntimeError(f"the plugin manager cannot be closed from inside {operation}: close it when that has ended")
 
     def close(self) -> None:
         self._stack.close()

@@ -143,6 +143,24 @@ class _MapOf:
         return {"type": "object", "additionalProperties": self.item.schema()}
 
 
+@attrs.frozen
+class _Restart:
+    """The restart policy, whose keys must fit together."""
+
+    record: Record
+
+    def read(self, node: Node, path: tuple[str | int, ...], report: Report) -> RestartPolicy | None:
+        try:
+            policy: RestartPolicy | None = self.record.read(node, path, report)
+        except ValueError as error:
+            report.add(node, path, "settings that fit together", str(error))
+            return None
+        return policy
+
+    def schema(self) -> dict[str, Any]:
+        return self.record.schema()
+
+
 def _name_list(what: str) -> ListOf:
     return ListOf(Text(), f"a list of {what}")
 
@@ -150,16 +168,20 @@ def _name_list(what: str) -> ListOf:
 _SECONDS: Final = Number("seconds", above=0, most=_MAX_SECONDS)
 _GRACE: Final = Number("seconds", least=0, most=_MAX_SECONDS)
 _LEVEL: Final = Choice(tuple(Isolation), Isolation)
-_RESTART: Final = Record(
-    RestartPolicy,
-    (
-        Field("intensity", Number("restarts", least=0, most=1000, whole=True), "Restarts allowed within the period."),
-        Field("period", _SECONDS, "The period, seconds."),
-        Field(
-            "delay", _GRACE, "Seconds before the second restart of a period; the first is immediate, each further one waits twice as long."
+_RESTART: Final = _Restart(
+    Record(
+        RestartPolicy,
+        (
+            Field("intensity", Number("restarts", least=0, most=1000, whole=True), "Restarts allowed within the period."),
+            Field("period", _SECONDS, "The period, seconds."),
+            Field(
+                "delay",
+                _GRACE,
+                "Seconds before the second restart of a period; the first is immediate, each further one waits twice as long.",
+            ),
+            Field("max_delay", _GRACE, "The longest such wait, seconds."),
         ),
-        Field("max_delay", _GRACE, "The longest such wait, seconds."),
-    ),
+    )
 )
 #: What may be said of all plugins and of one.
 _SHARED: Final = (
@@ -240,11 +262,7 @@ def parse_config(value: Mapping[str, Any] | HostConfig | Path | str | None) -> H
 
 def _check(root: Node, file: str, directory: Path, problems: tuple[Any, ...]) -> HostConfig:
     report = Report(file)
-    config: HostConfig | None = None
-    try:
-        config = _HOST.read(root, (), report)
-    except ValueError as error:  # a rule over several keys, such as the restart policy's
-        report.add(root, (), "settings that fit together", str(error))
+    config: HostConfig | None = _HOST.read(root, (), report)
     found = [*problems, *report.problems]
     if found or config is None:
         raise ConfigError(sorted(found, key=lambda problem: problem.line or 0))

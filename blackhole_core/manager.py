@@ -7,6 +7,7 @@ are. Nothing of that is imported before it is used: a host that only registers p
 from __future__ import annotations
 
 import atexit
+import functools
 import threading
 import time
 import warnings
@@ -59,6 +60,7 @@ class PluginManager(HookManager):
         self._closing = threading.Lock()
         self._closed = False
         self._parts: Parts | None = None
+        self._at_exit: Callable[[], None] | None = None
         self._events = EventBus(time.time)
 
     @property
@@ -82,7 +84,8 @@ class PluginManager(HookManager):
                 if self._parts is None:
                     self._parts = Parts(self, self.config, self._state_dir, self._default_isolation, self._events.emit)
                     self.label_of = self._parts.label_of
-                    atexit.register(_close_at_exit, weakref.ref(self))
+                    self._at_exit = functools.partial(_close_at_exit, weakref.ref(self))
+                    atexit.register(self._at_exit)
         return self._parts
 
     @property
@@ -105,7 +108,12 @@ class PluginManager(HookManager):
         ``source`` is a directory with a plugin in it, a wheel, or a directory of wheels; without it the installed distributions and the sources
         given so far are searched. Without ``version`` the highest one is taken. ``isolation`` overrides configuration and manifest.
 
-        :raises LoadFailed: nothing of it is left behind; ``pm.plugin(name)`` shows it as FAILED with the reason, and it may be tried again.
+        What fails is shown by ``pm.plugin(name)`` as FAILED with the reason, leaves nothing behind, and may be tried again.
+
+        :raises LoadFailed: it may not run here, or could not be started.
+        :raises ManifestError: its declaration is impossible.
+        :raises SourceError: there is no usable plugin at ``source``.
+        :raises NameClash: two plugins claim this name.
         :raises UnknownPlugin: there is no such plugin.
         """
         return self.parts.load(name, source, version, _level(isolation))
@@ -146,7 +154,8 @@ class PluginManager(HookManager):
     ) -> SwapReport:
         """Replace a running plugin by another version (or level) while calls flow.
 
-        Without ``version`` and ``source`` the highest version that is found is taken: after ``pip install -U`` the new one.
+        Without ``version`` and ``source`` the version that the configuration names is taken, else the highest that is found: after
+        ``pip install -U`` the new one. Without ``isolation`` the level that was last asked for stays.
 
         :param timeout: seconds to wait for calls that had begun, for a plugin with state; the default is its ``drain_timeout``.
         :param force: go on when they have not ended by then.
@@ -200,13 +209,26 @@ class PluginManager(HookManager):
         return self._events.subscribe(listener)
 
     def close(self) -> None:
-        """Stop every plugin, dependants first, and end every thread and process of this manager. Idempotent."""
+        """Stop every plugin, dependants first, and end every thread and process of this manager. Idempotent.
+
+        A swap or load under way in another thread is waited for; none begins any more.
+
+        :raises RuntimeError: it was called from inside a load or swap, by a listener or by plugin code; nothing was closed.
+        """
         with self._closing:
+            if self._parts is not None:
+                self._parts.refuse_to_end_inside()
             self._closed = True
             parts, self._parts = self._parts, None
-        if parts is not None:
-            parts.close()
-        super().close()  # after the plugins, whose end ends the calls that may still be in there
+        try:
+            if parts is not None:
+                parts.close()
+        finally:
+            super().close()  # after the plugins, whose end ends the calls that may still be in there
+            self.label_of = None
+            at_exit, self._at_exit = self._at_exit, None
+            if at_exit is not None:
+                atexit.unregister(at_exit)
 
     def __enter__(self) -> Self:
         return self
@@ -215,9 +237,8 @@ class PluginManager(HookManager):
         self.close()
 
     def __del__(self) -> None:
-        parts = getattr(self, "_parts", None)
-        if parts is not None and parts.supervisor.running():
-            warnings.warn(f"the plugin manager of project {self.project_name!r} was not closed", ResourceWarning, source=self, stacklevel=1)
+        if getattr(self, "_parts", None) is not None:
+            _warn_unclosed(self)
 
 
 def _level(isolation: Isolation | str | None) -> Isolation | None:
@@ -233,4 +254,16 @@ def _parsed(config: Mapping[str, Any] | HostConfig | Path | str | None) -> HostC
 def _close_at_exit(reference: weakref.ref[PluginManager]) -> None:
     manager = reference()
     if manager is not None:
+        _warn_unclosed(manager)
         manager.close()
+
+
+def _warn_unclosed(manager: PluginManager) -> None:
+    parts = manager._parts
+    if parts is not None and parts.supervisor.running():
+        warnings.warn(
+            f"the plugin manager of project {manager.project_name!r} was not closed: use `with`, or call close()",
+            ResourceWarning,
+            source=manager,
+            stacklevel=1,
+        )

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import queue
+import sys
 import threading
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from blackhole_core.callcontext import deadline
-from blackhole_core.errors import CallTimeout, PluginError
+from blackhole_core.errors import CallTimeout, PluginError, RemoteError
 from blackhole_core.executor.hosted import PluginContext
+from blackhole_core.executor.remote import RemoteRunner
 from blackhole_core.executor.runner import Host, Runner, RunnerSpec
 from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.lifecycle.settings import Settings
-from blackhole_core.messages import CONTRACT, Call, Surface, attribution
+from blackhole_core.messages import CONTRACT, Call, Failure, Reply, Surface, Value, attribution
 from blackhole_core.registry.candidate import Candidate, Origin
 
 __all__ = ["Instance", "Unhealthy", "start_instance"]
@@ -82,7 +86,7 @@ class Instance:
         call = Call(name, tuple(available.get(argument) for argument in wanted), CONTRACT)
         return (via or self.runner.call)(call)
 
-    def bounded_contract(self, name: str, seconds: float, **available: Any) -> Any:
+    def bounded_contract(self, name: str, seconds: float, *, via: Callable[[Call], Any] | None = None, **available: Any) -> Any:
         """Call a contract that must answer within ``seconds``, at level none as well.
 
         Code in this process cannot be interrupted: at level none it runs on a thread of its own, which is let go when it does not answer.
@@ -91,57 +95,72 @@ class Instance:
         """
         if not self.takes_part(name):
             return None
-        if self.level is not Isolation.NONE:
-            with deadline(seconds):
-                return self.contract(name, **available)
-        answers: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
+        if self.level is Isolation.NONE:
+            return self._contract_on_a_thread(name, seconds, available)
+        with deadline(seconds):
+            return self.contract(name, via=via, **available)
+
+    def _contract_on_a_thread(self, name: str, seconds: float, available: Mapping[str, Any]) -> Any:
+        answers: queue.SimpleQueue[Reply] = queue.SimpleQueue()
         context = contextvars.copy_context()
 
         def run() -> None:
             try:
-                answers.put((True, context.run(lambda: self.contract(name, **available))))
-            except BaseException as error:  # handed to the caller below, whatever it is
-                answers.put((False, error))
+                answers.put(Value(context.run(lambda: self.contract(name, **available))))
+            except Exception as error:
+                answers.put(Failure(error))
+            except BaseException as error:
+                # SystemExit and KeyboardInterrupt are the plugin's wish to end, not the host's: no signal arrives on this thread.
+                answers.put(Failure(RemoteError(str(self.id), type(error).__name__, str(error), traceback.format_exc())))
 
-        threading.Thread(target=run, name=f"blackhole-{name}-{self.id.name}", daemon=True).start()
+        thread = threading.Thread(target=run, name=f"blackhole-{name}-{self.id.name}", daemon=True)
+        thread.start()
         try:
-            ok, answer = answers.get(timeout=seconds)
+            reply = answers.get(timeout=seconds)
         except queue.Empty:
+            self._report_left(thread)
             error = CallTimeout(str(self.id), name, seconds, where="executed: unknown, it is still running")
             error.add_note(attribution(self.id, name, self.level))
             raise error from None
-        if ok:
-            return answer
-        raise answer
+        if isinstance(reply, Failure):
+            raise reply.error
+        return reply.result
+
+    def _report_left(self, thread: threading.Thread) -> None:
+        frame = sys._current_frames().get(thread.ident or 0)
+        stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+        self._host.emit("plugin.thread_left", self.id.name, version=self.id.version, thread=thread.name, stack=stack)
 
     def begin(self, via: Callable[[Call], Any] | None = None) -> None:
-        """Tell the plugin that it starts."""
-        # A worker makes the context itself: the host's relay cannot cross.
-        local = self.level in (Isolation.NONE, Isolation.THREAD)
-        self.contract("plugin_start", via=via, context=self._context() if local else None)
+        """Tell the plugin that it starts, and ask how it is; within its ``start_timeout``, but at level none, whose code cannot be interrupted.
+
+        :raises Unhealthy: it answered False or a sentence.
+        """
+        here = self.level is Isolation.NONE
+        with contextlib.nullcontext() if here else deadline(self.spec.limits.start_timeout):
+            # A worker makes the context itself: the host's relay cannot cross.
+            local = here or self.level is Isolation.THREAD
+            self.contract("plugin_start", via=via, context=self._context() if local else None)
+            answer = self.contract("plugin_health", via=via)
+        if answer is False or isinstance(answer, str):
+            raise Unhealthy(str(self.id), answer)
 
     def _context(self) -> PluginContext:
         return PluginContext(self.id.name, self.id.version, self.generation, dict(self.spec.config), self._host.hook)
 
-    def check_health(self) -> None:
-        """Ask the plugin how it is.
-
-        :raises Unhealthy: it answered False or a sentence.
-        """
-        answer = self.contract("plugin_health")
-        if answer is False or isinstance(answer, str):
-            raise Unhealthy(str(self.id), answer)
-
     def export(self, seconds: float) -> Any:
+        """Ask the plugin for its state."""
         return self.bounded_contract("plugin_export_state", seconds)
 
-    def import_state(self, state: Any, seconds: float) -> None:
-        self.bounded_contract("plugin_import_state", seconds, state=state, version=self.state_version)
+    def import_state(self, state: Any, seconds: float, via: Callable[[Call], Any] | None = None) -> None:
+        """Give the plugin state of its own state version."""
+        self.bounded_contract("plugin_import_state", seconds, via=via, state=state, version=self.state_version)
 
     def end(self) -> None:
         """Tell the plugin that it stops, then end its runner; a plugin that fails at that is reported, and ends all the same."""
         try:
-            self.bounded_contract("plugin_stop", self.spec.limits.stop_grace)
+            if not (isinstance(self.runner, RemoteRunner) and self.runner.pid is None):  # else there is nobody to tell
+                self.bounded_contract("plugin_stop", self.spec.limits.stop_grace)
         except Exception as error:
             self._host.emit("plugin.stop_failed", self.id.name, version=self.id.version, error=f"{type(error).__name__}: {error}")
         finally:
@@ -180,7 +199,6 @@ def start_instance(
     instance = Instance(candidate, generation, settings, runner, surface, spec, host)
     try:
         instance.begin()
-        instance.check_health()
     except BaseException:
         instance.runner.stop()
         raise

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 
 import attrs
 
-from blackhole_core.errors import BlackholeError, DependencyError, LoadFailed
+from blackhole_core.errors import BlackholeError, DependencyError, LoadFailed, PluginError, SwapInProgress
 from blackhole_core.hooks.manager import HookManager
 from blackhole_core.ids import Isolation, canonical_name
 from blackhole_core.lifecycle.instance import Instance
 from blackhole_core.lifecycle.member import Member
 from blackhole_core.lifecycle.phase import Phase
-from blackhole_core.lifecycle.standstill import Standstill
+from blackhole_core.lifecycle.standstill import FROM_INSIDE, Standstill
 from blackhole_core.lifecycle.supervisor import Supervisor
 from blackhole_core.loader.validate import validate_sources
 from blackhole_core.registry.candidate import Candidate, Origin
@@ -60,19 +61,42 @@ class Loader:
         with self.supervisor.claim(member, "a load"):
             if member.instance is not None:
                 raise LoadFailed(str(candidate.id), f"{member.label} is loaded already; swap it, or unload it first")
-            self._enter(member, candidate)
+            self._enter(member, candidate, isolation)
             try:
-                self.admit(member, candidate)
-                self.supervisor.move(member, Phase.ADMITTED)
-                self.supervisor.move(member, Phase.STARTING)
-                instance = self.start(member, candidate, isolation)
-                self._register(member, instance)
+                instance = self._bring_up(member, candidate, isolation)
             except (Exception, SystemExit) as error:
                 failure = error if isinstance(error, LoadFailed) else LoadFailed(str(candidate.id), f"{type(error).__name__}: {error}")
-                self.supervisor.move(member, Phase.FAILED, failure)
-                self.emit("plugin.failed", member.name, version=candidate.id.version, reason=failure.reason)
+                self._fail(member, failure, failure.reason)
                 raise failure from error
+            except BaseException as error:  # Ctrl-C: leave nothing behind, then go where it wanted to go
+                self._fail(member, error, f"it was interrupted by {type(error).__name__}")
+                raise
             self.emit("plugin.loaded", member.name, version=candidate.id.version, level=instance.level.value)
+
+    def _bring_up(self, member: Member, candidate: Candidate, isolation: Isolation | None) -> Instance:
+        self.admit(member, candidate)
+        self.supervisor.move(member, Phase.ADMITTED)
+        self.supervisor.move(member, Phase.STARTING)
+        instance = self.start(member, candidate, isolation)
+        try:
+            if self.hooks.register(instance.plugin_object(), name=member.name) is None:
+                raise LoadFailed(str(instance.id), "its name is blocked (pm.set_blocked)")
+            try:
+                self.supervisor.adopt(member, instance)
+            except BaseException:
+                self.hooks.unregister(name=member.name)
+                raise
+        except BaseException:
+            self.supervisor.release(member)
+            instance.end()
+            raise
+        self.supervisor.watch(member, instance)
+        return instance
+
+    def _fail(self, member: Member, error: BaseException, reason: str) -> None:
+        self.supervisor.move(member, Phase.FAILED, error)
+        version = member.candidate.id.version if member.candidate is not None else None
+        self.emit("plugin.failed", member.name, version=version, reason=reason)
 
     def load_all(self, choose: Callable[[str, tuple[Candidate, ...]], Candidate | None], enrol: Callable[[str], Member]) -> LoadReport:
         """Load what the registry knows and the operator wants, dependencies first; every failure is noted and passed over.
@@ -81,7 +105,8 @@ class Loader:
         """
         failed: dict[str, BlackholeError] = {}
         for problem in self.registry.problems():
-            self._note_failure(enrol(problem.name), problem.error, failed)
+            failed[problem.name] = problem.error
+            self.note_failure(enrol(problem.name), problem.error)
         chosen: dict[str, Candidate] = {}
         for name, found in self.registry.candidates().items():
             if self.registry.allows(name) is not None:
@@ -90,7 +115,8 @@ class Loader:
             try:
                 candidate = choose(name, found)
             except BlackholeError as error:
-                self._note_failure(enrol(name), error, failed)
+                failed[name] = error
+                self.note_failure(enrol(name), error)
                 continue
             if candidate is not None:
                 chosen[candidate.name] = candidate
@@ -98,7 +124,8 @@ class Loader:
         resolution = start_order({**self._running_candidates(), **chosen})
         for name, reasons in resolution.refused.items():
             if name in chosen:
-                self._note_failure(enrol(name), LoadFailed(str(chosen[name].id), "; ".join(reasons)), failed)
+                failed[name] = LoadFailed(str(chosen[name].id), "; ".join(reasons))
+                self.note_failure(enrol(name), failed[name])
         loaded = [name for name in resolution.order if name in chosen and self._load_one(enrol(name), chosen[name], failed)]
         return LoadReport(tuple(loaded), failed)
 
@@ -110,29 +137,22 @@ class Loader:
             return False
         return True
 
-    def _note_failure(self, member: Member, error: BlackholeError, failed: dict[str, BlackholeError]) -> None:
-        """List a plugin that did not get as far as being loaded as FAILED, unless a version of it is running."""
-        failed[member.name] = error
-        if member.instance is None:
-            if member.phase is not Phase.FOUND:
-                self.supervisor.move(member, Phase.FOUND)
-            self.supervisor.move(member, Phase.FAILED, error)
+    def note_failure(self, member: Member, error: BlackholeError) -> None:
+        """List a plugin that did not get as far as being loaded as FAILED, unless a version of it is running or another operation decides."""
+        try:
+            with self.supervisor.claim(member, "a load"):
+                if member.instance is None:
+                    self._enter(member, member.candidate, member.isolation)
+                    self._fail(member, error, str(error))
+                    return
+        except SwapInProgress:
+            pass  # what that operation finds is newer; the caller is told of this failure all the same
         self.emit("plugin.failed", member.name, version=None, reason=str(error))
 
-    def _enter(self, member: Member, candidate: Candidate) -> None:
+    def _enter(self, member: Member, candidate: Candidate | None, isolation: Isolation | None) -> None:
         if member.phase is not Phase.FOUND:
             self.supervisor.move(member, Phase.FOUND)
-        member.candidate = candidate
-
-    def _register(self, member: Member, instance: Instance) -> None:
-        try:
-            if self.hooks.register(instance.plugin_object(), name=member.name) is None:
-                raise LoadFailed(str(instance.id), "its name is blocked (pm.set_blocked)")
-        except BaseException:
-            instance.end()
-            raise
-        self.supervisor.adopt(member, instance)
-        self.supervisor.move(member, Phase.RUNNING)
+        member.candidate, member.isolation = candidate, isolation
 
     def admit(self, member: Member, candidate: Candidate) -> None:
         """Raise what forbids ``candidate`` to run here, before any of its code runs.
@@ -171,28 +191,35 @@ class Loader:
                 raise DependencyError(
                     [f"plugin {member.label} cannot be unloaded, {name} needs it; unload that first" for name in needed_by]
                 )
-            self._take_out(member)
+            self._take_out(member, at_the_end=False)
 
     def unload_all(self) -> None:
-        """Take every plugin out, dependants first; for the end of the host."""
+        """Take every plugin out, dependants first; for the end of the host: no other operation begins any more."""
+        self.supervisor.end_operations()
         order = start_order(self._running_candidates()).order
         position = {name: place for place, name in enumerate(order)}
         running = sorted(self.supervisor.running(), key=lambda member: position.get(canonical_name(member.name), -1), reverse=True)
-        for member in running:
-            with self.supervisor.claim(member, "the end of the host"):
-                self._take_out(member)
+        with contextlib.ExitStack() as stack:  # one that cannot be taken out does not keep the others in
+            for member in reversed(running):
+                stack.callback(self._take_out, member, at_the_end=True)
 
-    def _take_out(self, member: Member) -> None:
+    def _take_out(self, member: Member, *, at_the_end: bool) -> None:
         instance = member.instance
         if instance is None:
-            if member.phase in (Phase.FAILED, Phase.BROKEN):
+            if member.phase is Phase.FAILED:
                 self.supervisor.move(member, Phase.STOPPED)
             return
         still = Standstill(self.hooks, member, instance)
         with still:
+            from_inside = still.waits_for_this_call()
+            if from_inside and not at_the_end:
+                raise PluginError(member.label, f"plugin {member.label} was not unloaded: {FROM_INSIDE}")
+            self.supervisor.begin_draining(member)
             self.hooks.unregister(name=member.name)
-        with_calls = not still.left_behind(member.settings.drain_timeout)
-        self.supervisor.release(member)
-        instance.end()
-        self.supervisor.move(member, Phase.STOPPED)
+            self.supervisor.release(member)
+        try:
+            with_calls = from_inside or not still.drained(member.settings.drain_timeout)
+        finally:
+            instance.end()
+            self.supervisor.move(member, Phase.STOPPED)
         self.emit("plugin.unloaded", member.name, version=instance.id.version, with_calls=with_calls)

@@ -4,7 +4,7 @@
 * STARTING: its code is being brought up, the first time or after a crash; calls wait.
 * RUNNING: it serves. DRAINING: it serves what is begun, new calls wait at the gate.
 * STOPPED: it was unloaded. FAILED: it could not be started and may be tried again.
-* BROKEN: it failed more often than its restart intensity allows; only an operator starts it again.
+* BROKEN: it failed more often than its restart intensity allows; only an operator starts it again, by a swap or a reload.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Phase(enum.StrEnum):
 TRANSITIONS: Final[dict[Phase, frozenset[Phase]]] = {
     Phase.FOUND: frozenset({Phase.ADMITTED, Phase.FAILED}),
     Phase.ADMITTED: frozenset({Phase.STARTING, Phase.FAILED}),
-    Phase.STARTING: frozenset({Phase.RUNNING, Phase.FAILED, Phase.BROKEN, Phase.DRAINING, Phase.STOPPED}),
+    Phase.STARTING: frozenset({Phase.RUNNING, Phase.FAILED, Phase.BROKEN, Phase.STOPPED}),
     Phase.RUNNING: frozenset({Phase.STARTING, Phase.DRAINING, Phase.BROKEN, Phase.STOPPED}),
     Phase.DRAINING: frozenset({Phase.RUNNING, Phase.STARTING, Phase.STOPPED, Phase.BROKEN}),
     Phase.STOPPED: frozenset({Phase.FOUND}),
     Phase.FAILED: frozenset({Phase.FOUND, Phase.STOPPED}),
-    Phase.BROKEN: frozenset({Phase.FOUND, Phase.STOPPED, Phase.RUNNING, Phase.DRAINING}),
+    Phase.BROKEN: frozenset({Phase.FOUND, Phase.STOPPED, Phase.RUNNING}),
 }
 
 

@@ -1,17 +1,23 @@
 """Whether and when a plugin that died is started again. Pure.
 
-OTP's rule: at most ``intensity`` restarts within ``period`` seconds, then the plugin is given up. In between, each restart
-within the period waits longer than the one before it: the first is immediate, then ``delay``, doubled each time, up to
-``max_delay``. A plugin that lived longer than the period begins from the start.
+OTP's rule: at most ``intensity`` restarts within any ``period`` seconds, then the plugin is given up. Each restart within the
+period waits longer than the one before it: the first is immediate, then ``delay``, doubled each time, up to ``max_delay``. A
+plugin that lived longer than the period begins from the start.
+
+A failure that the same code will repeat, whatever the weather, is not retried at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import attrs
 
-__all__ = ["GiveUp", "Restart", "RestartPolicy", "decide"]
+__all__ = ["GiveUp", "Restart", "RestartPolicy", "decide", "within_period"]
+
+#: Doublings after which every delay has reached any sensible ``max_delay``; a bound, so that a large intensity does not overflow.
+_DOUBLINGS: Final = 64
 
 
 @attrs.frozen
@@ -43,10 +49,21 @@ class GiveUp:
     reason: str
 
 
-def decide(deaths: Sequence[float], now: float, policy: RestartPolicy) -> Restart | GiveUp:
-    """Decide after a death. ``deaths`` are the times of all deaths so far, this one included; ``now`` is on the same clock."""
-    recent = sum(1 for death in deaths if now - death <= policy.period)
-    if recent > policy.intensity:
-        return GiveUp(f"it died {recent} times within {policy.period:g} s, more than {policy.intensity} restarts are not allowed")
-    delay = 0.0 if recent <= 1 else min(policy.max_delay, policy.delay * 2 ** (recent - 2))
-    return Restart(delay, recent)
+def within_period(restarts: Sequence[float], now: float, policy: RestartPolicy) -> tuple[float, ...]:
+    """Return those of ``restarts`` that still count at ``now``."""
+    return tuple(instant for instant in restarts if now - instant <= policy.period)
+
+
+def decide(restarts: Sequence[float], now: float, policy: RestartPolicy, error: BaseException | None = None) -> Restart | GiveUp:
+    """Decide after a death at ``now``.
+
+    ``restarts`` are the instants for which earlier restarts were decided (the death plus its delay), on the clock of ``now``. ``error`` is why the
+    last attempt to start it failed, None when it died after it had started.
+    """
+    if isinstance(error, ImportError | SyntaxError):
+        return GiveUp("its code cannot be imported, which no restart changes")
+    recent = len(within_period(restarts, now, policy))
+    if recent >= policy.intensity:
+        return GiveUp(f"it died again after {recent} restarts within {policy.period:g} s, at most {policy.intensity} are allowed")
+    doublings = min(recent - 1, _DOUBLINGS)
+    return Restart(0.0 if recent == 0 else min(policy.max_delay, policy.delay * 2**doublings), recent + 1)

@@ -12,47 +12,59 @@ from blackhole_core.hooks.manager import HookManager
 from blackhole_core.lifecycle.instance import Instance
 from blackhole_core.lifecycle.member import Member
 
-__all__ = ["Standstill"]
+__all__ = ["FROM_INSIDE", "Standstill"]
+
+#: Why an operation that must wait for calls to end is refused to such a call.
+FROM_INSIDE = "it was asked for from inside a call of this plugin or of one of its hooks, which would have to end first"
 
 
 class Standstill:
     """The closed gates of one plugin, for the length of a ``with`` block: over its hooks, and over ``execute``.
 
-    What had begun when they closed can be waited for afterwards as well.
+    Both are open again when the block is left, however it is left. What had begun when they closed can be waited for afterwards as well.
     """
 
     def __init__(self, manager: HookManager, member: Member, instance: Instance, more_hooks: Iterable[str] = ()) -> None:
         self._turnstile = member.turnstile
-        self._runner = instance.runner
+        self._instance = instance
         self._gate = HookGate(manager, instance.hooks.union(more_hooks), plugin=member.label, part_of_other=self._turnstile.inside)
+        self._begun = self._gate.begun
         self._shut = 0.0
         self.seconds = 0.0  #: how long the gates were shut, once they are open again
 
     def __enter__(self) -> Self:
         self._shut = time.monotonic()
-        self._gate.close()
-        self._turnstile.close()
+        try:
+            self._gate.close()
+            self._turnstile.close()
+        except BaseException:
+            self._open()
+            raise
         self._begun = self._gate.begun
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._gate.open()
-        self._turnstile.open()
-        self.seconds = time.monotonic() - self._shut
+        self._open()
+
+    def _open(self) -> None:
+        try:
+            self._gate.open()
+        finally:
+            self._turnstile.open()
+            self.seconds = time.monotonic() - self._shut
 
     def waits_for_this_call(self) -> bool:
         """Whether the calling code is inside a call that would have to end first."""
         return self._turnstile.inside() or self._gate.waits_for_this_call()
 
     def drained(self, timeout: float) -> bool:
-        """Wait for what had begun: hook calls, ``execute`` calls, and what the runner still holds for callers that gave up."""
+        """Wait for what had begun: hook calls, ``execute`` calls, and what the runner still holds for callers that gave up.
+
+        Right at any time, the gates open again or not, as long as the instance has been replaced by then: what began since is not counted.
+        """
         until = time.monotonic() + timeout
 
         def left() -> float:
             return max(0.0, until - time.monotonic())
 
-        return self._begun.drained(left()) and self._turnstile.drained(left()) and self._runner.drained(left())
-
-    def left_behind(self, timeout: float) -> bool:
-        """Like :meth:`drained`, once the gates are open again: ``execute`` calls that began since do not count."""
-        return self._begun.drained(timeout) and self._runner.drained(timeout)
+        return self._begun.drained(left()) and self._turnstile.drained(self._instance, left()) and self._instance.runner.drained(left())

@@ -2,9 +2,9 @@
 
 Invariants:
 
-* ``_members`` and every field of a member change only under ``_lock``; the lock is never held while plugin code runs.
-* At most one operation (load, unload, swap) has claimed a member at a time; restarts claim nothing, they belong to the
-  instance and die with it.
+* ``_members`` and every field of a member change only under ``_changed``; it is never held while plugin code or a listener runs.
+* At most one operation (load, unload, swap, state) has claimed a member at a time; restarts claim nothing, they belong to the
+  instance: one that does not serve any more is not restarted, and what becomes of it moves no phase.
 * Every thread started here is joined by :meth:`Supervisor.close`; before that, what it waits for has been ended.
 """
 
@@ -14,22 +14,29 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
-from blackhole_core.errors import SwapInProgress, UnknownPlugin, describe_exit
+from blackhole_core.errors import PluginBroken, SwapInProgress, UnknownPlugin, describe_exit
 from blackhole_core.executor.connection import Ended
 from blackhole_core.executor.remote import RemoteRunner
 from blackhole_core.executor.timers import Timers
 from blackhole_core.ids import canonical_name
+from blackhole_core.lifecycle.carrying import restore_newest
 from blackhole_core.lifecycle.instance import Instance
 from blackhole_core.lifecycle.member import Member
-from blackhole_core.lifecycle.phase import TRANSITIONS, Phase, advance
-from blackhole_core.lifecycle.restart import GiveUp, decide
+from blackhole_core.lifecycle.phase import Phase, advance
+from blackhole_core.lifecycle.restart import GiveUp, decide, within_period
 from blackhole_core.lifecycle.settings import Settings
 from blackhole_core.messages import Call
 from blackhole_core.state.manager import StateManager
 
 __all__ = ["Supervisor"]
+
+#: Restarts after each of which an operator is told that the plugin keeps dying: it may stay below its intensity for ever.
+_FLAPPING: Final = 10
+
+#: Seconds between two looks at whether the host ends while calls on a replaced version are waited for.
+_RETIRE_LOOK: Final = 0.5
 
 
 class Supervisor:
@@ -42,11 +49,12 @@ class Supervisor:
         self._states = states
         self._emit = emit
         self._clock = clock
-        self._lock = threading.RLock()
+        self._changed = threading.Condition()
         self._members: dict[str, Member] = {}
         self._duties: set[threading.Thread] = set()
         self._retiring: set[Instance] = set()
-        self._closed = False
+        self._ending = False  # no operation begins any more
+        self._closed = False  # no duty begins any more
 
     # --- members -----------------------------------------------------------------------------------------------------
 
@@ -55,7 +63,7 @@ class Supervisor:
 
         :raises UnknownPlugin: nothing of that name was ever loaded here.
         """
-        with self._lock:
+        with self._changed:
             member = self._members.get(canonical_name(name))
             if member is None:
                 raise UnknownPlugin(name, (known.name for known in self._members.values()))
@@ -63,14 +71,14 @@ class Supervisor:
 
     def enrol(self, name: str, settings: Settings) -> Member:
         """Return the member called ``name``, made if it is new; its settings are renewed."""
-        with self._lock:
+        with self._changed:
             member = self._members.setdefault(canonical_name(name), Member(name, settings))
             member.settings = settings
             return member
 
     def members(self) -> tuple[Member, ...]:
         """Return every member in the order of enrolment."""
-        with self._lock:
+        with self._changed:
             return tuple(self._members.values())
 
     def running(self) -> tuple[Member, ...]:
@@ -78,43 +86,83 @@ class Supervisor:
         return tuple(member for member in self.members() if member.instance is not None)
 
     @contextlib.contextmanager
-    def claim(self, member: Member, operation: str) -> Iterator[None]:
-        """Be the only operation on ``member`` for the length of the block.
+    def claim(self, member: Member, operation: str, *, patience: float = 0.0) -> Iterator[None]:
+        """Be the only operation on ``member`` for the length of the block; wait at most ``patience`` seconds for another one to end.
 
-        :raises SwapInProgress: another one is.
+        :raises SwapInProgress: another one is, or the host ends.
         """
-        with self._lock:
+        me = threading.get_ident()
+        with self._changed:
+            if member.busy_thread != me:  # or it would wait for itself
+                self._changed.wait_for(lambda: member.busy is None or self._ending, patience)
+            if self._ending:
+                raise SwapInProgress(member.label, "the end of the host")
             if member.busy is not None:
                 raise SwapInProgress(member.label, member.busy)
-            member.busy = operation
+            member.busy, member.busy_thread = operation, me
         try:
             yield
         finally:
-            with self._lock:
-                member.busy = None
+            with self._changed:
+                member.busy = member.busy_thread = None
+                self._changed.notify_all()
 
     def move(self, member: Member, phase: Phase, error: BaseException | None = None) -> None:
         """Take ``member`` to ``phase`` and tell the listeners."""
-        with self._lock:
-            before, member.phase = member.phase, advance(member.phase, phase)
-            member.error = error
-        facts = {"error": f"{type(error).__name__}: {error}"} if error is not None else {}
-        self._emit("plugin.phase", member.name, version=_version(member), before=before.value, phase=phase.value, **facts)
+        with self._changed:
+            before, member.phase, member.error = member.phase, advance(member.phase, phase), error
+        self._tell_phase(member, before, phase, error)
 
     def adopt(self, member: Member, instance: Instance) -> None:
-        """Make ``instance`` the one that serves, and be told of its deaths from now on."""
-        with self._lock:
-            member.instance = instance
-            member.candidate = instance.candidate
-            member.deaths = ()
+        """Make ``instance`` the one that serves, and RUNNING its phase."""
+        with self._changed:
+            before = member.phase
+            member.phase = before if before is Phase.RUNNING else advance(before, Phase.RUNNING)
+            member.instance, member.candidate, member.error = instance, instance.candidate, None
+            member.attempts = ()
+        if before is not Phase.RUNNING:
+            self._tell_phase(member, before, Phase.RUNNING, None)
+
+    def begin_draining(self, member: Member) -> None:
+        """Say that the calls of a running plugin are held back; one that is being restarted stays STARTING."""
+        self._move_from(member, Phase.RUNNING, Phase.DRAINING)
+
+    def end_draining(self, member: Member) -> None:
+        """Say that they are not any more."""
+        self._move_from(member, Phase.DRAINING, Phase.RUNNING)
+
+    def _move_from(self, member: Member, expected: Phase, phase: Phase) -> None:
+        with self._changed:
+            if member.phase is not expected:
+                return
+            member.phase = advance(expected, phase)
+        self._tell_phase(member, expected, phase, None)
+
+    def watch(self, member: Member, instance: Instance) -> None:
+        """Restart ``instance`` from now on when its worker dies; if it has died already, now."""
         if isinstance(instance.runner, RemoteRunner):
             instance.runner.watch(lambda ended: self._died(member, instance, ended))
 
-    def release(self, member: Member) -> Instance | None:
+    def release(self, member: Member) -> None:
         """Let go of the instance that serves: its deaths are nobody's business from now on."""
-        with self._lock:
-            instance, member.instance = member.instance, None
-            return instance
+        with self._changed:
+            member.instance = None
+
+    def _move_if_serving(
+        self, member: Member, instance: Instance, froms: tuple[Phase, ...], phase: Phase, error: BaseException | None
+    ) -> None:
+        """Move a member on behalf of ``instance``, unless another one serves or an operation has taken it to another phase meanwhile."""
+        with self._changed:
+            before = member.phase
+            if member.instance is not instance or before not in froms:
+                return
+            member.phase, member.error = advance(before, phase), error
+        self._tell_phase(member, before, phase, error)
+
+    def _tell_phase(self, member: Member, before: Phase, phase: Phase, error: BaseException | None) -> None:
+        facts = {"error": f"{type(error).__name__}: {error}"} if error is not None else {}
+        version = member.candidate.id.version if member.candidate is not None else None
+        self._emit("plugin.phase", member.name, version=version, before=before.value, phase=phase.value, **facts)
 
     # --- death and restart -------------------------------------------------------------------------------------------
 
@@ -124,83 +172,96 @@ class Supervisor:
         self._emit("worker.died", member.name, version=instance.id.version, exit=ended.exit, reason=how, tail=list(ended.tail))
         self._decide(member, instance, how, None)
 
-    def _decide(self, member: Member, instance: Instance, how: str, error: BaseException | None) -> None:
-        runner = instance.runner
-        assert isinstance(runner, RemoteRunner)
-        with self._lock:
+    def _decide(self, member: Member, instance: Instance, how: str, error: Exception | None) -> None:
+        with self._changed:
             if member.instance is not instance or self._closed:
                 return
-            now = self._clock()
-            member.deaths = (*member.deaths, now)[-100:]
-            decision = decide(member.deaths, now, member.settings.restart)
+            now, policy = self._clock(), member.settings.restart
+            decision = decide(member.attempts, now, policy, error)
+            if not isinstance(decision, GiveUp):
+                member.attempts = (*within_period(member.attempts, now, policy), now + decision.delay)
         if isinstance(decision, GiveUp):
-            reason = f"{decision.reason}; the last time {how}"
-            runner.give_up(reason)
-            self._try_move(member, Phase.BROKEN, error)
-            self._emit("plugin.broken", member.name, version=instance.id.version, reason=reason)
+            self._give_up(member, instance, f"{decision.reason}; the last time {how}")
             return
-        self._try_move(member, Phase.STARTING, error)
+        self._move_if_serving(member, instance, (Phase.RUNNING, Phase.DRAINING), Phase.STARTING, error)
         self._timers.after(decision.delay, lambda: self._on_duty(f"restart-{member.name}", lambda: self._restart(member, instance)))
 
+    def _give_up(self, member: Member, instance: Instance, reason: str) -> None:
+        runner = _remote(instance)
+        runner.give_up(reason)
+        broken = PluginBroken(str(instance.id), reason)
+        self._move_if_serving(member, instance, (Phase.RUNNING, Phase.DRAINING, Phase.STARTING), Phase.BROKEN, broken)
+        self._emit("plugin.broken", member.name, version=instance.id.version, reason=reason)
+
     def _restart(self, member: Member, instance: Instance) -> None:
-        runner = instance.runner
-        assert isinstance(runner, RemoteRunner)
+        if member.instance is not instance:
+            return
+        runner = _remote(instance)
         try:
             runner.restart(lambda via: self._prepare(member, instance, via))
         except Exception as error:
-            self._emit("worker.restart_failed", member.name, version=instance.id.version, error=f"{type(error).__name__}: {error}")
-            self._decide(member, instance, f"it could not be started again: {error}", error)
+            if member.instance is instance:  # else it was ended meanwhile, which is no failure
+                self._emit("worker.restart_failed", member.name, version=instance.id.version, error=f"{type(error).__name__}: {error}")
+                self._decide(member, instance, f"it could not be started again: {error}", error)
             return
-        with self._lock:
+        with self._changed:
+            if member.instance is not instance:
+                return
             member.restarts += 1
-        self._try_move(member, Phase.RUNNING)
-        self._emit("worker.restarted", member.name, version=instance.id.version, pid=runner.pid, restarts=member.restarts)
+            restarts = member.restarts
+        self._move_if_serving(member, instance, (Phase.STARTING,), Phase.RUNNING, None)
+        self._emit("worker.restarted", member.name, version=instance.id.version, pid=runner.pid, restarts=restarts)
+        if restarts % _FLAPPING == 0:
+            self._emit("plugin.flapping", member.name, version=instance.id.version, restarts=restarts)
 
     def _prepare(self, member: Member, instance: Instance, via: Callable[[Call], Any]) -> None:
         """Start the plugin in a new worker and give it the newest state that was kept."""
         instance.begin(via)
-        if not instance.takes_part("plugin_import_state"):
-            return
-        snapshot = self._states.latest(member.name)
-        if snapshot is None:
-            return
-        if snapshot.state_version != instance.state_version:
-            self._emit("state.skipped", member.name, snapshot=snapshot.id, wanted=instance.state_version, got=snapshot.state_version)
-            return
-        instance.contract("plugin_import_state", via=via, state=snapshot.data, version=snapshot.state_version)
-        self._emit("state.restored", member.name, snapshot=snapshot.id, created=snapshot.created)
-
-    def _try_move(self, member: Member, phase: Phase, error: BaseException | None = None) -> None:
-        """Move a member whose phase an operation may have changed meanwhile; the operation's phase then stands."""
-        with self._lock:
-            if phase in TRANSITIONS[member.phase]:
-                self.move(member, phase, error)
+        restore_newest(instance, self._states, self._emit, member.settings.state_timeout, via)
 
     # --- ending ------------------------------------------------------------------------------------------------------
 
     def retire(self, instance: Instance, drained: Callable[[float], bool]) -> None:
         """End an instance that was replaced, as soon as the calls that had begun on it are over; does not wait for them."""
-        with self._lock:
+        with self._changed:
             self._retiring.add(instance)
 
         def duty() -> None:
-            while not drained(0.5) and not self._closed:
+            while not drained(_RETIRE_LOOK) and not self._closed:
                 continue
             self._end_retired(instance)
 
         self._on_duty(f"retire-{instance.id.name}", duty)
 
     def _end_retired(self, instance: Instance) -> None:
-        with self._lock:
+        with self._changed:
             if instance not in self._retiring:
                 return
             self._retiring.discard(instance)
         instance.end()
         self._emit("plugin.retired", instance.id.name, version=instance.id.version, generation=instance.generation)
 
+    def operation_here(self) -> str | None:
+        """Return the operation that the calling thread is in the middle of, as words, or None."""
+        me = threading.get_ident()
+        return next((f"{member.busy} of plugin {member.label}" for member in self.members() if member.busy_thread == me), None)
+
+    def end_operations(self) -> None:
+        """Let no operation begin any more and wait for those under way, each as long as all its deadlines together allow."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+        for member in self.members():
+            if not self._idle(member, _longest(member.settings)):
+                self._emit("host.operation_left", member.name, operation=member.busy)
+
+    def _idle(self, member: Member, timeout: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: member.busy is None, timeout)
+
     def close(self) -> None:
         """Refuse new duties, end instances that are still retiring, and wait for the duties to end."""
-        with self._lock:
+        with self._changed:
             self._closed = True
             duties, retiring = set(self._duties), set(self._retiring)
         for instance in retiring:
@@ -216,10 +277,10 @@ class Supervisor:
             try:
                 action()
             finally:
-                with self._lock:
+                with self._changed:
                     self._duties.discard(threading.current_thread())
 
-        with self._lock:
+        with self._changed:
             if self._closed:
                 return
             thread = threading.Thread(target=run, name=f"blackhole-{name}", daemon=True)
@@ -227,5 +288,13 @@ class Supervisor:
             thread.start()
 
 
-def _version(member: Member) -> str | None:
-    return member.candidate.id.version if member.candidate is not None else None
+def _remote(instance: Instance) -> RemoteRunner:
+    assert isinstance(instance.runner, RemoteRunner), "only a worker can die without its host"
+    return instance.runner
+
+
+def _longest(settings: Settings) -> float:
+    """Return the seconds after which an operation must have met one of its own deadlines, everything slow included."""
+    limits = settings.limits
+    # A swap has four state contracts: prepare_shutdown, export, migrate, import.
+    return limits.start_timeout + settings.drain_timeout + 4 * settings.state_timeout + 2 * limits.stop_grace

@@ -9,7 +9,7 @@ Every step before the switch can be undone, and is: the gate opens, the old vers
 the new one is released. After the switch nothing can fail any more; a fault while cleaning up is an event.
 
 A plugin without state hooks needs no drain: its gate is shut for the switch alone, and the old version ends when the calls
-that had begun on it are over.
+that had begun on it are over. A plugin that is BROKEN cannot be asked for its state: the new version gets the newest snapshot.
 """
 
 from __future__ import annotations
@@ -17,41 +17,38 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import attrs
 
 from blackhole_core.callcontext import chain
-from blackhole_core.errors import SwapFailed
-from blackhole_core.executor.wire.plain import encode_plain
+from blackhole_core.errors import BlackholeError, StateError, SwapFailed
 from blackhole_core.hooks.manager import HookManager
 from blackhole_core.ids import Isolation
+from blackhole_core.lifecycle.carrying import plan_by, restore_newest
+from blackhole_core.lifecycle.handover import Drained, Handover
 from blackhole_core.lifecycle.instance import Instance
 from blackhole_core.lifecycle.member import Member, Previous
 from blackhole_core.lifecycle.phase import Phase
 from blackhole_core.lifecycle.report import PHASES, SwapReport
-from blackhole_core.lifecycle.standstill import Standstill
+from blackhole_core.lifecycle.standstill import FROM_INSIDE, Standstill
 from blackhole_core.lifecycle.supervisor import Supervisor
 from blackhole_core.registry.candidate import Candidate
 from blackhole_core.state.manager import StateManager
-from blackhole_core.state.migrate import Step, migrate, plan
-from blackhole_core.state.plain import plain
 from blackhole_core.state.snapshot import Snapshot
 
 __all__ = ["Swap", "SwapRequest", "Swapper"]
 
-_FROM_INSIDE = "it was asked for from inside a call of this plugin or of one of its hooks, which would have to end first"
-
 
 @attrs.frozen
 class SwapRequest:
-    """What is wanted. ``candidate`` is found by a function, so that finding and unpacking it is part of the swap."""
+    """What is wanted. The candidate is found by a function, so that finding and unpacking it is part of the swap."""
 
     find: Callable[[], Candidate]
-    isolation: Isolation | None = None
+    isolation: Isolation | None = None  #: None = the level that was asked for last, else what configuration or manifest says
     timeout: float | None = None  #: seconds to wait for calls that had begun; None = the plugin's ``drain_timeout``
-    force: bool = False  #: go on when they do not end in time, and when a rollback has no way to migrate the state
-    fallback: Snapshot | None = None  #: the state to give a forced rollback that has no migration path
+    force: bool = False  #: go on when they do not end in time, and give ``fallback`` when state cannot be migrated
+    fallback: Callable[[], Snapshot] | None = None  #: the state that the wanted version handed over when it was replaced
+    patience: float = 0.0  #: seconds to wait for another operation on the plugin to end
 
 
 @attrs.frozen
@@ -71,7 +68,7 @@ class Swapper:
         :raises SwapInProgress: another operation on the plugin is running.
         :raises SwapFailed: the old version serves on; ``phase`` and ``cause`` say what happened.
         """
-        with self.supervisor.claim(member, "a swap"):
+        with self.supervisor.claim(member, "a swap", patience=request.patience):
             return Swap(self, member, request).run()
 
 
@@ -87,44 +84,44 @@ class Swap:
         self._request = request
         self._old = old
         self._new: Instance | None = None
+        self._broken = member.phase is Phase.BROKEN
+        self._handover = Handover(old, member.settings, tools.states)
         self._phase = "prepare"
         self._times = dict.fromkeys(PHASES, 0.0)
-        self._began = time.monotonic()
-        self._steps: tuple[Step, ...] = ()
-        self._state_lost: str | None = None
-        self._drain_seconds = 0.0
         self._gate_seconds = 0.0
-        self._migrate_seconds = 0.0
-        self._state_bytes: int | None = None
-        self._snapshot: Snapshot | None = None
-        self._still: Standstill | None = None
+        self._fallback: Snapshot | None = None
+        self._state_lost: str | None = None
 
     # --- the whole ---------------------------------------------------------------------------------------------------
 
     def run(self) -> SwapReport:
+        """Go through all phases; on a failure everything is as before."""
+        still = None
         try:
             with self._timed("prepare"):
                 candidate = self._request.find()
-                isolation = self._request.isolation or self._member.settings.level(candidate)
-                if candidate.digest == self._old.candidate.digest and candidate.id == self._old.id and isolation is self._old.level:
-                    return self._report(unchanged=True)
+                level = self._request.isolation or self._member.isolation or self._member.settings.level(candidate)
+                if self._serves_already(candidate, level):
+                    return self._report(self._old, unchanged=True)
                 self._prepare(candidate)
             with self._timed("load"):
-                self._new = self._tools.start(self._member, candidate, isolation)
-            self._hand_over(self._new)
-        except Exception as error:
+                new = self._new = self._load(candidate, level)
+            still = Standstill(self._tools.hooks, self._member, self._old, new.hooks)
+            self._replace(new, still)
+        except (Exception, SystemExit) as error:
             raise self._abort(error) from error
-        except BaseException as error:  # Ctrl-C: put everything back, then go where it wanted to go
-            self._abort(error)
+        except BaseException as error:  # Ctrl-C: leave one whole version, then go where it wanted to go
+            if still is not None and self._new is not None and self._member.instance is self._new:
+                self._clean_up(self._new, still)
+            else:
+                self._abort(error)
             raise
-        with self._timed("cleanup"):
-            retiring = self._clean_up()
-        report = self._report(retiring=retiring)
+        retiring = self._clean_up(new, still)
+        report = self._report(new, retiring=retiring)
         self._tools.emit("swap.done", self._member.name, report=report.as_dict())
         return report
 
-    def _report(self, *, unchanged: bool = False, retiring: bool = False) -> SwapReport:
-        serving = self._old if unchanged or self._new is None else self._new
+    def _report(self, serving: Instance, *, unchanged: bool = False, retiring: bool = False) -> SwapReport:
         return SwapReport(
             plugin=self._member.name,
             from_version=self._old.id.version,
@@ -132,9 +129,9 @@ class Swap:
             generation=serving.generation,
             unchanged=unchanged,
             gate_seconds=self._gate_seconds,
-            drain_seconds=self._drain_seconds,
-            migrate_seconds=self._migrate_seconds,
-            state_bytes=self._state_bytes,
+            drain_seconds=self._handover.drain_seconds,
+            migrate_seconds=self._handover.migrate_seconds,
+            state_bytes=self._handover.state_bytes,
             phases=dict(self._times),
             retiring=retiring,
             state_lost=self._state_lost,
@@ -160,117 +157,122 @@ class Swap:
         self._tools.emit("swap.failed", self._member.name, phase=failed_in, error=f"{type(error).__name__}: {error}")
         return failure
 
-    # --- prepare -----------------------------------------------------------------------------------------------------
+    # --- while the old version serves --------------------------------------------------------------------------------
 
-    @property
-    def _stateful(self) -> bool:
-        new = self._new
-        return self._old.takes_part("plugin_export_state") and new is not None and new.takes_part("plugin_import_state")
+    def _serves_already(self, candidate: Candidate, level: Isolation) -> bool:
+        old = self._old
+        same = candidate.digest == old.candidate.digest and candidate.id == old.id and level is old.level
+        return same and not self._broken
 
     def _prepare(self, candidate: Candidate) -> None:
+        """Refuse what can be refused before anything is started."""
         self._refuse_from_inside()
         self._tools.admit(self._member, candidate)
-        if self._old.takes_part("plugin_export_state"):
-            self._steps = self._plan(candidate)
-
-    def _plan(self, candidate: Candidate) -> tuple[Step, ...]:
-        """Find the chain of migrations before anything is touched. The side that knows the higher version declares it."""
-        want = candidate.manifest.state.version if candidate.manifest is not None else 1
-        have = self._old.state_version
-        knowing = candidate if want > have else self._old.candidate
-        declared = knowing.manifest.state.migrates if knowing.manifest is not None else None
-        try:
-            return plan(have, want, declared=declared, plugin=self._member.name)
-        except Exception as error:
-            if not (self._request.force and self._request.fallback is not None):
-                raise
-            self._state_lost = f"{error}; the state of {self._request.fallback.plugin_version} from before the swap was given back instead"
-            return ()
+        if self._old.takes_part("plugin_export_state") and not self._broken:
+            self._plan(candidate)
 
     def _refuse_from_inside(self) -> None:
         """A call cannot wait for its own end: refuse a swap that a call of the very plugin asks for."""
         if self._member.turnstile.inside() or any(active.runner is self._old.runner for active in chain.get()):
-            raise RuntimeError(_FROM_INSIDE)
+            raise RuntimeError(FROM_INSIDE)
+
+    def _plan(self, candidate: Candidate) -> None:
+        """Find the chain of migrations. The side that knows the higher version declares it."""
+        have, want = self._old.state_version, candidate.manifest.state.version if candidate.manifest is not None else 1
+        try:
+            self._handover.steps = plan_by(candidate if want > have else self._old.candidate, have, want)
+        except StateError as error:
+            self._fall_back(error)
+
+    def _fall_back(self, error: BlackholeError) -> None:
+        """Take the state that the wanted version once handed over, where the operator forces it; else raise ``error``."""
+        if not (self._request.force and self._request.fallback is not None):
+            raise error
+        self._fallback = self._request.fallback()
+        written_by = f"{self._member.name}@{self._fallback.plugin_version}"
+        self._state_lost = f"{error}; the state that {written_by} handed over before (snapshot {self._fallback.id}) was given back instead"
+
+    def _load(self, candidate: Candidate, level: Isolation) -> Instance:
+        new = self._tools.start(self._member, candidate, level)
+        try:
+            new.plugin_object()  # made now, so that it costs no time behind the gate
+            if self._broken:
+                restore_newest(new, self._tools.states, self._tools.emit, self._member.settings.state_timeout)
+        except BaseException:
+            new.end()
+            raise
+        return new
 
     # --- behind the gate ---------------------------------------------------------------------------------------------
 
-    def _hand_over(self, new: Instance) -> None:
+    def _replace(self, new: Instance, still: Standstill) -> None:
         """Hold the plugin still, carry the state over, switch; on a failure everything stands as before."""
         supervisor, member = self._tools.supervisor, self._member
-        still = self._still = Standstill(self._tools.hooks, member, self._old, new.hooks)
+        stateful = not self._broken and self._old.takes_part("plugin_export_state") and new.takes_part("plugin_import_state")
         try:
             with still:
                 if still.waits_for_this_call():
-                    raise RuntimeError(_FROM_INSIDE)
-                if self._stateful:
-                    supervisor.move(member, Phase.DRAINING)
-                    state = self._export(still)
-                    with self._timed("import"):
-                        new.import_state(self._migrate(state, new), member.settings.state_timeout)
+                    raise RuntimeError(FROM_INSIDE)
+                if stateful:
+                    supervisor.begin_draining(member)
+                    self._carry(new, still)
                 with self._timed("switch"):
-                    self._switch(new)
+                    self._switch(new, stateful=stateful)
         finally:
             self._gate_seconds = still.seconds
-            if member.phase is Phase.DRAINING:
-                supervisor.move(member, Phase.RUNNING)
+            supervisor.end_draining(member)
 
-    def _export(self, still: Standstill) -> Any:
-        settings, wanted = self._member.settings, self._request.timeout
+    def _carry(self, new: Instance, still: Standstill) -> None:
+        settings, request, handover = self._member.settings, self._request, self._handover
         with self._timed("export"):
-            self._old.bounded_contract("plugin_prepare_shutdown", settings.state_timeout)
-            begun = time.monotonic()
-            drained = still.drained(settings.drain_timeout if wanted is None else wanted)
-            self._drain_seconds = time.monotonic() - begun
-            if not drained and not self._request.force:
-                raise TimeoutError(f"calls that had begun did not end within {self._drain_seconds:.1f} s (force=True goes on without them)")
-            state = self._old.export(settings.state_timeout)
-            plain(state, what="state")
-            self._state_bytes = len(encode_plain(state))
-            self._snapshot = self._tools.states.save(
-                self._member.name,
-                plugin_version=self._old.id.version,
-                state_version=self._old.state_version,
-                generation=self._old.generation,
-                reason="swap",
-                data=state,
-            )
-        return state
+            timeout = settings.drain_timeout if request.timeout is None else request.timeout
+            data = handover.export(still, Drained(timeout, request.force))
+        with self._timed("import"):
+            if self._fallback is None:
+                try:
+                    data = handover.migrate(data, new)
+                except StateError as error:
+                    self._fall_back(error)
+            handover.give(data if self._fallback is None else self._fallback.data, new)
 
-    def _migrate(self, state: Any, new: Instance) -> Any:
-        if self._state_lost is not None and self._request.fallback is not None:
-            return self._request.fallback.data
-        knowing = new if self._steps and self._steps[0].to_version > self._steps[0].from_version else self._old
-        begun = time.monotonic()
-
-        def apply(data: Any, step: Step) -> Any:
-            if not knowing.takes_part("plugin_migrate_state"):
-                raise LookupError(f"plugin {knowing.id} implements no plugin_migrate_state")
-            return knowing.bounded_contract(
-                "plugin_migrate_state",
-                self._member.settings.state_timeout,
-                state=data,
-                from_version=step.from_version,
-                to_version=step.to_version,
-            )
-
-        try:
-            return migrate(state, self._steps, apply, plugin=self._member.name)
-        finally:
-            self._migrate_seconds = time.monotonic() - begun
-
-    def _switch(self, new: Instance) -> None:
+    def _switch(self, new: Instance, *, stateful: bool) -> None:
         """The one step: from here on the new version serves. State tells a new version what historic calls told the old one."""
-        self._tools.hooks.replace(self._member.name, new.plugin_object(), replay_history=not self._stateful)
-        self._member.previous = Previous(self._old.candidate, self._old.level, self._snapshot.id if self._snapshot is not None else None)
-        self._tools.supervisor.adopt(self._member, new)
+        member, snapshot = self._member, self._handover.snapshot
+        undo = self._tools.hooks.replace(member.name, new.plugin_object(), replay_history=not stateful)
+        try:
+            self._tools.supervisor.adopt(member, new)
+        except BaseException:
+            if member.instance is not new:
+                undo()
+            raise
+        member.previous = Previous(self._old.candidate, self._old.level, snapshot.id if snapshot is not None else None)
+        member.isolation = self._request.isolation or member.isolation
 
     # --- cleanup -----------------------------------------------------------------------------------------------------
 
-    def _clean_up(self) -> bool:
+    def _clean_up(self, new: Instance, still: Standstill) -> bool:
+        """Supervise the new version and end the old one; return whether calls on that are still running."""
+        with self._timed("cleanup"):
+            self._keep_what_was_given(new)
+            self._tools.supervisor.watch(self._member, new)
+            return self._end_old(still)
+
+    def _keep_what_was_given(self, new: Instance) -> None:
+        """Save migrated state, so that a worker that dies finds a snapshot of its own state version.
+
+        Not behind the gate, where it would cost the callers a write to disk; the new version is watched only after this.
+        """
+        if self._handover.given is None or new.state_version == self._old.state_version:
+            return
+        try:
+            self._handover.keep(new, self._handover.given)
+        except StateError as error:
+            self._tools.emit("state.not_kept", self._member.name, version=new.id.version, error=str(error))
+
+    def _end_old(self, still: Standstill) -> bool:
         """End the old version, now or when the calls on it are over; return whether it is the latter."""
-        assert self._still is not None
-        if self._still.left_behind(0.0):
+        if still.drained(0.0):
             self._old.end()
             return False
-        self._tools.supervisor.retire(self._old, self._still.left_behind)
+        self._tools.supervisor.retire(self._old, still.drained)
         return True

@@ -1,19 +1,23 @@
 """The gate for calls that do not go through a hook: ``pm.execute``.
 
 Calls enter and leave; while it is closed new ones wait until it opens or their deadline passes. A call made from inside one
-that is already through passes a closed turnstile, or the two would wait for each other.
+that is already through passes a closed turnstile, or the two would wait for each other. Calls are counted by whom they are
+for, so that what runs on an old version can be told from what began on the new one.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextvars import ContextVar
-from typing import Final
+from typing import Final, TypeVar
 
 __all__ = ["Turnstile", "TurnstileTimeout"]
+
+_T = TypeVar("_T", bound=Hashable)
 
 _inside: Final[ContextVar[frozenset[int]]] = ContextVar("blackhole_turnstiles", default=frozenset())
 
@@ -23,40 +27,47 @@ class TurnstileTimeout(Exception):
 
 
 class Turnstile:
-    """Counts who is through. ``_count`` and ``_open`` are guarded by ``_changed``."""
+    """Counts who is through. ``_through`` and ``_open`` are guarded by ``_changed``."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._open = True
-        self._count = 0
+        self._through: collections.Counter[Hashable] = collections.Counter()
 
     def inside(self) -> bool:
         """Whether the running code was called through this turnstile."""
         return id(self) in _inside.get()
 
     @contextlib.contextmanager
-    def passage(self, deadline: float | None, admit: Callable[[], bool] = lambda: False) -> Iterator[None]:
-        """Be through for the length of the block; ``admit`` tells, when it is closed, whether this call is part of one that is through.
+    def passage(self, deadline: float | None, serving: Callable[[], _T]) -> Iterator[_T]:
+        """Be through for the length of the block, counted for whom ``serving`` names once nothing holds the call back.
 
         :raises TurnstileTimeout: it stayed closed until ``deadline`` (``time.monotonic()``).
         """
-        self._enter(deadline, admit)
+        who = self._enter(deadline, serving)
         token = _inside.set(_inside.get() | {id(self)})
         try:
-            yield
+            yield who
         finally:
             _inside.reset(token)
-            with self._changed:
-                self._count -= 1
-                self._changed.notify_all()
+            self._leave(who)
 
-    def _enter(self, deadline: float | None, admit: Callable[[], bool]) -> None:
+    def _enter(self, deadline: float | None, serving: Callable[[], _T]) -> _T:
         with self._changed:
-            if not self._open and not self.inside() and not admit():
+            if not self._open and not self.inside():
                 timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
                 if not self._changed.wait_for(lambda: self._open, timeout):
                     raise TurnstileTimeout
-            self._count += 1
+            who = serving()
+            self._through[who] += 1
+            return who
+
+    def _leave(self, who: Hashable) -> None:
+        with self._changed:
+            self._through[who] -= 1
+            if not self._through[who]:
+                del self._through[who]  # or the turnstile would keep what it served alive
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Let nobody new through."""
@@ -69,7 +80,7 @@ class Turnstile:
             self._open = True
             self._changed.notify_all()
 
-    def drained(self, timeout: float | None) -> bool:
-        """Wait until nobody is through; False when ``timeout`` seconds passed first."""
+    def drained(self, who: Hashable, timeout: float | None) -> bool:
+        """Wait until nobody is through for ``who``; False when ``timeout`` seconds passed first."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._count == 0, timeout)
+            return self._changed.wait_for(lambda: who not in self._through, timeout)
