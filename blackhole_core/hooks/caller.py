@@ -23,14 +23,24 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from pluggy import HookCaller as PluggyHookCaller
 from pluggy import HookImpl, HookRelay
-from pluggy._callers import _multicall
+from pluggy._callers import _multicall, _raise_wrapfail
 from pluggy._hooks import HookSpec, _SubsetHookCaller
 
 from blackhole_core.hooks import attribution
-from blackhole_core.hooks.compiling import MISSING, Body, direct_body, forwarding_body, generic_body, parameters_of, wrapped_body
+from blackhole_core.hooks.compiling import (
+    MISSING,
+    Body,
+    direct_body,
+    forwarding_body,
+    generic_body,
+    parameters_of,
+    unrolled_body,
+    wrapped_body,
+)
 from blackhole_core.hooks.door import Door
 from blackhole_core.hooks.inflight import Ticket
 from blackhole_core.hooks.switching import CodeSwitch, Compiled, compiled, new_function
+from blackhole_core.hooks.unwinding import second_yield, unwind
 
 if TYPE_CHECKING:
     from blackhole_core.hooks.manager import HookManager
@@ -241,8 +251,10 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
         counted = self.manager.evidence == "counter"
         if parameters is None or self.is_historic() or not self.manager.calls_plainly():
             return self._state(generic_body(firstresult=self.firstresult(), counted=counted), impls)
-        if any(impl.wrapper or impl.hookwrapper for impl in order):
+        if any(impl.hookwrapper for impl in order):
             body = wrapped_body(parameters, firstresult=self.firstresult(), counted=counted)
+        elif any(impl.wrapper for impl in order):
+            body = unrolled_body(parameters, order, firstresult=self.firstresult(), counted=counted)
         else:
             body = direct_body(parameters, order, firstresult=self.firstresult(), counted=counted)
         given: Mapping[str, object] = self.spec.kwargdefaults if self.spec is not None else {}
@@ -273,6 +285,11 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
             "_bh_impls": lambda _state: impls,
             "_bh_name": lambda _state: self.name,
             "_bh_multicall": lambda _state: self._hookexec if any(impl.hookwrapper for impl in impls) else _multicall,
+            "_bh_next": lambda _state: next,
+            "_bh_Stop": lambda _state: StopIteration,
+            "_bh_wrapfail": lambda _state: _raise_wrapfail,
+            "_bh_again_yielded": lambda _state: second_yield,
+            "_bh_unwind": lambda _state: unwind,
             "_bh_failed": lambda _state: functools.partial(self.attribute, lines=body.lines),
             "_bh_enter": lambda state: functools.partial(self._enter_state, state),
             "_bh_leave": lambda _state: self.door.leave,

@@ -1,0 +1,65 @@
+"""The way back through wrappers once something has raised: pluggy's rules, step for step.
+
+The compiled callers write the way back out for results; exceptions are rare and come here. An exception is thrown into each
+wrapper that is still inside its ``yield``, newest first; a wrapper may let it pass, raise another one, or end with a result,
+which the wrappers outside of it then get.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any, TypeAlias
+
+from pluggy._callers import _raise_wrapfail
+
+__all__ = ["second_yield", "unwind"]
+
+Wrapper: TypeAlias = Generator[Any, Any, Any]
+
+
+def unwind(wrappers: Sequence[Wrapper], error: BaseException) -> Any:
+    """Take ``error`` through ``wrappers``, newest first; return what the last of them ended with, or raise what is left."""
+    __tracebackhide__ = True
+    failure: BaseException | None = error
+    result: Any = None
+    for wrapper in wrappers:
+        try:
+            if failure is None:
+                wrapper.send(result)
+            elif not _throw(wrapper, failure):
+                continue
+            wrapper.close()
+        except StopIteration as stop:
+            result, failure = stop.value, None
+            continue
+        except BaseException as raised:
+            failure = raised
+            continue
+        _raise_wrapfail(wrapper, "has second yield")
+    if failure is None:
+        return result
+    try:
+        raise failure
+    finally:
+        del failure, error  # their tracebacks hold this frame
+
+
+def _throw(wrapper: Wrapper, failure: BaseException) -> bool:
+    """Throw ``failure`` into ``wrapper``; False when it is a StopIteration that only Python's generators turned into something else."""
+    try:
+        wrapper.throw(failure)
+    except RuntimeError as changed:
+        if isinstance(failure, StopIteration) and changed.__cause__ is failure:
+            wrapper.close()
+            return False
+        raise
+    return True
+
+
+def second_yield(wrapper: Wrapper) -> BaseException:  # noqa: RET503 - the last line never returns
+    """End a wrapper that yielded again: pluggy's error, unless closing it raises, which then counts as what it raised."""
+    try:
+        wrapper.close()
+    except BaseException as raised:
+        return raised
+    _raise_wrapfail(wrapper, "has second yield")
