@@ -17,6 +17,8 @@ from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from types import CodeType
 from typing import Final
 
+from blackhole_core.loader.sourcelines import SourceFile
+
 __all__ = ["Snapshot", "compile_source", "read_snapshot"]
 
 #: Paths are strings here: they are compared with what ``__path__`` and ``co_filename`` hold, and made by the thousand.
@@ -24,16 +26,18 @@ _SEPARATOR: Final = os.sep
 
 
 class Snapshot:
-    """Source files by path, and the directories they were read from; ``codes`` fills up as modules are compiled."""
+    """Source files by path, and the directories they were read from; ``codes`` fills up as modules are compiled.
 
-    __slots__ = ("codes", "directories", "files", "titles")
+    ``sources`` holds the file names that the code is compiled under: see :mod:`.sourcelines`.
+    """
+
+    __slots__ = ("codes", "directories", "files", "sources")
 
     def __init__(self, files: Mapping[str, bytes], directories: Mapping[str, frozenset[str]]) -> None:
         self.files = files
         self.directories = directories
         self.codes: dict[str, CodeType] = {}
-        #: File names under which the code goes whose text was replaced: see :mod:`.sourcelines`.
-        self.titles: dict[str, str] = {}
+        self.sources: dict[str, SourceFile] = {file: SourceFile(file) for file in files}
 
     def find(self, name: str, path: Iterable[str]) -> ModuleSpec | None:
         """Return the spec of the module ``name`` (canonical) when a directory of ``path`` holds its source."""
@@ -61,20 +65,16 @@ class Snapshot:
         """Return the compiled module of a held file, with the file's own path in tracebacks and breakpoints."""
         code = self.codes.get(file)
         if code is None:
-            code = self.codes[file] = compile_source(self.files[file], self.titles.get(file, file))
+            code = self.codes[file] = compile_source(self.files[file], self.sources[file])
         return code
 
-    def retitle(self, file: str, title: str) -> str:
-        """Compile ``file`` under the file name ``title`` from now on, and return the title."""
-        self.titles[file] = title
-        self.codes.pop(file, None)
-        return title
-
     def reuse(self, older: Snapshot) -> None:
-        """Take over the compiled code of every file whose text is the same in ``older``."""
-        for file, code in list(older.codes.items()):
-            if self.files.get(file) == older.files[file] and file not in older.titles:
-                self.codes[file] = code
+        """Take over the name, and the compiled code, of every file whose text is the same in ``older``."""
+        for file, text in older.files.items():
+            if self.files.get(file) == text:
+                self.sources[file] = older.sources[file]
+                if file in older.codes:
+                    self.codes[file] = older.codes[file]
 
 
 def compile_source(text: bytes, file: str) -> CodeType:

@@ -1,97 +1,149 @@
 """Right lines in tracebacks of every generation, although several may come from one file.
 
-``linecache`` knows one text per file name. So: **the path itself shows the newest text that was loaded from it**, and a generation
-whose text for a file has been replaced goes on under the file name ``path@tag``, for which its own text is kept. Its functions
-get copies of their code objects that say so. Only files whose text differs are touched, so breakpoints keep working in all others.
+All code is compiled under its source's own path, so breakpoints, coverage and editors find it whatever generation runs. But
+``linecache`` knows one text per file name. So the file name of compiled code is a :class:`SourceFile`: a ``str`` equal to the path,
+which, once another text of that path has been loaded, is *another key* in a dict. Invariant: **the path itself shows the newest text that is
+loaded from it; an older text is shown to those who ask with the older text's own** ``SourceFile``, which is what its code objects hold, those of
+closures, generators and running frames too.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import linecache
-from collections.abc import Iterable, Iterator
-from types import CodeType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
     from blackhole_core.loader.generation import Generation
+    from blackhole_core.loader.snapshot import Snapshot
 
-__all__ = ["forget_lines", "show_lines", "step_aside"]
+__all__ = ["SourceFile", "forget_lines", "keep_for_the_error", "show_lines"]
 
+#: Held while ``linecache`` and the ``replaced`` marks are brought in line; never while plugin code runs.
+_lock: Final = threading.Lock()
 
-def show_lines(generation: Generation) -> None:
-    """Let tracebacks read the files of ``generation`` from its snapshot, whatever is on disk by then."""
-    if generation.snapshot is not None:
-        for file, text in generation.snapshot.files.items():
-            _remember(file, text)
-
-
-def step_aside(older: Generation, newer: Generation) -> None:
-    """Give ``older`` file names of its own for files of which ``newer`` has another text."""
-    if older.snapshot is None or newer.snapshot is None:
-        return
-    for file, text in older.snapshot.files.items():
-        if file in older.snapshot.titles or newer.snapshot.files.get(file, text) == text:
-            continue
-        title = older.snapshot.retitle(file, f"{file}@{older.names.tag}")
-        _remember(title, text)
-        for module in list(older.registry.values()):
-            if isinstance(module, ModuleType) and getattr(module, "__file__", None) == file:
-                _retitle(module, file, title)
+#: By path, the file name of the text that failed to load last: its lines are wanted when the error is shown, and dropped at the next load.
+_failed: Final[dict[str, SourceFile]] = {}
 
 
-def forget_lines(gone: Generation, remaining: Iterable[Generation]) -> None:
-    """Drop what was kept for ``gone`` alone. Afterwards its paths show what ``remaining`` generations run, else what is on disk."""
-    if gone.snapshot is None:
-        return
-    for title in gone.snapshot.titles.values():
-        linecache.cache.pop(title, None)
-    others = [known.snapshot for known in remaining if known.snapshot is not None]
-    for file in gone.snapshot.files.keys() - gone.snapshot.titles.keys():
-        if not any(file in other.files and file not in other.titles for other in others):
-            linecache.cache.pop(file, None)
+class SourceFile(str):
+    """A path that is also the name of one text.
+
+    While ``replaced`` it compares equal to the path and hashes otherwise. That breaks the rule that equal things hash equally, on
+    purpose: it is what gives two texts of one path two entries in ``linecache.cache``. Nothing else of ours uses it as a key.
+    """
+
+    __slots__ = ("replaced",)
+
+    replaced: bool
+
+    def __new__(cls, path: str) -> Self:
+        self = super().__new__(cls, path)
+        self.replaced = False
+        return self
+
+    def __hash__(self) -> int:
+        return object.__hash__(self) if self.replaced else str.__hash__(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return str, (str(self),)
 
 
-def _remember(name: str, text: bytes) -> None:
+def show_lines(stack: Sequence[Generation], changed: Snapshot) -> None:
+    """Let tracebacks of all generations in ``stack`` (oldest first) read the files of ``changed`` as each has them, whatever is on disk."""
+    with _lock:
+        for file in changed.files:
+            failed = _failed.pop(file, None)
+            if failed is not None:
+                linecache.cache.pop(failed, None)
+        _settle(stack, changed)
+
+
+def forget_lines(gone: Snapshot, stack: Sequence[Generation]) -> None:
+    """Drop what was kept for ``gone`` alone. Afterwards its paths show what generations in ``stack`` run, else what is on disk."""
+    with _lock:
+        for source in _alone(gone, stack):
+            linecache.cache.pop(source, None)
+        _settle(stack, gone)
+
+
+def keep_for_the_error(failed: Snapshot, stack: Sequence[Generation]) -> None:
+    """As :func:`forget_lines`, for a version that could not be loaded: whoever shows the error still sees its lines."""
+    with _lock:
+        for source in _alone(failed, stack):
+            _set_aside(source, failed.files[str(source)])
+            older = _failed.get(source)
+            if older is not None:
+                linecache.cache.pop(older, None)
+            _failed[str(source)] = source
+        _settle(stack, failed)
+
+
+def _settle(stack: Sequence[Generation], changed: Snapshot) -> None:
+    moved: set[int] = set()
+    for file in changed.files:
+        holders = [held for held in (_held(generation, file) for generation in reversed(stack)) if held is not None]
+        for place, (source, text) in enumerate(holders):
+            if source is holders[0][0]:
+                if place == 0 and _bring_forward(source, file, text):
+                    moved.add(id(source))
+            elif not source.replaced:
+                _set_aside(source, text)
+                moved.add(id(source))
+    if moved:
+        _tell_modules(stack, moved)
+
+
+def _held(generation: Generation, file: str) -> tuple[SourceFile, bytes] | None:
+    snapshot = generation.snapshot
+    return None if snapshot is None or file not in snapshot.files else (snapshot.sources[file], snapshot.files[file])
+
+
+def _alone(gone: Snapshot, stack: Iterable[Generation]) -> Iterator[SourceFile]:
+    others = [known.snapshot for known in stack if known.snapshot is not None and known.snapshot is not gone]
+    for file, source in gone.sources.items():
+        if not any(other.sources.get(file) is source for other in others):
+            yield source
+
+
+def _bring_forward(source: SourceFile, file: str, text: bytes) -> bool:
+    """Show ``source`` under the path itself; say whether it was set aside before."""
+    was_replaced = source.replaced
+    if was_replaced:
+        linecache.cache.pop(source, None)
+        source.replaced = False
+    known = linecache.cache.get(file)
+    if known is None or known[-1] is not source:
+        _remember(file, source, text)
+    return was_replaced
+
+
+def _set_aside(source: SourceFile, text: bytes) -> None:
+    if not source.replaced:
+        source.replaced = True
+        _remember(source, source, text)
+
+
+def _remember(key: str, source: SourceFile, text: bytes) -> None:
     try:
         lines = importlib.util.decode_source(text).splitlines(keepends=True)
     except (SyntaxError, UnicodeDecodeError):
         return  # importing it will say what is wrong; there are no lines to show
-    linecache.cache[name] = (len(text), None, lines, name)
+    linecache.cache[key] = (len(text), None, lines, source)  # no time: linecache then never compares it with the disk
 
 
-def _retitle(module: ModuleType, file: str, title: str) -> None:
-    for function in _functions(vars(module), set()):
-        if function.__code__.co_filename == file:
-            function.__code__ = _renamed(function.__code__, title)
-
-
-def _functions(namespace: Any, seen: set[int]) -> Iterator[FunctionType]:
-    """Yield the functions in a module's or class's namespace, also in nested classes, methods of all kinds and ``wraps`` chains."""
-    for thing in list(namespace.values()):
-        for found in _unwrapped(thing):
-            if id(found) in seen:
+def _tell_modules(stack: Iterable[Generation], moved: set[int]) -> None:
+    """Keep ``__file__`` in step: ``inspect.getsource`` of a class goes through it."""
+    for generation in stack:
+        if generation.snapshot is None:
+            continue
+        for module in list(generation.registry.values()):
+            file = vars(module).get("__file__") if isinstance(module, ModuleType) else None
+            if not isinstance(file, str):
                 continue
-            seen.add(id(found))
-            if type(found) is FunctionType:
-                yield found
-            elif issubclass(type(found), type):
-                yield from _functions(type.__getattribute__(found, "__dict__"), seen)
-
-
-def _unwrapped(thing: object) -> Iterator[object]:
-    """Yield ``thing`` and the functions it wraps. Only known kinds are asked: others may run the plugin's code to answer."""
-    if type(thing) in (staticmethod, classmethod):
-        yield from _unwrapped(thing.__func__)  # type: ignore[attr-defined]
-    elif type(thing) is property:
-        yield from (function for function in (thing.fget, thing.fset, thing.fdel) if function is not None)
-    elif type(thing) is FunctionType and "__wrapped__" in vars(thing):
-        yield thing
-        yield from _unwrapped(vars(thing)["__wrapped__"])
-    else:
-        yield thing
-
-
-def _renamed(code: CodeType, title: str) -> CodeType:
-    consts = tuple(_renamed(const, title) if isinstance(const, CodeType) else const for const in code.co_consts)
-    return code.replace(co_filename=title, co_consts=consts)
+            source = generation.snapshot.sources.get(str(file))  # str(): an older text's name is no key here
+            if source is not None and id(source) in moved:
+                vars(module)["__file__"] = source if source.replaced else str(source)

@@ -27,7 +27,7 @@ from blackhole_core.loader.generation import Generation, initializing
 from blackhole_core.loader.names import Names
 from blackhole_core.loader.shims import MARK, install_shims
 from blackhole_core.loader.snapshot import read_snapshot
-from blackhole_core.loader.sourcelines import forget_lines, show_lines, step_aside
+from blackhole_core.loader.sourcelines import forget_lines, keep_for_the_error, show_lines
 from blackhole_core.loader.table import NameTable
 
 __all__ = ["Universe"]
@@ -85,12 +85,15 @@ class Universe(Generation):
         install_shims()
         _table.push(self)
         try:
-            self._show_lines()
+            if self.snapshot is not None:
+                show_lines(_table.stack, self.snapshot)
             return self._resolve(module_name, attributes)
         except BaseException as error:
             _table.remove(self)
             self.registry.clear()
-            forget_lines(self, _table.stack)  # a file that differs is read from disk now, which has the text that the traceback is about
+            if self.snapshot is not None:
+                keep_for_the_error(self.snapshot, _table.stack)
+                self.snapshot = None
             _prune(error)
             raise
 
@@ -104,7 +107,8 @@ class Universe(Generation):
         self.registry.clear()
         self._views.clear()
         self._roots.clear()
-        forget_lines(self, _table.stack)
+        if self.snapshot is not None:
+            forget_lines(self.snapshot, _table.stack)
         self.snapshot = None
         # typing keeps the classes that stood in List[...], Optional[...] or get_type_hints in caches of its own. This is how
         # CPython's own leak tests empty them.
@@ -201,12 +205,6 @@ class Universe(Generation):
             for older in _table.stack:
                 if older.snapshot is not None and older.names.overlaps(self.names):
                     self.snapshot.reuse(older.snapshot)
-
-    def _show_lines(self) -> None:
-        for older in _table.stack:
-            if older is not self and older.names.overlaps(self.names):
-                step_aside(older, self)
-        show_lines(self)
 
     def _load_more(self, module_name: str, attributes: str) -> object:
         before = set(self.registry)
