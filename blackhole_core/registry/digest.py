@@ -26,7 +26,7 @@ def code_digest(hashes: Iterable[tuple[str, str]]) -> str:
 def hash_file(path: Path) -> str:
     """Return the digest of a file's content; raises :class:`~blackhole_core.errors.SourceError` when it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             return hash_stream(file)
     except OSError as error:
         raise SourceError(f"its file {path} cannot be read: {error.strerror}") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -63,7 +63,7 @@ def tree_code(
     """
     refuse_open_to_all(source)
     tops = {module.split(".")[0] for module in needed}
-    listed = [name for name in _walk(root, tops) if only is None or name.split("/")[0] == only]
+    listed = _walk(root, tops, only)
     packages = owned_packages(listed)
     files = {name for name in listed if belongs(name, packages)}
     hashes = [(name, hash_file(root / name)) for name in files]
@@ -94,38 +94,51 @@ def refuse_open_to_all(path: Path) -> None:
         )
 
 
-def _walk(root: Path, tops: set[str]) -> Iterator[str]:
-    """Yield the files below ``root``, relative with ``/``, in a stable order."""
+def _walk(root: Path, tops: set[str], only: str | None) -> list[str]:
+    """Return the files below ``root``, relative with ``/``; with ``only``, those in the directory of that name.
+
+    Names are strings here and what the listing tells of an entry is not asked again: every save of a watched plugin comes through here.
+    """
     inside = root.resolve()
-    count = 0
-    for folder, directories, names in os.walk(root):
-        here = Path(folder)
-        top = here == root
-        for name in list(directories):
-            if not _is_code_directory(here / name, tops if top else None):
-                directories.remove(name)
-            elif (here / name).is_symlink():
-                _refuse_leading_out(here / name, inside)
-        directories.sort()
-        for name in sorted(names):
-            if not _is_code_file(name, tops if top else None):
+    found: list[str] = []
+    below = [""]
+    while below:
+        prefix = below.pop()
+        for entry in _listing(f"{root}{os.sep}{prefix}"):
+            top = None if prefix else tops
+            if top is not None and only not in (None, entry.name):
                 continue
-            path = here / name
-            if path.is_symlink():
-                _refuse_leading_out(path, inside)
-            count += 1
-            if count > MAX_FILES:
-                raise SourceError(f"{root} holds more than {MAX_FILES} files; name the plugin's own directory")
-            if path.is_file():
-                yield path.relative_to(root).as_posix()
+            is_directory = entry.is_dir()
+            if not (_is_code_directory(entry, top) if is_directory else _is_code_file(entry.name, top)):
+                continue
+            if entry.is_symlink():
+                _refuse_leading_out(Path(entry.path), inside)
+            if not is_directory and entry.is_file():
+                found.append(prefix + entry.name)
+            elif is_directory and not entry.is_symlink():
+                below.append(f"{prefix}{entry.name}/")
+        if len(found) > MAX_FILES:
+            raise SourceError(f"{root} holds more than {MAX_FILES} files; name the plugin's own directory")
+    return found
 
 
-def _is_code_directory(path: Path, tops: set[str] | None) -> bool:
-    if path.name.startswith(".") or path.name in _NEVER or (path / "pyvenv.cfg").exists():
+def _listing(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except FileNotFoundError:
+        return []  # deleted since its parent was listed
+    except OSError as error:
+        raise SourceError(f"its directory {folder} cannot be listed: {error.strerror}") from error
+
+
+def _is_code_directory(entry: os.DirEntry[str], tops: set[str] | None) -> bool:
+    name = entry.name
+    if name.startswith(".") or name in _NEVER or os.path.exists(f"{entry.path}{os.sep}pyvenv.cfg"):  # noqa: PTH110  (see _walk)
         return False
-    if tops is None or path.name in tops:
+    if tops is None or name in tops:
         return True
-    return not any(fnmatch.fnmatch(path.name, pattern) for pattern in _NOT_CODE)
+    return not any(fnmatch.fnmatch(name, pattern) for pattern in _NOT_CODE)
 
 
 def _is_code_file(name: str, tops: set[str] | None) -> bool:

@@ -175,6 +175,17 @@ def test_open_to_everybody(place: Path) -> None:
     assert "can be written by everybody" in reason(wheel)
 
 
+def test_neighbours_of_a_package_are_not_looked_at(tmp_path: Path) -> None:
+    """A source that is the package itself is judged alone: what lies beside it belongs to somebody else."""
+    package = tmp_path / "projects" / "upper"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "plugin.yaml").write_text(manifest("upper", "1.0", entry="upper"))
+    (tmp_path / "projects" / "neighbour").symlink_to(tmp_path)
+    (candidate,) = candidates_at(package, group="notes", store=WheelStore(tmp_path / "store")).candidates
+    assert candidate.packages == ("upper",)
+
+
 @pytest.mark.parametrize("directory", [True, False])
 def test_links_that_lead_out(place: Path, tmp_path: Path, directory: bool) -> None:
     """A63: a link out of the source tree is refused; one that stays inside is not."""
