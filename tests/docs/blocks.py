@@ -156,17 +156,20 @@ def write_files(blocks: Iterable[Block], directory: Path) -> None:
 def run_page(name: str, source: str, directory: Path) -> str | None:
     """Run ``source`` in a fresh interpreter in ``directory``; return what it said when it failed, None when it did not."""
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
-    run = subprocess.run(
-        [sys.executable, "-c", _RUN, name],
-        input=source,
-        cwd=directory,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=PAGE_TIMEOUT,
-        check=False,
-    )
+    try:
+        run = subprocess.run(
+            [sys.executable, "-X", "faulthandler", "-c", _RUN, name],
+            input=source,
+            cwd=directory,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PAGE_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as late:
+        return f"{name}: its blocks did not end within {PAGE_TIMEOUT} s\n{(late.output or b'').decode(errors='replace')}"
     return None if run.returncode == 0 else run.stdout
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from blackhole_core.manifest.parse import parse_manifest
-from tests.docs.blocks import Block, find_blocks, is_manifest, program, run_page
+from tests.docs import blocks
+from tests.docs.blocks import Block, find_blocks, is_manifest, program, run_page, write_files
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -15,8 +16,8 @@ PAGES = {
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     if "_build" not in path.parts
 }
-RUNNABLE = [name for name, blocks in PAGES.items() if program(blocks)]
-MANIFESTS = [pytest.param(block, id=f"{name}:{block.line}") for name, blocks in PAGES.items() for block in blocks if is_manifest(block)]
+RUNNABLE = [name for name, found in PAGES.items() if program(found)]
+MANIFESTS = [pytest.param(block, id=f"{name}:{block.line}") for name, found in PAGES.items() for block in found if is_manifest(block)]
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
@@ -110,6 +111,32 @@ def test_a_failure_that_nobody_can_catch_fails_the_page(broken: str, said: str, 
     failure = run_page("docs/page.md", broken, tmp_path)
     assert failure is not None
     assert said in failure
+
+
+def test_a_page_that_never_ends_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page whose code hangs is a failure with the page's name, and its process is ended."""
+    monkeypatch.setattr(blocks, "PAGE_TIMEOUT", 0.5)
+    failure = run_page("docs/page.md", "import threading; threading.Event().wait()", tmp_path)
+    assert failure is not None
+    assert failure.startswith("docs/page.md: its blocks did not end within 0.5 s")
+
+
+def test_a_named_block_is_a_file(tmp_path: Path) -> None:
+    """A block whose first line names a file is written there, where the page has it, and is not run."""
+    page = "```python\n# pack/late.py\nraise AssertionError\n```\n"
+    found = find_blocks(page)
+    assert run_page("docs/page.md", program(found), tmp_path) is None
+    assert (tmp_path / "pack" / "late.py").read_text("utf-8") == "# pack/late.py\nraise AssertionError\n"
+
+    write_files(found, tmp_path / "other")
+    assert (tmp_path / "other" / "pack" / "late.py").read_bytes() == (tmp_path / "pack" / "late.py").read_bytes()
+
+
+@pytest.mark.parametrize(("command", "works"), [("true", True), ("false", False)])
+def test_commands_run_where_the_page_says_so(command: str, works: bool, tmp_path: Path) -> None:
+    """The lines after ``$`` of a block marked ``run`` are run; one that fails fails the page. Other blocks are only shown."""
+    page = f"```console run\n$ {command}\noutput\n```\n```console\n$ false\n```\n"
+    assert (run_page("docs/page.md", program(find_blocks(page)), tmp_path) is None) is works
 
 
 def test_a_block_that_is_never_closed_is_an_error() -> None:
