@@ -35,7 +35,8 @@ class Timer:
 class Timers:
     """A heap of due times, owned by its thread under ``_changed``."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "blackhole-timers") -> None:
+        self._name = name
         self._changed = threading.Condition()
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()  # equal due times run first come, first served
@@ -51,20 +52,22 @@ class Timers:
                 return timer
             heapq.heappush(self._heap, (timer.due, next(self._order), timer))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="blackhole-timers", daemon=True)
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
             self._changed.notify()
         return timer
 
-    def close(self) -> None:
-        """Drop what is pending and end the thread; returns when a running action has ended."""
+    def close(self, timeout: float | None = None) -> threading.Thread | None:
+        """Drop what is pending and end the thread; returns when a running action has ended, or its thread when ``timeout`` seconds passed first."""
         with self._changed:
             self._closed = True
             self._heap.clear()
             thread = self._thread
             self._changed.notify()
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            thread.join(timeout)
+            return thread if thread.is_alive() else None
+        return None
 
     def _run(self) -> None:
         while (timer := self._next()) is not None:
