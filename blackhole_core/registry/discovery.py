@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
@@ -19,6 +19,7 @@ from blackhole_core.ids import canonical_name
 from blackhole_core.registry.candidate import Candidate, Discovery, Origin, Unusable
 from blackhole_core.registry.describe import Code, describe_all
 from blackhole_core.registry.digest import code_digest, hash_file
+from blackhole_core.registry.distributions import distributions, location
 from blackhole_core.registry.entrypoints import entry_groups
 from blackhole_core.registry.layout import module_file, owned_packages
 from blackhole_core.registry.tree import tree_code
@@ -26,7 +27,7 @@ from blackhole_core.registry.tree import tree_code
 if TYPE_CHECKING:
     from importlib_metadata import IDistribution
 
-__all__ = ["distributions", "installed", "without_clashes"]
+__all__ = ["installed", "without_clashes"]
 
 #: Written by the installer, not by the plugin's author: not part of what identifies the code.
 _INSTALLERS: Final = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
@@ -43,24 +44,6 @@ def installed(group: str, *, path: Sequence[str] | None = None) -> Discovery:
         if group in text:  # cheap: most distributions end here
             found += _of_distribution(distribution, text, group)
     return without_clashes(found)
-
-
-def distributions(path: Sequence[str] | None = None) -> Mapping[str, IDistribution]:
-    """Return canonical name → the installed distribution, as they are on disk now.
-
-    Names are taken from the names of the metadata directories: reading a thousand METADATA files would take a second.
-    """
-    import importlib_metadata  # 20 ms; only who looks for plugins pays for it
-
-    # It remembers listings by a directory's time of change, which two changes within one tick of the clock share.
-    importlib_metadata.MetadataPathFinder.invalidate_caches()
-    found: dict[str, IDistribution] = {}
-    for distribution in importlib_metadata.distributions() if path is None else importlib_metadata.distributions(path=list(path)):
-        place = _location(distribution).name
-        if not place.startswith("~"):  # pip moves what it is about to remove to "~ame-1.0.dist-info"
-            name = place.removesuffix(".dist-info").removesuffix(".egg-info").partition("-")[0]
-            found.setdefault(canonical_name(name), distribution)
-    return found
 
 
 def without_clashes(discovery: Discovery) -> Discovery:
@@ -104,7 +87,7 @@ def _of_distribution(distribution: IDistribution, text: str, group: str) -> Disc
             return Discovery()
         code = _code(distribution, name, version, entries.values())
     except BlackholeError as error:
-        return Discovery((), (Unusable(name, _location(distribution), error),))
+        return Discovery((), (Unusable(name, location(distribution), error),))
     return describe_all(code, entries)
 
 
@@ -119,7 +102,7 @@ def _code(distribution: IDistribution, name: str, version: str, values: Iterable
     files = {file for file in record if not file.endswith(".pyc")}
     return Code(
         origin=Origin.INSTALLED,
-        source=_location(distribution),
+        source=location(distribution),
         base=base,
         files=files,
         packages=owned_packages(files),
@@ -142,13 +125,8 @@ def _record(distribution: IDistribution) -> dict[str, str]:
         return {row[0]: row[1] if len(row) > 1 else "" for row in rows if not row[0].startswith(("/", "../"))}
     files = distribution.files  # an egg-info directory, as old installers and some Linux distributions write it
     if files is None:
-        raise SourceError(f"{_location(distribution)} has no RECORD, so nobody knows which files are its own; install it again with pip")
+        raise SourceError(f"{location(distribution)} has no RECORD, so nobody knows which files are its own; install it again with pip")
     return {str(file): "" for file in files if Path(str(file.locate())).is_file()}
-
-
-def _location(distribution: IDistribution) -> Path:
-    """Return the distribution's metadata directory."""
-    return Path(str(getattr(distribution, "_path", distribution.locate_file(""))))
 
 
 def _editable_project(distribution: IDistribution) -> Path | None:
@@ -161,7 +139,7 @@ def _editable_project(distribution: IDistribution) -> Path | None:
         editable = bool(origin.get("dir_info", {}).get("editable"))
         url = urlsplit(str(origin["url"])) if editable else None
     except (ValueError, AttributeError, KeyError) as error:
-        raise SourceError(f"the direct_url.json of {_location(distribution)} is not readable: {error}") from error
+        raise SourceError(f"the direct_url.json of {location(distribution)} is not readable: {error}") from error
     return Path(unquote(url.path)) if url is not None and url.scheme == "file" else None
 
 

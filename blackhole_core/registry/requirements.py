@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from blackhole_core.errors import SourceError
-from blackhole_core.ids import canonical_name
 from blackhole_core.registry.candidate import Candidate, Origin
-from blackhole_core.registry.discovery import distributions
+from blackhole_core.registry.distributions import distribution, version_of
 from blackhole_core.registry.source import read_pyproject
-
-if TYPE_CHECKING:
-    from importlib_metadata import IDistribution
 
 __all__ = ["missing_requirements"]
 
@@ -24,24 +19,20 @@ def missing_requirements(candidate: Candidate, *, path: Sequence[str] | None = N
     ``path`` is searched in place of ``sys.path``. Requirements whose marker does not hold here, and those of extras, do not count. Raises
     :class:`~blackhole_core.errors.SourceError` for a requirement that cannot be read.
     """
-    required = _required(candidate, path)
-    if not required:
-        return ()
-    have = distributions(path)
-    return tuple(sentence for text in required if (sentence := _missing(candidate, text, have)) is not None)
+    return tuple(sentence for text in _required(candidate, path) if (sentence := _missing(candidate, text, path)) is not None)
 
 
 def _required(candidate: Candidate, path: Sequence[str] | None) -> tuple[str, ...]:
     if candidate.origin is Origin.DIRECTORY:
         return _of_project(candidate.source)
     if candidate.origin is Origin.WHEEL:
-        return _requires(distributions([str(candidate.path)]), candidate.distribution)
-    return _requires(distributions(path), candidate.distribution)
+        return _requires(candidate.distribution, [str(candidate.path)])
+    return _requires(candidate.distribution, path)
 
 
-def _requires(have: Mapping[str, IDistribution], name: str | None) -> tuple[str, ...]:
-    distribution = None if name is None else have.get(canonical_name(name))
-    return () if distribution is None else tuple(distribution.requires or ())
+def _requires(name: str | None, path: Sequence[str] | None) -> tuple[str, ...]:
+    own = None if name is None else distribution(name, path)
+    return () if own is None else tuple(own.requires or ())
 
 
 def _of_project(source: Path) -> tuple[str, ...]:
@@ -50,7 +41,7 @@ def _of_project(source: Path) -> tuple[str, ...]:
     return tuple(str(text) for text in listed) if isinstance(listed, list) else ()
 
 
-def _missing(candidate: Candidate, text: str, have: Mapping[str, IDistribution]) -> str | None:
+def _missing(candidate: Candidate, text: str, path: Sequence[str] | None) -> str | None:
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
@@ -60,10 +51,10 @@ def _missing(candidate: Candidate, text: str, have: Mapping[str, IDistribution])
     if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
         return None
     wanted = f"{requirement.name}{requirement.specifier}"
-    distribution = have.get(canonical_name(requirement.name))
-    if distribution is None:
+    installed = distribution(requirement.name, path)
+    if installed is None:
         return f"needs {wanted}, which is not installed"
-    found = distribution.version
+    found = version_of(installed)
     if not requirement.specifier.contains(found, prereleases=True):
         return f"needs {wanted}, which is not installed (found {found})"
     return None
