@@ -188,13 +188,19 @@ class Parts:
         return self.swapper.swap(member, SwapRequest(lambda: self.find(member.name, version, source), isolation, timeout, force))
 
     def reload(self, name: str, *, patience: float = 0.0) -> SwapReport | None:
-        """Swap a plugin to what stands at its own source now; load it if it is not running."""
+        """Swap a plugin to what stands at its own source now, and those that depend on it with it; load it if it is not running."""
         member = self.supervisor.member(name)
         source = _source_of(member.candidate)
         if member.instance is None:
             self.load(member.name, source, None, member.isolation)
             return None
-        return self.swapper.swap(member, SwapRequest(lambda: self.find(member.name, None, source), patience=patience))
+        dependants = [(other, self._anew(other, patience)) for other in self.loader.dependants_of(member)]
+        return self.swapper.swap(member, SwapRequest(lambda: self.find(member.name, None, source), patience=patience), *dependants)
+
+    def _anew(self, member: Member, patience: float) -> SwapRequest:
+        """Return the request for a plugin that is started anew because one that it depends on changes."""
+        source = _source_of(member.candidate)
+        return SwapRequest(lambda: self.find(member.name, None, source), patience=patience, anew=True)
 
     def rollback(self, name: str, *, force: bool) -> SwapReport:
         member = self.supervisor.member(name)

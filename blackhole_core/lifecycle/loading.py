@@ -74,7 +74,7 @@ class Loader:
             self.emit("plugin.loaded", member.name, version=candidate.id.version, level=instance.level.value)
 
     def _bring_up(self, member: Member, candidate: Candidate, isolation: Isolation | None) -> Instance:
-        self.admit(member, candidate)
+        self.admit({member.name: candidate})
         self.supervisor.move(member, Phase.ADMITTED)
         self.supervisor.move(member, Phase.STARTING)
         instance = self.start(member, candidate, isolation)
@@ -154,11 +154,19 @@ class Loader:
             self.supervisor.move(member, Phase.FOUND)
         member.candidate, member.isolation = candidate, isolation
 
-    def admit(self, member: Member, candidate: Candidate) -> None:
-        """Raise what forbids ``candidate`` to run here, before any of its code runs.
+    def admit(self, candidates: Mapping[str, Candidate]) -> None:
+        """Raise what forbids ``candidates`` (by the names they run under) to run here together, before any of their code runs.
 
-        The operator's word, files of the store that were changed, a missing requirement, a syntax error, a plugin it needs or one that needs it.
+        The operator's word, files of the store that were changed, a missing requirement, a syntax error, a plugin they need or one that needs them.
         """
+        for candidate in candidates.values():
+            self._admit_alone(candidate)
+        others = {**self._running_candidates(), **{canonical_name(name): candidate for name, candidate in candidates.items()}}
+        refused = start_order(others).refused
+        if refused:
+            raise DependencyError([reason for reasons in refused.values() for reason in reasons])
+
+    def _admit_alone(self, candidate: Candidate) -> None:
         refusal = self.registry.allows(candidate.name)
         if refusal is not None:
             raise LoadFailed(str(candidate.id), refusal)
@@ -167,11 +175,6 @@ class Loader:
         faults = missing_requirements(candidate) or validate_sources(candidate.path, candidate.packages, candidate.entry)
         if faults:
             raise LoadFailed(str(candidate.id), "; ".join(str(fault) for fault in faults))
-        others = self._running_candidates()
-        others[canonical_name(member.name)] = candidate
-        refused = start_order(others).refused
-        if refused:
-            raise DependencyError([reason for reasons in refused.values() for reason in reasons])
 
     def _running_candidates(self) -> dict[str, Candidate]:
         return {
@@ -192,6 +195,12 @@ class Loader:
                     [f"plugin {member.label} cannot be unloaded, {name} needs it; unload that first" for name in needed_by]
                 )
             self._take_out(member, at_the_end=False)
+
+    def dependants_of(self, member: Member) -> tuple[Member, ...]:
+        """Return the running plugins that need ``member``, directly or through others, each after what it needs."""
+        running = self._running_candidates()
+        needing = dependants(canonical_name(member.name), running)
+        return tuple(self.supervisor.member(name) for name in start_order(running).order if name in needing)
 
     def unload_all(self) -> None:
         """Take every plugin out, dependants first; for the end of the host: no other operation begins any more."""

@@ -37,6 +37,7 @@ class SwapReport:
     phases: Mapping[str, float] = attrs.field(factory=dict)
     retiring: bool = False
     state_lost: str | None = None
+    also: tuple[SwapReport, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain data, for JSON."""

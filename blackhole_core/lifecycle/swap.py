@@ -1,4 +1,4 @@
-"""Replacing one version of a plugin by another while calls flow.
+"""Replacing plugins by other versions while calls flow: one plugin, or several as one step.
 
 The order, and why: everything that is slow or can fail without the old version's help comes first, while the old one serves
 (*prepare*: is it allowed, is there a migration; *load*: import, start, health). Then the gate closes: new calls wait. The
@@ -10,19 +10,23 @@ the new one is released. After the switch nothing can fail any more; a fault whi
 
 A plugin without state hooks needs no drain: its gate is shut for the switch alone, and the old version ends when the calls
 that had begun on it are over. A plugin that is BROKEN cannot be asked for its state: the new version gets the newest snapshot.
+
+Several plugins (one, and those that imported its code) go through each phase together, behind gates that are shut at the same
+time: either all of them are new, or none is.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import attrs
 
 from blackhole_core.callcontext import chain
 from blackhole_core.errors import BlackholeError, StateError, SwapFailed
 from blackhole_core.hooks.manager import HookManager
+from blackhole_core.hooks.replace import Undo
 from blackhole_core.ids import Isolation
 from blackhole_core.lifecycle.carrying import plan_by, restore_newest
 from blackhole_core.lifecycle.handover import Drained, Handover
@@ -49,6 +53,7 @@ class SwapRequest:
     force: bool = False  #: go on when they do not end in time, and give ``fallback`` when state cannot be migrated
     fallback: Callable[[], Snapshot] | None = None  #: the state that the wanted version handed over when it was replaced
     patience: float = 0.0  #: seconds to wait for another operation on the plugin to end
+    anew: bool = False  #: start it anew even if the same version and code serve
 
 
 @attrs.frozen
@@ -60,75 +65,136 @@ class Swapper:
     states: StateManager
     emit: Callable[..., object]
     start: Callable[[Member, Candidate, Isolation | None], Instance]
-    admit: Callable[[Member, Candidate], None]  #: raises when the operator, a dependency or a missing requirement forbids the new version
+    admit: Callable[
+        [Mapping[str, Candidate]], None
+    ]  #: raises when the operator, a dependency or a missing requirement forbids these versions
 
-    def swap(self, member: Member, request: SwapRequest) -> SwapReport:
-        """Carry out one swap.
+    def swap(self, member: Member, request: SwapRequest, *also: tuple[Member, SwapRequest]) -> SwapReport:
+        """Swap ``member``, and with it, as one step, those in ``also``, which come after what they depend on.
 
-        :raises SwapInProgress: another operation on the plugin is running.
-        :raises SwapFailed: the old version serves on; ``phase`` and ``cause`` say what happened.
+        :returns: the report on ``member``; ``also`` in it has the others'.
+        :raises SwapInProgress: another operation on one of the plugins is running.
+        :raises SwapFailed: every old version serves on; ``phase`` and ``cause`` say what happened.
         """
-        with self.supervisor.claim(member, "a swap", patience=request.patience):
-            return Swap(self, member, request).run()
+        wanted = [(member, request), *also]
+        with contextlib.ExitStack() as claims:
+            for one, its in wanted:
+                claims.enter_context(self.supervisor.claim(one, "a swap", patience=its.patience))
+            return _SwapOfMany([Swap(self, one, its) for one, its in wanted], self).run()
+
+
+class _SwapOfMany:
+    """Swaps that happen as one: through each phase together, all or none. Used once, by one thread."""
+
+    def __init__(self, swaps: Sequence[Swap], tools: Swapper) -> None:
+        self._swaps = swaps
+        self._tools = tools
+        self._at = swaps[0]  # whose turn it is, or was when something failed
+
+    def run(self) -> SwapReport:
+        """Go through all phases; on a failure everything is as before."""
+        try:
+            self._each(Swap.find)
+            if self._swaps[0].unchanged:
+                return self._swaps[0].report()
+            self._at = self._swaps[0]
+            self._tools.admit({swap.member.name: swap.candidate for swap in self._swaps})
+            self._each(Swap.prepare)
+            self._each(Swap.load)
+            self._hand_over()
+        except (Exception, SystemExit) as error:
+            raise self._abort(error) from error
+        except BaseException as error:  # Ctrl-C: leave whole versions, then go where it wanted to go
+            if all(swap.has_switched for swap in self._swaps):
+                self._clean_up()
+            else:
+                self._abort(error)
+            raise
+        return self._clean_up()
+
+    def _each(self, step: Callable[[Swap], object], swaps: Sequence[Swap] | None = None) -> None:
+        for swap in self._swaps if swaps is None else swaps:
+            self._at = swap
+            step(swap)
+
+    def _hand_over(self) -> None:
+        """Hold the plugins still, carry their state over, switch; on a failure everything stands as before."""
+        try:
+            with contextlib.ExitStack() as gates:
+                for swap in self._swaps:
+                    gates.enter_context(swap.still)
+                self._each(Swap.refuse_from_inside)
+                with contextlib.ExitStack() as inside:
+                    # What a plugin calls while it hands over belongs to the swap, and may not wait for its end.
+                    for swap in self._swaps:
+                        inside.enter_context(swap.member.turnstile.counted_inside())
+                    self._each(Swap.carry, self._swaps[::-1])  # dependants first: they may still need what they depend on
+                self._switch()
+        finally:
+            for swap in self._swaps:
+                self._tools.supervisor.end_draining(swap.member)
+
+    def _switch(self) -> None:
+        try:
+            self._each(Swap.switch)
+        except BaseException:
+            for swap in self._swaps[::-1]:
+                swap.unswitch()
+            raise
+
+    def _abort(self, error: BaseException) -> SwapFailed:
+        """Release the new versions; the gates are open and the old ones serve already."""
+        failed = self._at
+        for swap in self._swaps[::-1]:
+            swap.release()
+        asked = self._swaps[0].member
+        failure = SwapFailed(asked.label, failed.phase, error)
+        if failed.member is not asked:
+            failure.add_note(f"it was plugin {failed.member.label} that failed, which is swapped together with {asked.label}")
+        self._tools.emit("swap.failed", asked.name, phase=failed.phase, error=f"{type(error).__name__}: {error}")
+        return failure
+
+    def _clean_up(self) -> SwapReport:
+        report, *others = [swap.clean_up() for swap in self._swaps]
+        report = attrs.evolve(report, also=tuple(others))
+        self._tools.emit("swap.done", report.plugin, report=report.as_dict())
+        return report
 
 
 class Swap:
-    """One swap of one member, from the first phase to the last. Used once, by one thread."""
+    """One plugin's part in a swap, from the first phase to the last."""
 
     def __init__(self, tools: Swapper, member: Member, request: SwapRequest) -> None:
         old = member.instance
         if old is None:
             raise SwapFailed(member.label, "prepare", f"it is not running (phase {member.phase}); load it instead")
+        self.member = member
+        self.candidate = old.candidate  #: the wanted one, once it was found
+        self.phase = "prepare"  #: the phase it is in, or failed in
+        self.unchanged = False  #: whether what is wanted serves already
         self._tools = tools
-        self._member = member
         self._request = request
         self._old = old
         self._new: Instance | None = None
+        self._level = old.level
         self._broken = member.phase is Phase.BROKEN
         self._handover = Handover(old, member.settings, tools.states)
-        self._phase = "prepare"
+        self._still: Standstill | None = None
+        self._undo: Undo | None = None
         self._times = dict.fromkeys(PHASES, 0.0)
-        self._gate_seconds = 0.0
         self._fallback: Snapshot | None = None
         self._state_lost: str | None = None
 
-    # --- the whole ---------------------------------------------------------------------------------------------------
-
-    def run(self) -> SwapReport:
-        """Go through all phases; on a failure everything is as before."""
-        still = None
-        try:
-            with self._timed("prepare"):
-                candidate = self._request.find()
-                level = self._request.isolation or self._member.isolation or self._member.settings.level(candidate)
-                if self._serves_already(candidate, level):
-                    return self._report(self._old, unchanged=True)
-                self._prepare(candidate)
-            with self._timed("load"):
-                new = self._new = self._load(candidate, level)
-            still = Standstill(self._tools.hooks, self._member, self._old, new.hooks)
-            self._replace(new, still)
-        except (Exception, SystemExit) as error:
-            raise self._abort(error) from error
-        except BaseException as error:  # Ctrl-C: leave one whole version, then go where it wanted to go
-            if still is not None and self._new is not None and self._member.instance is self._new:
-                self._clean_up(self._new, still)
-            else:
-                self._abort(error)
-            raise
-        retiring = self._clean_up(new, still)
-        report = self._report(new, retiring=retiring)
-        self._tools.emit("swap.done", self._member.name, report=report.as_dict())
-        return report
-
-    def _report(self, serving: Instance, *, unchanged: bool = False, retiring: bool = False) -> SwapReport:
+    def report(self, *, retiring: bool = False) -> SwapReport:
+        """Return what was done to this plugin."""
+        serving = self._old if self._new is None else self._new
         return SwapReport(
-            plugin=self._member.name,
+            plugin=self.member.name,
             from_version=self._old.id.version,
             to_version=serving.id.version,
             generation=serving.generation,
-            unchanged=unchanged,
-            gate_seconds=self._gate_seconds,
+            unchanged=self.unchanged,
+            gate_seconds=self._still.seconds if self._still is not None else 0.0,
             drain_seconds=self._handover.drain_seconds,
             migrate_seconds=self._handover.migrate_seconds,
             state_bytes=self._handover.state_bytes,
@@ -140,41 +206,33 @@ class Swap:
     @contextlib.contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
         """Run a phase: tell the listeners that it begins, and take its time."""
-        self._phase = phase
-        self._tools.emit("swap.phase", self._member.name, phase=phase, from_version=self._old.id.version)
+        self.phase = phase
+        self._tools.emit("swap.phase", self.member.name, phase=phase, from_version=self._old.id.version)
         begun = time.monotonic()
         try:
             yield
         finally:
             self._times[phase] += time.monotonic() - begun
 
-    def _abort(self, error: BaseException) -> SwapFailed:
-        """Release the new version; the gate is open and the old one serves already."""
-        failed_in = self._phase
-        if self._new is not None and self._member.instance is not self._new:
-            self._new.end()
-        failure = SwapFailed(self._member.label, failed_in, error)
-        self._tools.emit("swap.failed", self._member.name, phase=failed_in, error=f"{type(error).__name__}: {error}")
-        return failure
-
     # --- while the old version serves --------------------------------------------------------------------------------
 
-    def _serves_already(self, candidate: Candidate, level: Isolation) -> bool:
-        old = self._old
-        same = candidate.digest == old.candidate.digest and candidate.id == old.id and level is old.level
-        return same and not self._broken
+    def find(self) -> None:
+        """Find the wanted version, and whether it serves already."""
+        member, old = self.member, self._old
+        with self._timed("prepare"):
+            self.candidate = self._request.find()
+            self._level = self._request.isolation or member.isolation or member.settings.level(self.candidate)
+            same = self.candidate.digest == old.candidate.digest and self.candidate.id == old.id and self._level is old.level
+            self.unchanged = same and not self._broken and not self._request.anew
 
-    def _prepare(self, candidate: Candidate) -> None:
+    def prepare(self) -> None:
         """Refuse what can be refused before anything is started."""
-        self._refuse_from_inside()
-        self._tools.admit(self._member, candidate)
-        if self._old.takes_part("plugin_export_state") and not self._broken:
-            self._plan(candidate)
-
-    def _refuse_from_inside(self) -> None:
-        """A call cannot wait for its own end: refuse a swap that a call of the very plugin asks for."""
-        if self._member.turnstile.inside() or any(active.runner is self._old.runner for active in chain.get()):
-            raise RuntimeError(FROM_INSIDE)
+        with self._timed("prepare"):
+            # A call cannot wait for its own end: refuse a swap that a call of the very plugin asks for.
+            if self.member.turnstile.inside() or any(active.runner is self._old.runner for active in chain.get()):
+                raise RuntimeError(FROM_INSIDE)
+            if self._old.takes_part("plugin_export_state") and not self._broken:
+                self._plan(self.candidate)
 
     def _plan(self, candidate: Candidate) -> None:
         """Find the chain of migrations. The side that knows the higher version declares it."""
@@ -189,41 +247,48 @@ class Swap:
         if not (self._request.force and self._request.fallback is not None):
             raise error
         self._fallback = self._request.fallback()
-        written_by = f"{self._member.name}@{self._fallback.plugin_version}"
+        written_by = f"{self.member.name}@{self._fallback.plugin_version}"
         self._state_lost = f"{error}; the state that {written_by} handed over before (snapshot {self._fallback.id}) was given back instead"
 
-    def _load(self, candidate: Candidate, level: Isolation) -> Instance:
-        new = self._tools.start(self._member, candidate, level)
-        try:
+    def load(self) -> None:
+        """Bring the new version up; the old one goes on serving."""
+        with self._timed("load"):
+            self._new = new = self._tools.start(self.member, self.candidate, self._level)
             new.plugin_object()  # made now, so that it costs no time behind the gate
             if self._broken:
-                restore_newest(new, self._tools.states, self._tools.emit, self._member.settings.state_timeout)
-        except BaseException:
-            new.end()
-            raise
-        return new
+                restore_newest(new, self._tools.states, self._tools.emit, self.member.settings.state_timeout)
+            self._still = Standstill(self._tools.hooks, self.member, self._old, new.hooks)
+
+    @property
+    def _loaded(self) -> Instance:
+        assert self._new is not None, "load() comes first"
+        return self._new
 
     # --- behind the gate ---------------------------------------------------------------------------------------------
 
-    def _replace(self, new: Instance, still: Standstill) -> None:
-        """Hold the plugin still, carry the state over, switch; on a failure everything stands as before."""
-        supervisor, member = self._tools.supervisor, self._member
-        stateful = not self._broken and self._old.takes_part("plugin_export_state") and new.takes_part("plugin_import_state")
-        try:
-            with still:
-                if still.waits_for_this_call():
-                    raise RuntimeError(FROM_INSIDE)
-                if stateful:
-                    supervisor.begin_draining(member)
-                    self._carry(new, still)
-                with self._timed("switch"):
-                    self._switch(new, stateful=stateful)
-        finally:
-            self._gate_seconds = still.seconds
-            supervisor.end_draining(member)
+    @property
+    def still(self) -> Standstill:
+        """The gates over what the old and the new version answer."""
+        assert self._still is not None, "load() comes first"
+        return self._still
+
+    def refuse_from_inside(self) -> None:
+        """Refuse a swap that a call asks for which it would have to wait for; only the closed gate knows."""
+        if self.still.waits_for_this_call():
+            raise RuntimeError(FROM_INSIDE)
+
+    @property
+    def _stateful(self) -> bool:
+        return not self._broken and self._old.takes_part("plugin_export_state") and self._loaded.takes_part("plugin_import_state")
+
+    def carry(self) -> None:
+        """Let the calls that had begun end and the new version take over the old one's state; a swap without state needs neither."""
+        if self._stateful:
+            self._tools.supervisor.begin_draining(self.member)
+            self._carry(self._loaded, self.still)
 
     def _carry(self, new: Instance, still: Standstill) -> None:
-        settings, request, handover = self._member.settings, self._request, self._handover
+        settings, request, handover = self.member.settings, self._request, self._handover
         with self._timed("export"):
             timeout = settings.drain_timeout if request.timeout is None else request.timeout
             data = handover.export(still, Drained(timeout, request.force))
@@ -235,27 +300,42 @@ class Swap:
                     self._fall_back(error)
             handover.give(data if self._fallback is None else self._fallback.data, new)
 
-    def _switch(self, new: Instance, *, stateful: bool) -> None:
+    def switch(self) -> None:
         """The one step: from here on the new version serves. State tells a new version what historic calls told the old one."""
-        member, snapshot = self._member, self._handover.snapshot
-        undo = self._tools.hooks.replace(member.name, new.plugin_object(), replay_history=not stateful)
-        try:
-            self._tools.supervisor.adopt(member, new)
-        except BaseException:
-            if member.instance is not new:
-                undo()
-            raise
-        member.previous = Previous(self._old.candidate, self._old.level, snapshot.id if snapshot is not None else None)
-        member.isolation = self._request.isolation or member.isolation
+        with self._timed("switch"):
+            new = self._loaded
+            self._undo = self._tools.hooks.replace(self.member.name, new.plugin_object(), replay_history=not self._stateful)
+            self._tools.supervisor.adopt(self.member, new)
+
+    @property
+    def has_switched(self) -> bool:
+        """Whether the new version serves."""
+        return self._new is not None and self.member.instance is self._new
+
+    def unswitch(self) -> None:
+        """Put the old version back, if it was replaced: another plugin of the same swap could not be. The gates are still shut."""
+        undo, self._undo = self._undo, None
+        if undo is not None:
+            undo()
+            self._tools.supervisor.adopt(self.member, self._old)
+
+    def release(self) -> None:
+        """End the new version, if it does not serve."""
+        if self._new is not None and not self.has_switched:
+            self._new.end()
 
     # --- cleanup -----------------------------------------------------------------------------------------------------
 
-    def _clean_up(self, new: Instance, still: Standstill) -> bool:
-        """Supervise the new version and end the old one; return whether calls on that are still running."""
+    def clean_up(self) -> SwapReport:
+        """Supervise the new version, end the old one, and return the report."""
+        member, snapshot, new = self.member, self._handover.snapshot, self._loaded
+        member.previous = Previous(self._old.candidate, self._old.level, snapshot.id if snapshot is not None else None)
+        member.isolation = self._request.isolation or member.isolation
         with self._timed("cleanup"):
             self._keep_what_was_given(new)
-            self._tools.supervisor.watch(self._member, new)
-            return self._end_old(still)
+            self._tools.supervisor.watch(member, new)
+            retiring = self._end_old(self.still)
+        return self.report(retiring=retiring)
 
     def _keep_what_was_given(self, new: Instance) -> None:
         """Save migrated state, so that a worker that dies finds a snapshot of its own state version.
@@ -267,7 +347,7 @@ class Swap:
         try:
             self._handover.keep(new, self._handover.given)
         except StateError as error:
-            self._tools.emit("state.not_kept", self._member.name, version=new.id.version, error=str(error))
+            self._tools.emit("state.not_kept", self.member.name, version=new.id.version, error=str(error))
 
     def _end_old(self, still: Standstill) -> bool:
         """End the old version, now or when the calls on it are over; return whether it is the latter."""
