@@ -1,19 +1,22 @@
 """Installed distributions as they are on disk now: all of them, or one by its name.
 
-``importlib_metadata`` remembers the listing of a directory for as long as the directory's time of change stays the same. Two changes
-within one tick of a file system's clock share that time, so a listing is only used again when it was made well after it (git calls
-all others racy). A reload asks for a few distributions by name: with the listings at hand that takes 0.1 ms, without 3 ms.
+A reload asks for a few distributions by name. So the names of the metadata directories in each directory of the path are remembered
+(:class:`_Listing`, by directory), for as long as the directory's time of change stays the same. Two changes within one tick of a file
+system's clock share that time: a listing is only used again when it was made well after it (git calls all others racy). What a
+distribution says of itself is read from its files every time.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import attrs
 
 from blackhole_core.ids import canonical_name
 
@@ -29,29 +32,21 @@ _RACY_NS: Final = 4_000_000_000
 _VERSION: Final = re.compile(r"^version:[ \t]*(\S+)[ \t]*$", re.IGNORECASE | re.MULTILINE)
 
 
-class _Listings:
-    """Decides when the listings that ``importlib_metadata`` remembers are forgotten.
+@attrs.frozen
+class _Listing:
+    """The metadata directories in one directory: canonical name → file name. ``made`` and ``changed`` are wall clock, ns."""
 
-    Invariant: every listing that is remembered was made at or after ``_forgotten``.
-    """
+    names: Mapping[str, str]
+    changed: int
+    made: int
 
-    def __init__(self) -> None:
-        self._forgotten = 0  # wall clock, ns
-        self._lock = threading.Lock()
-
-    def forget_racy(self, path: Iterable[str]) -> None:
-        """Forget all listings when one of a directory in ``path`` may be older than the directory's last change."""
-        import importlib_metadata  # 20 ms; only who looks for plugins pays for it
-
-        with self._lock:
-            changed = max(map(_changed_ns, path), default=0)
-            if changed > self._forgotten - _RACY_NS:
-                # In this order: what is listed after the clock was read is younger than the reading.
-                self._forgotten = time.time_ns()
-                importlib_metadata.MetadataPathFinder.invalidate_caches()
+    def holds(self, changed: int) -> bool:
+        """Say whether it is still what is there, given the directory's time of change now."""
+        return self.changed == changed and self.made - changed > _RACY_NS
 
 
-_listings: Final = _Listings()
+#: Directory → its last listing. Entries are replaced as a whole; there are as many as the path had entries.
+_listings: Final[dict[str, _Listing]] = {}
 
 
 def distributions(path: Sequence[str] | None = None) -> Mapping[str, IDistribution]:
@@ -60,16 +55,15 @@ def distributions(path: Sequence[str] | None = None) -> Mapping[str, IDistributi
     ``path`` is searched in place of ``sys.path``. Names are taken from the names of the metadata directories: reading a thousand METADATA
     files would take a second.
     """
-    import importlib_metadata
+    import importlib_metadata  # 20 ms; only who looks for plugins pays for it
 
-    searched = list(sys.path if path is None else path)
-    _listings.forget_racy(searched)
+    # It remembers listings by a directory's time of change, and takes no care of changes that share one.
+    importlib_metadata.MetadataPathFinder.invalidate_caches()
     found: dict[str, IDistribution] = {}
-    for known in importlib_metadata.distributions(path=searched):
+    for known in importlib_metadata.distributions() if path is None else importlib_metadata.distributions(path=list(path)):
         place = location(known).name
-        if not place.startswith("~"):  # pip moves what it is about to remove to "~ame-1.0.dist-info"
-            name = place.removesuffix(".dist-info").removesuffix(".egg-info").partition("-")[0]
-            found.setdefault(canonical_name(name), known)
+        if not _is_leaving(place):
+            found.setdefault(_name_in(place), known)
     return found
 
 
@@ -77,9 +71,15 @@ def distribution(name: str, path: Sequence[str] | None = None) -> IDistribution 
     """Return the installed distribution called ``name``, in any spelling; None when there is none. ``path`` as above."""
     import importlib_metadata
 
-    searched = list(sys.path if path is None else path)
-    _listings.forget_racy(searched)
-    return next(iter(importlib_metadata.distributions(name=name, path=searched)), None)
+    wanted = canonical_name(name)
+    for entry in sys.path if path is None else path:
+        listing = _listing(entry or os.curdir)
+        if listing is not None and wanted in listing.names:
+            return importlib_metadata.Distribution.at(Path(entry, listing.names[wanted]))
+        if entry.endswith(".egg") or (listing is None and os.path.exists(entry)):  # noqa: PTH110  (as below)
+            break  # an egg or a zip file, which comes before the rest of the path
+    # It may be in one of these, or come from a finder of its own.
+    return distributions(path).get(wanted)
 
 
 def location(distribution: IDistribution) -> Path:
@@ -94,8 +94,28 @@ def version_of(distribution: IDistribution) -> str:
     return distribution.version if found is None else found[1]
 
 
-def _changed_ns(entry: str) -> int:
+def _listing(directory: str) -> _Listing | None:
+    """Return what is in ``directory``; None when it is none that can be listed."""
     try:
-        return Path(entry).stat().st_mtime_ns
+        made = time.time_ns()
+        changed = os.stat(directory).st_mtime_ns  # noqa: PTH116  (asked of every entry of the path at every reload)
+        known = _listings.get(directory)
+        if known is not None and known.holds(changed):
+            return known
+        names: dict[str, str] = {}
+        for place in os.listdir(directory):
+            if place.lower().endswith((".dist-info", ".egg-info")) and not _is_leaving(place):
+                names.setdefault(_name_in(place), place)
     except OSError:
-        return 0  # not there; importlib_metadata remembers nothing of such an entry
+        return None
+    listing = _listings[directory] = _Listing(names, changed, made)
+    return listing
+
+
+def _is_leaving(place: str) -> bool:
+    """Pip moves what it is about to remove to ``~ame-1.0.dist-info``."""
+    return place.startswith("~")
+
+
+def _name_in(place: str) -> str:
+    return canonical_name(place.lower().removesuffix(".dist-info").removesuffix(".egg-info").partition("-")[0])

@@ -39,7 +39,6 @@ def test_a_listing_is_made_once_while_nothing_changes(site: Path, monkeypatch: p
     assert distribution("num-py", [str(site)]) is not None
     monkeypatch.setattr(os, "listdir", lambda path: pytest.fail(f"{path} was listed again"))
     assert distribution("num-py", [str(site)]) is not None
-    assert list(distributions([str(site)])) == ["num-py"]
 
 
 def test_a_change_is_seen_by_the_time_of_the_directory(site: Path) -> None:
@@ -71,6 +70,18 @@ def test_the_version_is_the_one_in_the_header(site: Path) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: num-py\nversion : odd\n")
     with pytest.raises(KeyError):
         version_of(found)
+
+
+def test_the_first_on_the_path_counts(site: Path, tmp_path: Path) -> None:
+    """Of two distributions of one name the first on the path is the installed one, also when it lies in a zip file."""
+    WheelMaker("num-py", "2.0").install(tmp_path / "second")
+    wheel = WheelMaker("num-py", "0.9").write(tmp_path / "dist")
+    zipped = wheel.rename(wheel.with_name("packages.zip"))
+    for path, version in (([site, tmp_path / "second"], "1.26"), ([tmp_path / "second", site], "2.0"), ([zipped, site], "0.9")):
+        places = [str(place) for place in path]
+        found = distribution("num-py", places)
+        assert found is not None
+        assert version_of(found) == version == distributions(places)["num-py"].version
 
 
 def test_directories_that_are_not_there_hold_nothing(tmp_path: Path) -> None:
