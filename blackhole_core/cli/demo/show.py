@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +90,17 @@ def play(plan: Plan, display: Display, corpus: Corpus | None = None) -> Show:
     return Show(len(counted), sum(len(source.text) for source in counted), wanted, plain_seconds, outcomes)
 
 
-def _until(sources: Sequence[Source], seconds: float | None, counted: list[Source], display: Display) -> Iterator[Source]:
+def _until(
+    sources: Sequence[Source],
+    seconds: float | None,
+    counted: list[Source],
+    display: Display,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Source]:
     """Yield the sources one by one into ``counted``, until the time is up; at least one."""
-    began = time.monotonic()
+    began = clock()
     for number, source in enumerate(sources):
-        if counted and seconds is not None and time.monotonic() - began > seconds:
+        if counted and seconds is not None and clock() - began > seconds:
             return
         counted.append(source)
         yield source
