@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from pathlib import Path
 
+import importlib_metadata
 import pytest
 
 from blackhole_core.registry.distributions import distribution, distributions, version_of
@@ -82,6 +84,9 @@ def test_the_first_on_the_path_counts(site: Path, tmp_path: Path) -> None:
         found = distribution("num-py", places)
         assert found is not None
         assert version_of(found) == version == distributions(places)["num-py"].version
+    del found
+    importlib_metadata.MetadataPathFinder.invalidate_caches()  # it keeps the zip file open
+    gc.collect()
 
 
 def test_directories_that_are_not_there_hold_nothing(tmp_path: Path) -> None:
