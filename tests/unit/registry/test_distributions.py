@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+import warnings
 from pathlib import Path
 
 import importlib_metadata
@@ -85,8 +86,10 @@ def test_the_first_on_the_path_counts(site: Path, tmp_path: Path) -> None:
         assert found is not None
         assert version_of(found) == version == distributions(places)["num-py"].version
     del found
-    importlib_metadata.MetadataPathFinder.invalidate_caches()  # it keeps the zip file open
-    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it keeps the zip file open, and lets the collector close it
+        importlib_metadata.MetadataPathFinder.invalidate_caches()
+        gc.collect()
 
 
 def test_directories_that_are_not_there_hold_nothing(tmp_path: Path) -> None:
