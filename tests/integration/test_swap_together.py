@@ -1,0 +1,175 @@
+"""Plugins that depend on one another are reloaded as one swap: all of them are new, or none is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import blackhole_core as bh
+
+hookspec = bh.HookspecMarker("together")
+LEVELS = ("none", "thread", "process")
+
+
+class Specs:
+    @hookspec
+    def base_says(self) -> str: ...
+
+    @hookspec
+    def user_says(self) -> str: ...
+
+
+BASE = """
+import blackhole_core as bh
+
+hookimpl = bh.HookimplMarker("together")
+WORD = {word!r}
+
+
+class Base:
+    def __init__(self):
+        self.kept = 0
+
+    @hookimpl
+    def base_says(self):
+        return WORD
+
+    @bh.hookimpl
+    def plugin_export_state(self):
+        return {{"kept": self.kept}}
+
+    @bh.hookimpl
+    def plugin_import_state(self, state):
+        self.kept = state["kept"]
+"""
+
+USER = """
+import blackhole_core as bh
+
+hookimpl = bh.HookimplMarker("together")
+{imports}
+
+
+class User:
+    def __init__(self):
+        self.calls = 0
+
+    @hookimpl
+    def user_says(self):
+        self.calls += 1
+        {lazy}
+        return f"{{WORD}} {{self.calls}}"
+
+    @bh.hookimpl
+    def plugin_export_state(self):
+        return {{"calls": self.calls}}
+
+    @bh.hookimpl
+    def plugin_import_state(self, state):
+        self.calls = state["calls"]
+"""
+
+
+def write(root: Path, name: str, text: str, needs: str = "") -> Path:
+    """Write the source tree of one plugin and return it."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / f"together_{name}.py").write_text(text)
+    dependencies = f"dependencies: [{{name: {needs}}}]\n" if needs else ""
+    (root / "plugin.yaml").write_text(
+        f"name: {name}\nversion: 1.0.0\nentry: together_{name}:{name.capitalize()}\nisolation: none\n{dependencies}"
+    )
+    return root
+
+
+@pytest.fixture(params=["at import", "in a function"])
+def user_text(request: pytest.FixtureRequest) -> str:
+    """A plugin that takes a name from the other one's module, early or late."""
+    statement = "from together_base import WORD"
+    return USER.format(
+        imports=statement if request.param == "at import" else "", lazy=statement if request.param != "at import" else "pass"
+    )
+
+
+@pytest.fixture
+def pm(tmp_path: Path, user_text: str) -> Iterator[bh.PluginManager]:
+    """A host of both plugins at level none, the one depending on the other."""
+    with bh.PluginManager("together") as manager:
+        manager.add_hookspecs(Specs)
+        manager.load("base", source=write(tmp_path / "base", "base", BASE.format(word="one")))
+        manager.load("user", source=write(tmp_path / "user", "user", user_text, needs="base"))
+        yield manager
+
+
+def test_who_depends_on_a_plugin_is_reloaded_with_it(pm: bh.PluginManager, tmp_path: Path, user_text: str) -> None:
+    """A reload of the base gives its user the new module as well, and both keep their state."""
+    assert pm.hook.user_says() == ["one 1"]
+    write(tmp_path / "base", "base", BASE.format(word="two"))
+    report = pm.reload("base")
+    assert report is not None
+    assert [other.plugin for other in report.also] == ["user"]
+    assert pm.hook.base_says() == ["two"]
+    assert pm.hook.user_says() == ["two 2"]
+
+
+@pytest.mark.parametrize("broken", ["raise RuntimeError('on purpose')", "from together_base import NOTHING"])
+def test_one_that_fails_keeps_all_old(pm: bh.PluginManager, tmp_path: Path, user_text: str, broken: str) -> None:
+    """When the dependant cannot be loaded on the new base, neither of them changes, and the error names it."""
+    assert pm.hook.user_says() == ["one 1"]
+    write(tmp_path / "base", "base", BASE.format(word="two"))
+    write(tmp_path / "user", "user", f"{user_text}\n{broken}\n", needs="base")
+    with pytest.raises(bh.SwapFailed) as caught:
+        pm.reload("base")
+    assert caught.value.phase == "load"
+    assert any("user@1.0.0" in note for note in caught.value.__notes__)
+    assert pm.hook.base_says() == ["one"]
+    assert pm.hook.user_says() == ["one 2"]
+
+
+def test_no_call_sees_a_mixture(pm: bh.PluginManager, tmp_path: Path, user_text: str, fast_switching: Any) -> None:
+    """While both are reloaded again and again, a caller never finds the base newer than what its user sees."""
+    seen: list[tuple[str, str]] = []
+    stop = threading.Event()
+
+    def call() -> None:
+        while not stop.is_set():
+            [base] = pm.hook.base_says()
+            [user] = pm.hook.user_says()
+            seen.append((base, user.split()[0]))
+
+    callers = [threading.Thread(target=call) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    try:
+        for number in range(10):
+            write(tmp_path / "base", "base", BASE.format(word=f"w{number}"))
+            pm.reload("base")
+    finally:
+        stop.set()
+        for caller in callers:
+            caller.join()
+    order = ["one", *(f"w{number}" for number in range(10))]
+    assert all(order.index(base) <= order.index(user) for base, user in seen)
+    calls = len(seen)
+    assert pm.hook.user_says() == [f"w9 {calls + 1}"]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_dependants_go_along_at_every_level(level: str, tmp_path: Path) -> None:
+    """A plugin that only declares the dependency is started anew with it too, whatever the level."""
+    text = USER.format(imports="WORD = 'own'", lazy="pass")
+    with bh.PluginManager("together") as pm:
+        pm.add_hookspecs(Specs)
+        pm.load("base", source=write(tmp_path / "base", "base", BASE.format(word="one")), isolation=level)
+        pm.load("user", source=write(tmp_path / "user", "user", text, needs="base"), isolation=level)
+        assert pm.hook.user_says() == ["own 1"]
+        generation = pm.plugin("user").generation
+        write(tmp_path / "base", "base", BASE.format(word="two"))
+        pm.reload("base")
+        assert pm.hook.base_says() == ["two"]
+        assert pm.hook.user_says() == ["own 2"]
+        assert pm.plugin("user").generation != generation
+        assert pm.plugin("user").isolation == level
