@@ -248,7 +248,11 @@ class PluginContext:
             if again and not lease.ended:
                 pending[:] = [timers.after(seconds, fire)]
 
-        lease = self._leases.add(what, lambda: [timer.cancel() for timer in pending])
+        def undo() -> None:
+            for timer in pending:
+                timer.cancel()
+
+        lease = self._leases.add(what, undo)
         pending.append(timers.after(seconds, fire))
         return lease
 

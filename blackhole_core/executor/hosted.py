@@ -16,21 +16,7 @@ import pluggy
 from blackhole_core.hookspecs import PROJECT
 from blackhole_core.messages import CONTRACT, Implementation, Surface
 
-__all__ = ["Hosted", "PluginContext", "host_object", "instantiate"]
-
-
-@attrs.frozen(eq=False)
-class PluginContext:
-    """What a plugin gets in ``plugin_start``: who it is, its configuration, and a way to call the host's hooks.
-
-    ``hook`` has the call syntax of the host's own relay (``context.hook.transform(text="hi")``) at every isolation level.
-    """
-
-    name: str
-    version: str | None
-    generation: int
-    config: Mapping[str, Any]
-    hook: Any
+__all__ = ["Hosted", "host_object", "instantiate"]
 
 
 @attrs.frozen(eq=False)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from blackhole_core.executor.context import leases_of
 from blackhole_core.executor.hosted import Hosted, host_object, instantiate
+from blackhole_core.executor.leases import Leases
 from blackhole_core.executor.runner import Host, RunnerSpec
 from blackhole_core.ids import Isolation
 from blackhole_core.loader.universe import Universe
 from blackhole_core.messages import Call, Surface, attribution
 
-__all__ = ["InlineRunner", "load_hosted", "universe_of"]
+__all__ = ["InlineRunner", "load_hosted", "report_leases", "universe_of"]
 
 _tags = itertools.count(1)
 
@@ -30,6 +32,12 @@ def universe_of(spec: RunnerSpec) -> Universe:
     return Universe(spec.packages, spec.path, tag=f"{spec.generation}-{next(_tags)}", fresh=spec.changeable)
 
 
+def report_leases(problems: tuple[str, ...], spec: RunnerSpec, host: Host) -> None:
+    """Tell what could not be undone when the plugin stopped."""
+    for problem in problems:
+        host.emit("plugin.lease_failed", spec.id.name, version=spec.id.version, generation=spec.generation, error=problem)
+
+
 class InlineRunner:
     """Runs calls on the caller's thread. What is in flight is known to the hook gate, not here."""
 
@@ -37,11 +45,14 @@ class InlineRunner:
 
     def __init__(self, spec: RunnerSpec, host: Host) -> None:
         self._spec = spec
-        self._universe = universe_of(spec)
+        self._host = host
+        #: What the plugin takes through its context.
+        self.leases: Leases = leases_of(spec.id, spec.generation)
+        self.universe = universe_of(spec)
         self._hosted: Hosted | None = None
 
     def start(self) -> Surface:
-        self._hosted = load_hosted(self._spec, self._universe)
+        self._hosted = load_hosted(self._spec, self.universe)
         return self._hosted.surface
 
     @property
@@ -64,5 +75,6 @@ class InlineRunner:
         return True
 
     def stop(self) -> None:
+        report_leases(self.leases.end(self._spec.limits.stop_grace), self._spec, self._host)
         self._hosted = None
-        self._universe.release()
+        self.universe.release()

@@ -26,6 +26,8 @@ __all__ = ["Lease", "Leases", "NotUndone", "PluginStopped", "standing_at"]
 _JOIN_SHARE: Final = 0.5
 #: Part of the time for the end after which the first thread that undoes counts as hung: a little after the last join gave up.
 _FIRST_ROUND_SHARE: Final = 0.6
+#: Seconds that a thread gets to end when another one has used up the time: enough for one that is about to return.
+_LAST_CHANCE: Final = 0.1
 
 #: Runs a function somewhere, soon: on a new thread, on the plugin's own, or at once.
 Start: TypeAlias = Callable[[Callable[[], None]], object]
@@ -113,7 +115,7 @@ class Leases:
 
     def time_to_join(self) -> float:
         """Return the seconds that a thread which was asked to end has left; called by undo functions."""
-        return max(0.0, self._join_by - time.monotonic())
+        return max(_LAST_CHANCE, self._join_by - time.monotonic())
 
     def end(self, seconds: float, start: Start | None = None) -> tuple[str, ...]:
         """Undo everything within ``seconds`` and return a sentence for each thing that could not be undone.

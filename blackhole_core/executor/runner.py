@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
+from blackhole_core.executor.leases import Leases
 from blackhole_core.executor.timers import Timers
 from blackhole_core.executor.wire.frames import DEFAULT_MAX_MESSAGE
 from blackhole_core.executor.wire.signature import Signature
 from blackhole_core.ids import Isolation, PluginId
+from blackhole_core.loader.universe import Universe
 from blackhole_core.messages import Call, Surface
 
-__all__ = ["Host", "Limits", "Runner", "RunnerSpec"]
+__all__ = ["Host", "InProcess", "Limits", "Runner", "RunnerSpec"]
 
 
 @attrs.frozen
@@ -98,3 +100,11 @@ class Runner(Protocol):
 
     def stop(self) -> None:
         """End orderly, within the plugin's ``stop_grace``; what does not end by itself is ended."""
+
+
+@runtime_checkable
+class InProcess(Protocol):
+    """What a runner has beside when the plugin's code runs in this very process."""
+
+    leases: Leases  #: what the plugin takes through its context, undone by ``stop``
+    universe: Universe  #: its modules, released by ``stop``

@@ -23,8 +23,10 @@ from typing import Any, Final
 
 from blackhole_core.callcontext import ActiveCall, chain, get_deadline
 from blackhole_core.errors import CallTimeout, PluginUnloaded, RemoteError
+from blackhole_core.executor.context import leases_of
 from blackhole_core.executor.hosted import Hosted
-from blackhole_core.executor.inline import load_hosted, universe_of
+from blackhole_core.executor.inline import load_hosted, report_leases, universe_of
+from blackhole_core.executor.leases import Leases
 from blackhole_core.executor.mailbox import Job, Mailbox, MailboxTimeout
 from blackhole_core.executor.proxy import make_proxy, wrapper_stub
 from blackhole_core.executor.runner import Host, RunnerSpec
@@ -61,7 +63,9 @@ class ThreadRunner:
     def __init__(self, spec: RunnerSpec, host: Host) -> None:
         self._spec = spec
         self._host = host
-        self._universe = universe_of(spec)
+        #: What the plugin takes through its context.
+        self.leases: Leases = leases_of(spec.id, spec.generation)
+        self.universe = universe_of(spec)
         self._hosted: Hosted | None = None
         self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._changed = threading.Condition()
@@ -77,7 +81,7 @@ class ThreadRunner:
         self._add_thread()
         try:
             self._hosted = self._run(
-                lambda: load_hosted(self._spec, self._universe), (), "import", time.monotonic() + self._spec.limits.start_timeout
+                lambda: load_hosted(self._spec, self.universe), (), "import", time.monotonic() + self._spec.limits.start_timeout
             )
         except BaseException:
             self.stop()
@@ -87,6 +91,7 @@ class ThreadRunner:
         return self._hosted.surface
 
     def stop(self) -> None:
+        report_leases(self.leases.end(self._spec.limits.stop_grace, self._post), self._spec, self._host)
         with self._changed:
             self._closed = True
             threads = list(self._threads.values())
@@ -101,7 +106,7 @@ class ThreadRunner:
             if thread.is_alive() and thread is not threading.current_thread():
                 self._report("plugin.thread_left", thread)
         self._hosted = None
-        self._universe.release()
+        self.universe.release()
 
     def drained(self, timeout: float | None) -> bool:
         with self._changed:
@@ -166,6 +171,13 @@ class ThreadRunner:
             self._pending += 1
         if not self._post_to_blocked_thread(task, outer):
             self._queue.put(task)
+
+    def _post(self, function: Callable[[], object]) -> None:
+        """Run ``function`` soon on a thread of the plugin; nobody waits for a result."""
+        if threading.get_ident() in self._threads:
+            function()
+        else:
+            self._enqueue(_Task(function, (), "undo leases", Mailbox()))
 
     def _post_to_blocked_thread(self, task: _Task, outer: tuple[ActiveCall, ...]) -> bool:
         """Give the task to the thread of ours that is blocked inside this chain, if there is one."""

@@ -31,14 +31,17 @@ from typing import Any, Final
 import msgspec
 
 from blackhole_core.callcontext import bound_deadline, get_deadline
+from blackhole_core.executor.context import PluginContext, leases_of
 from blackhole_core.executor.failure import Rebuilder, cannot_cross, to_wire, too_large
-from blackhole_core.executor.hosted import Hosted, PluginContext, host_object, instantiate
+from blackhole_core.executor.hosted import Hosted, host_object, instantiate
+from blackhole_core.executor.leases import Leases
 from blackhole_core.executor.mailbox import Job, Mailbox, MailboxTimeout
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.frames import FrameReader, frame
 from blackhole_core.executor.wire.plain import NotPlain, decode_plain, encode_plain
 from blackhole_core.executor.wire.signature import ArgumentsDecoder, ResultDecoder, ResultEncoder, Undecodable
 from blackhole_core.executor.wire.types import annotations_of, type_of_expression
+from blackhole_core.ids import PluginId
 from blackhole_core.loader.universe import Universe
 from blackhole_core.messages import CONTRACT
 
@@ -50,6 +53,8 @@ _READ_SIZE: Final = 1024 * 1024
 _PR_SET_PDEATHSIG: Final = 1
 #: Bytes kept free of ``max_message`` for the message around a result.
 _ENVELOPE: Final = 1024
+#: Seconds in which the plugin's leases are undone at an orderly stop: the host waits 70 % of ``stop_grace`` (5 s) before it terminates the worker.
+_LEASES_SECONDS: Final = 3.0
 
 #: The request this code runs in, 0 for a thread of the plugin's own.
 _request: Final[contextvars.ContextVar[int]] = contextvars.ContextVar("blackhole_request", default=0)
@@ -89,6 +94,7 @@ class Worker:
         self._numbers = itertools.count(1)
         self._load: codec.Load | None = None
         self._hosted: Hosted | None = None
+        self._leases: Leases | None = None
         self._bindings: tuple[_Binding, ...] = ()
         self._hooks: dict[str, codec.HookInfo] = {}
         self._rebuilder = Rebuilder("host", "host", lambda module, name: None)
@@ -106,6 +112,13 @@ class Worker:
             self.send(codec.Error(0, to_wire(error)))
             return
         self._serve()
+        self._end_leases()
+
+    def _end_leases(self) -> None:
+        """Undo what the plugin took through its context, on this thread: it is the one that called ``plugin_start``, unless the plugin has several."""
+        if self._leases is not None:
+            for problem in self._leases.end(_LEASES_SECONDS, lambda undo: undo()):
+                logging.getLogger("blackhole.leases").warning("%s", problem)
 
     def _bring_up(self) -> None:
         """Import the plugin, tell the host what it offers, and learn how its values travel."""
@@ -113,6 +126,7 @@ class Worker:
         if not isinstance(load, codec.Load):
             return
         self._load = load
+        self._leases = leases_of(PluginId(load.name, load.version), load.generation)
         _report_logging(self.send, load.log_level)
         universe = Universe(load.packages, Path(load.path), tag=str(load.generation), fresh=load.changeable)
         self._hosted = host_object(instantiate(universe.load(load.entry)), load.project)
@@ -236,6 +250,8 @@ class Worker:
         args = decode_plain(bytes(request.args))
         if request.hook == "plugin_start":
             args = tuple(self._context() for _ in args)
+        elif request.hook == "plugin_stop" and self._leases is not None:
+            self._leases.stopping.set()
         return encode_plain(_settle(self._hosted.contracts[request.hook](*args)))
 
     def _implementation(self, request: codec.Request) -> bytes:
@@ -247,9 +263,10 @@ class Worker:
         return binding.result.encode(_settle(binding.function(*args)))
 
     def _context(self) -> PluginContext:
-        load = self._load
+        load, leases = self._load, self._leases
         assert load is not None
-        return PluginContext(load.name, load.version, load.generation, decode_plain(load.config), HostRelay(self))
+        assert leases is not None
+        return PluginContext(load.name, load.version, load.generation, decode_plain(load.config), HostRelay(self), leases)
 
     # --- calls of the host -------------------------------------------------------------------------------------------
 

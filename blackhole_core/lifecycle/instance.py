@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from blackhole_core.callcontext import deadline
 from blackhole_core.errors import CallTimeout, PluginError, RemoteError
-from blackhole_core.executor.hosted import PluginContext
+from blackhole_core.executor.context import PluginContext
 from blackhole_core.executor.remote import RemoteRunner
-from blackhole_core.executor.runner import Host, Runner, RunnerSpec
+from blackhole_core.executor.runner import Host, InProcess, Runner, RunnerSpec
 from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.lifecycle.settings import Settings
 from blackhole_core.messages import CONTRACT, Call, Failure, Reply, Surface, Value, attribution
@@ -146,7 +146,8 @@ class Instance:
             raise Unhealthy(str(self.id), answer)
 
     def _context(self) -> PluginContext:
-        return PluginContext(self.id.name, self.id.version, self.generation, dict(self.spec.config), self._host.hook)
+        assert isinstance(self.runner, InProcess)
+        return PluginContext(self.id.name, self.id.version, self.generation, dict(self.spec.config), self._host.hook, self.runner.leases)
 
     def export(self, seconds: float) -> Any:
         """Ask the plugin for its state."""
@@ -158,6 +159,8 @@ class Instance:
 
     def end(self) -> None:
         """Tell the plugin that it stops, then end its runner; a plugin that fails at that is reported, and ends all the same."""
+        if isinstance(self.runner, InProcess):
+            self.runner.leases.stopping.set()
         try:
             if not (isinstance(self.runner, RemoteRunner) and self.runner.pid is None):  # else there is nobody to tell
                 self.bounded_contract("plugin_stop", self.spec.limits.stop_grace)
