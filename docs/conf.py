@@ -20,6 +20,8 @@ html_theme = "furo"
 html_title = f"Blackhole {release}"
 
 nitpicky = True
+# Named in docstrings of public things, not public themselves.
+nitpick_ignore = [("py:meth", "blackhole_core.events.EventBus.emit"), ("py:mod", "blackhole_core.state.plain")]
 # The build needs no network, so other projects' inventories are not fetched and their names cannot be linked; ours must all resolve.
 nitpick_ignore_regex = [("py:.*", r"(?!blackhole_core(\.|$)).*")]
 
