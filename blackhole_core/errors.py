@@ -219,6 +219,7 @@ class RemoteError(PluginError):
         self.type_name = type_name
         self.message = message
         self.traceback = traceback
+        self.wire: object = None  #: what it was on the wire, so that it can cross the next boundary as that
         super().__init__(plugin, f"plugin {plugin} raised {type_name}: {message}" if message else f"plugin {plugin} raised {type_name}")
 
 

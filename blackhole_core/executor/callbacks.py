@@ -2,34 +2,37 @@
 
 A call made inside a request runs on the host thread that is blocked in that request. One made by a thread of the plugin's
 own has no such thread and runs in a small pool, made when it is first needed and ended with the runner.
+
+Invariants: every call is answered exactly once, or its worker has ended. ``_unanswered`` calls are at most
+:data:`MAX_UNANSWERED`; pool threads are at most :data:`_POOL_SIZE`; all that is guarded by ``_changed``.
 """
 
 from __future__ import annotations
 
+import collections
 import contextvars
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import msgspec
 
 from blackhole_core.callcontext import ActiveCall, bound_deadline, chain
+from blackhole_core.executor.connection import Connection
 from blackhole_core.executor.failure import cannot_cross, to_wire, too_large
-from blackhole_core.executor.mailbox import Job
+from blackhole_core.executor.mailbox import Job, Mailbox
 from blackhole_core.executor.runner import Host, RunnerSpec
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.plain import NotPlain
 from blackhole_core.executor.wire.signature import ArgumentsDecoder, ResultEncoder, Signature, Undecodable
 from blackhole_core.executor.wire.types import contains_any
 
-__all__ = ["CallbackServer"]
+__all__ = ["MAX_UNANSWERED", "CallbackServer"]
 
+#: Calls of one worker that may be under way in the host or wait there.
+MAX_UNANSWERED: Final = 1000
 #: Threads for calls from plugin threads, per plugin: they are rare, and one plugin must not take the host over.
 _POOL_SIZE: Final = 4
-
-_Send = Callable[[msgspec.Struct], None]
 
 
 class CallbackServer:
@@ -38,40 +41,94 @@ class CallbackServer:
     def __init__(self, spec: RunnerSpec, host: Host) -> None:
         self._spec = spec
         self._host = host
-        self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
+        self._changed = threading.Condition()
+        self._queue: collections.deque[tuple[codec.HostCall, Connection]] = collections.deque()
+        self._threads: set[threading.Thread] = set()
+        self._idle = 0
+        self._unanswered = 0
         self._closed = False
 
-    def job(self, message: codec.HostCall, send: _Send, runner: Any, mailbox: Any) -> Job:
-        """Return the nested call for the thread that waits on ``mailbox``."""
-
-        def abandon() -> None:
-            send(codec.Error(message.id, to_wire(TimeoutError("the outer call does not wait any more"))))
-
-        return Job(lambda: self._answer(message, send, runner, mailbox), abandon)
-
-    def submit(self, message: codec.HostCall, send: _Send, runner: Any) -> None:
-        """Run a call that belongs to no request that is waited for."""
-        with self._lock:
-            if self._closed:
+    def receive(self, message: codec.HostCall, connection: Connection, mailbox: Mailbox[Any] | None) -> None:
+        """Have ``message`` answered: by the thread that waits on ``mailbox``, or by a thread of the pool. Never blocks."""
+        with self._changed:
+            if self._unanswered >= MAX_UNANSWERED:
+                refusal = RuntimeError(f"plugin {self._spec.id} has {MAX_UNANSWERED} calls to the host under way, no more are taken")
+                connection.send(codec.Error(message.id, to_wire(refusal)), answer=True)
                 return
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(_POOL_SIZE, thread_name_prefix=f"blackhole-callback-{self._spec.id.name}")
-            self._pool.submit(self._answer, message, send, runner, None)
+            self._unanswered += 1
+        if mailbox is None or not mailbox.post(self._job(message, connection, mailbox)):
+            self._submit(message, connection)
 
     def close(self) -> None:
-        """Drop what is queued and wait for what runs."""
-        with self._lock:
+        """Drop what is queued and wait for what runs, for at most ``stop_grace``: a host hook that hangs is let go."""
+        with self._changed:
             self._closed = True
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
+            self._queue.clear()
+            self._changed.notify_all()
+            threads = set(self._threads)
+        end = time.monotonic() + self._spec.limits.stop_grace
+        for thread in threads - {threading.current_thread()}:
+            thread.join(max(0.0, end - time.monotonic()))
 
-    def _answer(self, message: codec.HostCall, send: _Send, runner: Any, mailbox: Any) -> None:
-        send(contextvars.copy_context().run(self._perform, message, runner, mailbox))
+    # --- on a blocked thread -----------------------------------------------------------------------------------------
 
-    def _perform(self, message: codec.HostCall, runner: Any, mailbox: Any) -> codec.Answer | codec.Error:
-        chain.set((*chain.get(), ActiveCall(runner, threading.get_ident(), mailbox, message.id)))
+    def _job(self, message: codec.HostCall, connection: Connection, mailbox: Mailbox[Any]) -> Job:
+        def abandon() -> None:
+            self._reply(connection, codec.Error(message.id, to_wire(TimeoutError("the outer call does not wait any more"))))
+
+        return Job(lambda: self._answer(message, connection, mailbox), abandon)
+
+    # --- in the pool -------------------------------------------------------------------------------------------------
+
+    def _submit(self, message: codec.HostCall, connection: Connection) -> None:
+        with self._changed:
+            if self._closed:
+                return
+            self._queue.append((message, connection))
+            if len(self._queue) > self._idle and len(self._threads) < _POOL_SIZE:
+                name = f"blackhole-callback-{self._spec.id.name}-{len(self._threads) + 1}"
+                thread = threading.Thread(target=self._work, name=name, daemon=True)
+                self._threads.add(thread)
+                thread.start()
+            self._changed.notify()
+
+    def _work(self) -> None:
+        while (taken := self._next()) is not None:
+            message, connection = taken
+            self._answer(message, connection, None)
+            del taken, message, connection  # or the last arguments live until the next call
+        with self._changed:
+            self._threads.discard(threading.current_thread())
+
+    def _next(self) -> tuple[codec.HostCall, Connection] | None:
+        with self._changed:
+            self._idle += 1
+            while not self._queue and not self._closed:
+                self._changed.wait()
+            self._idle -= 1
+            return self._queue.popleft() if self._queue else None
+
+    # --- either ------------------------------------------------------------------------------------------------------
+
+    def _answer(self, message: codec.HostCall, connection: Connection, mailbox: Mailbox[Any] | None) -> None:
+        """Make the call and send its outcome."""
+        try:
+            reply = contextvars.copy_context().run(self._perform, message, connection, mailbox)
+        except BaseException as error:
+            # Ctrl-C, or a host hook that wants to exit: the worker must not wait for ever, and a caller's own thread must hear of it too.
+            self._reply(connection, codec.Error(message.id, to_wire(error)))
+            if mailbox is not None:
+                raise
+        else:
+            self._reply(connection, reply)
+
+    def _reply(self, connection: Connection, reply: codec.Answer | codec.Error) -> None:
+        with self._changed:
+            self._unanswered -= 1
+        connection.send(reply, answer=True)
+
+    def _perform(self, message: codec.HostCall, connection: Connection, mailbox: Mailbox[Any] | None) -> codec.Answer | codec.Error:
+        chain.set((*chain.get(), ActiveCall(connection, threading.get_ident(), mailbox, message.id)))
         if message.timeout is not None:
             bound_deadline(time.monotonic() + message.timeout)
         try:

@@ -6,7 +6,8 @@ Invariants:
   left is written by the I/O thread when the pipe has room. No caller ever blocks in a write.
 * Only the I/O thread reads. It hands every message to ``on_message``, and when the worker has ended, after every byte it
   left behind has been read, calls ``on_end`` exactly once. Neither callback may block.
-* The I/O thread ends when the worker has; it closes every descriptor.
+* The I/O thread ends when the worker has; it closes every descriptor. What is still in the pipes then is read to at most
+  :data:`_LAST_WORDS` bytes: a process that the worker left behind may hold them open, and write, for ever.
 """
 
 from __future__ import annotations
@@ -21,18 +22,27 @@ from typing import Final
 import msgspec
 
 from blackhole_core.errors import ProtocolError
-from blackhole_core.executor.launch.child import Child
-from blackhole_core.executor.output import LineSplitter, LogPump, Tail
+from blackhole_core.executor.launch.child import Child, wait_readable
+from blackhole_core.executor.outbox import Outbox
+from blackhole_core.executor.output import LineSplitter, LogPump
+from blackhole_core.executor.printable import printable
+from blackhole_core.executor.records import Records
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.frames import FrameReader, frame
 
 __all__ = ["Connection", "Ended"]
 
-#: Bytes read at once: what a pipe holds.
+#: Bytes of the channel read or written at once: what a pipe holds.
 _READ_SIZE: Final = 1024 * 1024
+#: Bytes of output read at once: short, so that a worker that floods its output does not keep its own answers waiting.
+_OUTPUT_SIZE: Final = 64 * 1024
+#: Bytes read of each pipe after the end: twice what it holds.
+_LAST_WORDS: Final = 2 * 1024 * 1024
 #: Milliseconds to wait, after a worker closed its channel, for it to end by itself before it is killed: a dying process closes its
 #: descriptors a moment before it can be waited for.
 _END_GRACE: Final = 200
+#: Largest answers to the worker's own calls that may wait to be read by it.
+_UNREAD_ANSWERS: Final = 4
 
 
 class Ended:
@@ -45,7 +55,7 @@ class Ended:
 
 
 class Connection:
-    """A running worker. Owned by one runner."""
+    """A running worker. Owned by one runner, which calls :meth:`open` once."""
 
     def __init__(
         self,
@@ -60,37 +70,54 @@ class Connection:
     ) -> None:
         self.child: Final = child
         self.ended: Final = threading.Event()
-        self._logger = logger
-        self._pump = pump
+        self._max_message = max_message
+        self._records = Records(logger, pump)
         self._on_message = on_message
         self._on_end = on_end
         self._frames = FrameReader(max_message)
         self._lines = LineSplitter()
-        self._tail = Tail()
         self._reason: str | None = None
         self._out_lock = threading.Lock()
-        self._outbox = bytearray()
+        self._outbox = Outbox()
         self._open = True
+        self._deaf = False  # the worker closed its end of what we send
         self._trusted = True
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError:
+            child.discard()
+            raise
         self._thread = threading.Thread(target=self._run, name=f"blackhole-io-{name}", daemon=True)
-        self._thread.start()
+
+    def open(self) -> None:
+        """Begin to read; the callbacks may come from now on."""
+        try:
+            self._thread.start()
+        except RuntimeError:  # no more threads
+            self.kill("the host could not start a thread for it")
+            self._finish()
+            raise
 
     # --- any thread --------------------------------------------------------------------------------------------------
 
-    def send(self, message: msgspec.Struct) -> None:
-        """Send one message; it is silently lost when the worker has ended, which ``on_end`` tells."""
+    def send(self, message: msgspec.Struct, *, answer: bool = False) -> None:
+        """Send one message; it is silently lost when the worker has ended, which ``on_end`` tells.
+
+        ``answer`` marks what the worker itself asked for: one that asks and does not read is cut off.
+        """
         data = frame(codec.encode(message))
         with self._out_lock:
             if not self._open:
                 return
-            if self._outbox:
-                self._outbox += data
-                return
-            written = self._write(data)
+            waiting = bool(self._outbox)
+            written = 0 if waiting else self._write(data)
             if written < len(data):
-                self._outbox += memoryview(data)[written:]
+                self._outbox.append(memoryview(data)[written:], answer=answer)
+            if self._deaf or (self._outbox and not waiting):
                 os.eventfd_write(self._wake, 1)
+            flooded = answer and self._outbox.unread_answers > _UNREAD_ANSWERS * self._max_message
+        if flooded:
+            self.kill("it calls the host and does not read the answers")
 
     def kill(self, reason: str | None = None) -> None:
         """End the worker now; ``reason`` is reported as the cause."""
@@ -110,7 +137,8 @@ class Connection:
         except BlockingIOError:
             return 0
         except BrokenPipeError:
-            return len(data)  # nobody will read it; the end is reported by the reading side
+            self._deaf = True
+            return len(data)  # nobody will read it
 
     def _run(self) -> None:
         try:
@@ -123,7 +151,7 @@ class Connection:
     def _breach(self, error: ProtocolError) -> None:
         """Cut off a worker that sends what is not our protocol; nothing more of it is read."""
         self._trusted = False
-        self.kill(f"it broke the protocol: {error}")
+        self.kill(f"it broke the protocol: {printable(str(error), 500)}")
 
     def _move(self) -> None:
         child = self.child
@@ -131,7 +159,7 @@ class Connection:
         for descriptor in (child.receive, child.output, child.pidfd, self._wake):
             poller.register(descriptor, select.POLLIN)
         writing = False
-        while True:
+        while not self._deaf:
             ready = dict(poller.poll())
             if self._wake in ready:
                 os.eventfd_read(self._wake)
@@ -147,66 +175,63 @@ class Connection:
         """Write what callers left; return whether there is more, with the poller told."""
         with self._out_lock:
             if ready and self._outbox:
-                del self._outbox[: self._write(memoryview(self._outbox)[:_READ_SIZE])]
+                with self._outbox.head(_READ_SIZE) as head:
+                    written = self._write(head)
+                self._outbox.remove(written)
             wanted = bool(self._outbox)
         if wanted != writing:
             poller.register(self.child.send, select.POLLOUT) if wanted else poller.unregister(self.child.send)
         return wanted
 
-    def _receive(self) -> bool:
-        """Read once; False at the end of the stream."""
+    def _receive(self) -> int:
+        """Read once and return how many bytes came: 0 at the end of the stream."""
         data = os.read(self.child.receive, _READ_SIZE)
         for body in self._frames.feed(data):
             message = codec.decode_worker_message(body)
             if isinstance(message, codec.Log):
-                self._log(message)
+                self._records.logged(message)
             else:
                 self._on_message(message)
-        return bool(data)
+        return len(data)
 
-    def _listen(self) -> bool:
-        """Take in what the worker printed; False at the end of the stream."""
-        data = os.read(self.child.output, _READ_SIZE)
+    def _listen(self) -> int:
+        """Take in what the worker printed, likewise."""
+        data = os.read(self.child.output, _OUTPUT_SIZE)
         for line in self._lines.feed(data) if data else self._lines.end():
-            self._tail.add(line)
-            self._pump.put(self._logger, logging.INFO, line)
-        return bool(data)
-
-    def _log(self, record: codec.Log) -> None:
-        text = f"{record.message}\n{record.traceback}".rstrip()
-        self._tail.add(text)
-        suffix = "" if record.logger == "root" else f".{record.logger}"
-        self._pump.put(logging.getLogger(f"{self._logger.name}{suffix}"), record.level, text)
+            self._records.printed(line)
+        return len(data)
 
     def _finish(self) -> None:
         child = self.child
-        if not select_one(child.pidfd, _END_GRACE):
+        if not wait_readable(child.pidfd, _END_GRACE):
             self.kill("it closed its channel and went on running")
-            select_one(child.pidfd, None)
+            wait_readable(child.pidfd, None)
         try:
             # What it wrote before it died is still in the pipes: answers first, they decide what was executed.
-            while self._trusted and select_one(child.receive, 0) and self._receive():
-                pass
+            if self._trusted:
+                _exhaust(child.receive, self._receive)
         except ProtocolError as error:
             self._breach(error)
         exit_status = child.reap()
-        while select_one(child.output, 0) and self._listen():
-            pass
+        _exhaust(child.output, self._listen)
         for line in self._lines.end():
-            self._tail.add(line)
+            self._records.printed(line)
         with self._out_lock:
             self._open = False
             self._outbox.clear()
-        for descriptor in (child.receive, child.send, child.pidfd, child.output, self._wake):
-            os.close(descriptor)
+            child.close()
+            os.close(self._wake)
         try:
-            self._on_end(Ended(exit_status, self._tail.lines(), self._reason))
+            self._on_end(Ended(exit_status, self._records.tail.lines(), self._reason))
         finally:
             self.ended.set()
 
 
-def select_one(descriptor: int, milliseconds: int | None) -> bool:
-    """Whether ``descriptor`` becomes readable (or ends) within the time; None waits for ever."""
-    poller = select.poll()
-    poller.register(descriptor, select.POLLIN)
-    return bool(poller.poll(milliseconds))
+def _exhaust(descriptor: int, read: Callable[[], int]) -> None:
+    """Call ``read`` until there is nothing to read from ``descriptor`` just now, for at most :data:`_LAST_WORDS` bytes."""
+    left = _LAST_WORDS
+    while left > 0 and wait_readable(descriptor, 0):
+        count = read()
+        if not count:
+            return
+        left -= count

@@ -25,7 +25,7 @@ class MailboxTimeout(Exception):
 
 
 class Job:
-    """A nested call for the waiting thread. ``run`` never raises; ``abandon`` is called instead when nobody waits any more."""
+    """A nested call for the waiting thread. ``run`` raises only what must end the waiting as well (Ctrl-C); ``abandon`` is called instead when nobody waits any more."""
 
     __slots__ = ("abandon", "run")
 
@@ -63,15 +63,21 @@ class Mailbox(Generic[_R]):
         """
         try:
             while True:
-                timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-                is_answer, item = self._queue.get(timeout=timeout)
+                is_answer, item = self._next(deadline)
                 if is_answer:
                     return item  # type: ignore[no-any-return]
                 item.run()
-        except queue.Empty:
-            raise MailboxTimeout from None
         finally:
             self._close()
+
+    def _next(self, deadline: float | None) -> tuple[bool, Any]:
+        # Far deadlines are cut to what the platform can wait for, some 292 years.
+        timeout = None if deadline is None else min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
+        try:
+            found: tuple[bool, Any] = self._queue.get(timeout=timeout)
+        except queue.Empty:
+            raise MailboxTimeout from None
+        return found
 
     def _close(self) -> None:
         with self._lock:

@@ -2,12 +2,14 @@
 
 Invariants (everything below is guarded by ``_changed``):
 
-* A call is in ``_outstanding`` from the moment it is accepted until its answer came or the worker that had it died, whether
-  or not its caller still waits. ``drained`` means that it is empty.
+* A call is in ``_outstanding`` from the moment it is accepted until its answer came, the worker that had it died, or it was
+  withdrawn before any worker had it; whether or not its caller still waits. ``drained`` means that it is empty.
 * A call that no worker has begun is in ``_waiting`` or in the ledger's untouched part, and goes to the next worker. A call
   that may have begun never does: its caller gets :class:`WorkerDied`.
 * ``_state`` goes NEW → READY ⇄ DOWN → CLOSED, with ``_closed_by`` the error every later call gets. Only ``start`` and
-  ``restart`` lead to READY, one at a time; they are called by the loader and the supervisor.
+  ``restart`` lead to READY, one at a time; they are called by the loader and the supervisor. ``stop`` ends the worker that
+  one of them may be bringing up, and waits until that one has noticed.
+* What a worker says is judged by its own :class:`_Worker`, so nothing an earlier one left behind can touch a later one.
 """
 
 from __future__ import annotations
@@ -15,17 +17,16 @@ from __future__ import annotations
 import collections
 import enum
 import itertools
-import queue
 import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 import msgspec
 
-from blackhole_core.callcontext import chain, get_deadline
+from blackhole_core.callcontext import ActiveCall, chain, get_deadline, remaining
 from blackhole_core.errors import (
     CallTimeout,
     CannotCross,
@@ -35,23 +36,23 @@ from blackhole_core.errors import (
     PluginUnloaded,
     ProtocolError,
     WorkerDied,
-    describe_exit,
 )
-from blackhole_core.executor.binding import Binding, bind, describe_hooks
+from blackhole_core.executor.binding import Binding
 from blackhole_core.executor.callbacks import CallbackServer
 from blackhole_core.executor.connection import Connection, Ended
-from blackhole_core.executor.failure import Rebuilder
+from blackhole_core.executor.failure import Rebuilder, attribute
 from blackhole_core.executor.launch.child import Launcher, LaunchSpec
 from blackhole_core.executor.mailbox import Mailbox, MailboxTimeout
 from blackhole_core.executor.output import LogPump, plugin_logger
 from blackhole_core.executor.proxy import make_proxy
 from blackhole_core.executor.runner import Host, RunnerSpec
+from blackhole_core.executor.startup import Startup
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.ledger import Ledger
 from blackhole_core.executor.wire.plain import NotPlain, decode_plain, encode_plain
 from blackhole_core.executor.wire.signature import Undecodable
 from blackhole_core.ids import Isolation
-from blackhole_core.messages import CONTRACT, Call, Implementation, Surface, attribution
+from blackhole_core.messages import CONTRACT, Call, Implementation, Surface
 
 __all__ = ["RemoteRunner"]
 
@@ -68,15 +69,29 @@ class _State(enum.Enum):
 
 @attrs.define(eq=False)
 class _Outgoing:
-    """One accepted call."""
+    """One accepted call. ``chain`` is what it is part of, ``deadline`` when its caller gives up (``time.monotonic()``)."""
 
-    message: codec.Request
+    number: int
+    call: Call
+    args: msgspec.Raw
+    deadline: float | None
+    chain: tuple[ActiveCall, ...]
     mailbox: Mailbox[codec.Answer | codec.Error | Exception]
     abandoned: bool = False
 
-    @property
-    def nested(self) -> bool:
-        return self.message.parent != 0
+    def parent_in(self, connection: Connection) -> int:
+        """Return the number of the innermost call of that worker into the host that this one is part of, 0 for none."""
+        return next((active.call_id for active in reversed(self.chain) if active.runner is connection), 0) if self.chain else 0
+
+
+@attrs.define(eq=False)
+class _Worker:
+    """One worker of this runner: how to reach it, what it owes, and whether it still lives."""
+
+    connection: Connection
+    startup: Startup
+    ledger: Ledger
+    alive: bool = True
 
 
 class RemoteRunner:
@@ -92,32 +107,25 @@ class RemoteRunner:
         self._pump = pump
         self._import_path = import_path
         self._plugin = str(spec.id)
-        self._rebuilder = Rebuilder(self._plugin, level.value, host.exception_type)
+        self._rebuilder = Rebuilder(self._plugin, f"the worker of plugin {spec.id}", host.exception_type)
         self._callbacks = CallbackServer(spec, host)
         self._changed = threading.Condition()
         self._state = _State.NEW
         self._closed_by: Callable[[str], Exception] | None = None
-        self._connection: Connection | None = None
-        self._alive = False  # whether the worker of ``_connection`` has not ended
-        self._ledger = Ledger(spec.limits.threads)
+        self._coming_up = False
+        self._worker: _Worker | None = None
         self._outstanding: dict[int, _Outgoing] = {}
         self._waiting: collections.deque[_Outgoing] = collections.deque()
         self._numbers = itertools.count(1)
         self._surface = Surface()
         self._bindings: tuple[Binding, ...] = ()
-        self._startup: queue.SimpleQueue[codec.WorkerMessage | Ended] = queue.SimpleQueue()
         self._on_death: Callable[[Ended], object] | None = None
         self._death: Ended | None = None  # one that nobody was told of yet
 
     # --- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> Surface:
-        try:
-            self._surface = self._bring_up()
-        except BaseException:
-            self._discard()
-            raise
-        self._open()
+        self._bring_up(lambda surface: setattr(self, "_surface", surface))
         return self._surface
 
     def restart(self, prepare: Callable[[Callable[[Call], Any]], object]) -> None:
@@ -125,26 +133,13 @@ class RemoteRunner:
 
         :raises Exception: the new worker did not come up; the runner is down as before.
         """
-        try:
-            surface = self._bring_up()
+
+        def check(surface: Surface) -> None:
             if surface != self._surface:
                 raise LoadFailed(self._plugin, "its code was changed while it ran and now offers other hooks; reload it instead")
             prepare(self._control)
-        except BaseException:
-            self._discard()
-            raise
-        self._open()
 
-    def _open(self) -> None:
-        """Let callers through to the worker that is up, those who wait first."""
-        with self._changed:
-            if self._closed_by is not None:
-                raise self._closed_by("start")
-            if not self._alive:
-                raise LoadFailed(self._plugin, "its worker ended as soon as it was up")
-            self._state = _State.READY
-            while self._waiting:
-                self._dispatch(self._waiting.popleft())
+        self._bring_up(check)
 
     def watch(self, on_death: Callable[[Ended], object]) -> None:
         """Have ``on_death`` told each time a worker ends that nobody asked to end; a death that has happened already is told now.
@@ -163,15 +158,20 @@ class RemoteRunner:
 
     def stop(self) -> None:
         self._close(lambda hook: PluginUnloaded(self._plugin, hook))
-        connection = self._connection
-        if connection is not None:
-            connection.send(codec.Stop())
-            self._end(connection)
+        with self._changed:
+            worker, coming_up = self._worker, self._coming_up
+        if worker is not None:
+            if coming_up:
+                worker.connection.kill()
+            self._end(worker.connection)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._coming_up, self._spec.limits.stop_grace)
         self._callbacks.close()
 
     def _end(self, connection: Connection) -> None:
-        """Wait for the worker to end by itself, then terminate, then kill; bounded by ``stop_grace`` and a moment."""
+        """Ask the worker to end, then terminate, then kill it; bounded by ``stop_grace`` and a moment."""
         grace = self._spec.limits.stop_grace
+        connection.send(codec.Stop())
         if connection.join(grace * 0.7):
             return
         connection.child.signal(signal.SIGTERM)
@@ -182,89 +182,65 @@ class RemoteRunner:
 
     def _close(self, error: Callable[[str], Exception]) -> None:
         with self._changed:
-            if self._state is not _State.CLOSED:
-                self._state = _State.CLOSED
+            self._state = _State.CLOSED
+            if self._closed_by is None:
                 self._closed_by = error
             while self._waiting:
-                self._settle(self._waiting.popleft(), error)
+                self._settle(self._waiting.popleft(), self._closed_by)
             self._changed.notify_all()
-
-    def _settle(self, outgoing: _Outgoing, error: Callable[[str], Exception]) -> None:
-        self._outstanding.pop(outgoing.message.id, None)
-        outgoing.mailbox.deliver(error(outgoing.message.hook))
-
-    def _discard(self) -> None:
-        """End a worker that did not come up; nobody is told."""
-        connection = self._connection
-        if connection is not None:
-            connection.kill()
-            connection.join(None)
 
     # --- bringing up -------------------------------------------------------------------------------------------------
 
-    def _bring_up(self) -> Surface:
+    def _bring_up(self, check: Callable[[Surface], object]) -> None:
+        """Bring up a worker and let callers through to it, those who wait first; on any failure it is ended again."""
+        with self._changed:
+            self._coming_up = True
+        try:
+            worker = self._launch()
+            try:
+                started = worker.startup.converse(worker.connection.send, plugin_logger(self._spec.id.name).getEffectiveLevel())
+                self._bindings = started.bindings
+                check(started.surface)
+                self._open(worker)
+            except BaseException:
+                worker.connection.kill()
+                worker.connection.join(None)
+                raise
+        finally:
+            with self._changed:
+                self._coming_up = False
+                self._changed.notify_all()
+
+    def _launch(self) -> _Worker:
         spec = self._spec
-        logger = plugin_logger(spec.id.name)
-        self._startup = queue.SimpleQueue()
+        startup = Startup(spec, self._host, self._rebuilder)
         child = self._launcher.launch(LaunchSpec(spec.id.name, self._import_path, spec.environment))
         connection = Connection(
             child,
             name=spec.id.name,
             max_message=spec.limits.max_message + _ENVELOPE,
-            logger=logger,
+            logger=plugin_logger(spec.id.name),
             pump=self._pump,
-            on_message=self._on_message,
-            on_end=self._on_end,
+            on_message=lambda message: self._on_message(worker, message),
+            on_end=lambda ended: self._on_end(worker, ended),
         )
+        worker = _Worker(connection, startup, Ledger(spec.limits.threads))
         with self._changed:
-            self._connection = connection
-            self._alive = not connection.ended.is_set()
-            self._ledger = Ledger(spec.limits.threads)
-        deadline = time.monotonic() + spec.limits.start_timeout
-        hello = self._expect(codec.Hello, deadline)
-        if hello.protocol != codec.PROTOCOL:
-            raise LoadFailed(self._plugin, f"the worker speaks protocol {hello.protocol}, the host {codec.PROTOCOL}")
-        connection.send(
-            codec.Load(
-                entry=spec.entry,
-                path=str(spec.path),
-                packages=spec.packages,
-                name=spec.id.name,
-                version=spec.id.version,
-                generation=spec.generation,
-                project=spec.project,
-                threads=spec.limits.threads,
-                max_message=spec.limits.max_message,
-                config=encode_plain(dict(spec.config)),
-                log_level=logger.getEffectiveLevel(),
-                changeable=spec.changeable,
-            )
-        )
-        loaded = self._expect(codec.Loaded, deadline)
-        surface = _surface(loaded)
-        self._bindings = tuple(
-            bind(implementation, self._host.signature(implementation.hook), self._plugin) for implementation in surface.implementations
-        )
-        connection.send(codec.Bind(tuple(binding.types for binding in self._bindings), describe_hooks(self._host)))
-        self._expect(codec.Answer, deadline)
-        return surface
+            self._worker = worker
+        connection.open()
+        if self._closed_by is not None:
+            connection.kill()  # stop() did not see this worker yet
+        return worker
 
-    def _expect(self, kind: type[Any], deadline: float) -> Any:
-        """Return the next message of a start, which must be of ``kind``."""
-        timeout = self._spec.limits.start_timeout
-        try:
-            message = self._startup.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            raise LoadFailed(self._plugin, f"its worker was not ready within {timeout:g} s (start_timeout)") from None
-        if isinstance(message, kind):
-            return message
-        if isinstance(message, codec.Error):
-            raise self._rebuilder.rebuild(message.failure, "import")
-        if isinstance(message, Ended):
-            cause = message.reason or f"its worker {describe_exit(message.exit)}"
-            lines = "".join(f"\n  {line}" for line in message.tail)
-            raise LoadFailed(self._plugin, f"{cause} before it was ready{': last lines it wrote:' if lines else ''}{lines}")
-        raise LoadFailed(self._plugin, f"its worker sent {type(message).__name__} where {kind.__name__} was expected")
+    def _open(self, worker: _Worker) -> None:
+        with self._changed:
+            if self._closed_by is not None:
+                raise self._closed_by("start")
+            if not worker.alive:
+                raise LoadFailed(self._plugin, "its worker ended as soon as it was up")
+            self._state = _State.READY
+            while self._waiting:
+                self._dispatch(worker, self._waiting.popleft(), 0)
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
@@ -286,88 +262,97 @@ class RemoteRunner:
         try:
             return self._call(call, control=control)
         except Exception as error:
-            error.add_note(attribution(self._spec.id, call.hook, self.level))
+            attribute(error, self._spec.id, call.hook, self.level)
             raise
 
     def _call(self, call: Call, *, control: bool) -> Any:
-        own = self._spec.limits.call_timeout
         deadline = get_deadline()
-        if deadline is None and own is not None:
-            deadline = time.monotonic() + own
         begun = time.monotonic()
-        outgoing = self._outgoing(call, None if deadline is None else max(0.0, deadline - begun))
+        if deadline is None and self._spec.limits.call_timeout is not None:
+            deadline = begun + self._spec.limits.call_timeout
+        outgoing = _Outgoing(next(self._numbers), call, msgspec.Raw(self._encode(call)), deadline, chain.get(), Mailbox())
         self._accept(outgoing, control=control)
         try:
             reply = outgoing.mailbox.wait(deadline)
         except MailboxTimeout:
-            raise self._timed_out(outgoing, time.monotonic() - begun) from None
+            where = self._abandon(outgoing)
+            raise CallTimeout(self._plugin, call.hook, time.monotonic() - begun, where=where) from None
+        except BaseException:  # Ctrl-C, here or in a nested call
+            self._abandon(outgoing)
+            raise
         if isinstance(reply, codec.Answer):
             return self._result(call, reply)
         raise self._rebuilder.rebuild(reply.failure, call.hook) if isinstance(reply, codec.Error) else reply
 
-    def _outgoing(self, call: Call, timeout: float | None) -> _Outgoing:
-        args = self._encode(call)
-        if len(args) > self._spec.limits.max_message:
-            raise LimitExceeded(self._plugin, "max_message", wanted=self._spec.limits.max_message, got=len(args), unit="bytes")
-        parent = next((active.call_id for active in reversed(chain.get()) if active.runner is self), 0)
-        message = codec.Request(next(self._numbers), call.space, call.hook, call.index, msgspec.Raw(args), timeout, parent)
-        return _Outgoing(message, Mailbox())
-
     def _encode(self, call: Call) -> bytes:
         try:
-            if call.space == CONTRACT:
-                return encode_plain(list(call.args))
-            return self._bindings[call.index].arguments.encode(call.args)
+            args = encode_plain(list(call.args)) if call.space == CONTRACT else self._bindings[call.index].arguments.encode(call.args)
         except NotPlain as error:
             names = self._surface.contracts.get(call.hook) if call.space == CONTRACT else self._surface.implementations[call.index].argnames
             raise CannotCross(self._plugin, call.hook, _argument(names or (), error.path), error.type_name) from None
+        cap = self._spec.limits.max_message
+        if len(args) > cap:
+            raise LimitExceeded(self._plugin, "max_message", wanted=cap, got=len(args), unit="bytes")
+        return args
 
     def _result(self, call: Call, reply: codec.Answer) -> Any:
-        if call.space == CONTRACT:
-            return decode_plain(bytes(reply.result))
         try:
+            if call.space == CONTRACT:
+                return decode_plain(bytes(reply.result))
             return self._bindings[call.index].result.decode(reply.result)
-        except Undecodable as error:
+        except (Undecodable, ProtocolError) as error:
             raise CannotCross(self._plugin, call.hook, "the result", f"not what the spec's annotation says: {error}") from None
 
     def _accept(self, outgoing: _Outgoing, *, control: bool) -> None:
         with self._changed:
             if self._closed_by is not None and not control:
-                raise self._closed_by(outgoing.message.hook)
-            self._outstanding[outgoing.message.id] = outgoing
-            if self._state is _State.READY or control:
-                self._dispatch(outgoing)
-            elif outgoing.nested:
+                raise self._closed_by(outgoing.call.hook)
+            worker = self._worker
+            assert worker is not None, "call follows start"
+            parent = outgoing.parent_in(worker.connection)
+            self._outstanding[outgoing.number] = outgoing
+            if worker.alive and (control or parent or self._state is _State.READY):
+                self._dispatch(worker, outgoing, parent)
+            elif parent or control:
                 self._settle(outgoing, lambda hook: WorkerDied(self._plugin, hook, exit=None, executed="no"))
             else:
                 self._waiting.append(outgoing)
 
-    def _dispatch(self, outgoing: _Outgoing) -> None:
-        assert self._connection is not None
-        self._ledger.sent(outgoing.message.id, nested=outgoing.nested)
-        self._connection.send(outgoing.message)
+    def _dispatch(self, worker: _Worker, outgoing: _Outgoing, parent: int) -> None:
+        timeout = remaining(outgoing.deadline, time.monotonic())
+        call = outgoing.call
+        worker.ledger.sent(outgoing.number, nested=parent != 0)
+        worker.connection.send(codec.Request(outgoing.number, call.space, call.hook, call.index, outgoing.args, timeout, parent))
 
-    def _timed_out(self, outgoing: _Outgoing, waited: float) -> CallTimeout:
-        """Give a call up: it is withdrawn if it has not begun, else watched, and its worker killed if it never ends."""
-        number = outgoing.message.id
+    def _settle(self, outgoing: _Outgoing, error: Callable[[str], Exception]) -> None:
+        self._outstanding.pop(outgoing.number, None)
+        outgoing.mailbox.deliver(error(outgoing.call.hook))
+
+    def _abandon(self, outgoing: _Outgoing) -> str:
+        """Note that nobody waits for a call any more, and say what is known of it.
+
+        It is withdrawn if it has not begun, else watched, and its worker killed if it never ends.
+        """
+        number, hook = outgoing.number, outgoing.call.hook
         with self._changed:
             outgoing.abandoned = True
-            connection = self._connection
+            worker = self._worker
+            assert worker is not None, "the call was accepted"
             if outgoing in self._waiting:
                 self._waiting.remove(outgoing)
                 del self._outstanding[number]
                 self._changed.notify_all()
-                return CallTimeout(self._plugin, outgoing.message.hook, waited, where="executed: no, its worker is being restarted")
-        if connection is not None:
-            connection.send(codec.Cancel(number))
-        self._host.timers.after(self._spec.limits.hang_grace, lambda: self._kill_if_hung(outgoing, connection))
-        return CallTimeout(self._plugin, outgoing.message.hook, waited, where="executed: unknown")
+                return "executed: no, its worker is being restarted"
+        worker.connection.send(codec.Cancel(number))
+        self._host.timers.after(self._spec.limits.hang_grace, lambda: self._kill_if_hung(number, hook, worker))
+        return "executed: unknown"
 
-    def _kill_if_hung(self, outgoing: _Outgoing, connection: Connection | None) -> None:
+    def _kill_if_hung(self, number: int, hook: str, worker: _Worker) -> None:
         with self._changed:
-            hung = outgoing.message.id in self._outstanding and self._connection is connection and self._state is _State.READY
-        if hung and connection is not None:
-            connection.kill(f"hook {outgoing.message.hook!r} ran on {self._spec.limits.hang_grace:g} s after its caller gave up")
+            # A call that still waits for its turn is not hung: what holds it up may have every right to take long.
+            hung = worker.alive and number in worker.ledger.split()[0]
+        if hung:
+            worker.connection.kill(f"hook {hook!r} ran on {self._spec.limits.hang_grace:g} s after its caller gave up")
 
     def drained(self, timeout: float | None) -> bool:
         with self._changed:
@@ -376,44 +361,45 @@ class RemoteRunner:
     @property
     def pid(self) -> int | None:
         """Process id of the worker, None while there is none."""
-        connection = self._connection
-        return connection.child.pid if connection is not None and not connection.ended.is_set() else None
+        worker = self._worker
+        return worker.connection.child.pid if worker is not None and worker.alive else None
 
     # --- what the I/O thread tells -----------------------------------------------------------------------------------
 
-    def _on_message(self, message: codec.WorkerMessage) -> None:
-        if isinstance(message, codec.HostCall):
-            self._on_host_call(message)
-        elif isinstance(message, codec.Answer | codec.Error) and message.id != 0:
-            self._on_reply(message)
+    def _on_message(self, worker: _Worker, message: codec.WorkerMessage) -> None:
+        if not worker.startup.over:
+            if isinstance(message, codec.HostCall):
+                raise ProtocolError("a call to the host from a worker that has not come up")
+            worker.startup.hear(message)
+        elif isinstance(message, codec.HostCall):
+            self._on_host_call(worker, message)
+        elif isinstance(message, codec.Answer | codec.Error):
+            self._on_reply(worker, message)
         else:
-            self._startup.put(message)
+            worker.startup.hear(message)
 
-    def _on_reply(self, message: codec.Answer | codec.Error) -> None:
+    def _on_reply(self, worker: _Worker, message: codec.Answer | codec.Error) -> None:
         with self._changed:
-            if not self._ledger.answered(message.id):
+            if not worker.ledger.answered(message.id):
                 raise ProtocolError(f"an answer to request {message.id}, which is not open")
             outgoing = self._outstanding.pop(message.id)
             if not self._outstanding:
                 self._changed.notify_all()
         outgoing.mailbox.deliver(message)
 
-    def _on_host_call(self, message: codec.HostCall) -> None:
-        connection = self._connection
-        assert connection is not None
+    def _on_host_call(self, worker: _Worker, message: codec.HostCall) -> None:
         with self._changed:
             parent = self._outstanding.get(message.parent)
-        if parent is None or not parent.mailbox.post(self._callbacks.job(message, connection.send, self, parent.mailbox)):
-            self._callbacks.submit(message, connection.send, self)
+        self._callbacks.receive(message, worker.connection, parent.mailbox if parent is not None else None)
 
-    def _on_end(self, ended: Ended) -> None:
+    def _on_end(self, worker: _Worker, ended: Ended) -> None:
         with self._changed:
-            self._alive = False
+            worker.alive = False
             died_ready = self._state is _State.READY
             if died_ready:
                 self._state = _State.DOWN
-            lost, untouched = self._ledger.split()
-            self._ledger = Ledger(self._spec.limits.threads)
+            lost, untouched = worker.ledger.split()
+            worker.ledger = Ledger(self._spec.limits.threads)
             for number in lost:
                 self._settle(self._outstanding[number], lambda hook: self._died(hook, ended, executed="unknown"))
             self._requeue([self._outstanding[number] for number in untouched])
@@ -421,34 +407,25 @@ class RemoteRunner:
             on_death = self._on_death if died_ready else None
             if died_ready and on_death is None:
                 self._death = ended
-        self._startup.put(ended)
+        worker.startup.end(ended)
         if on_death is not None:
             on_death(ended)
 
     def _requeue(self, untouched: list[_Outgoing]) -> None:
+        """Keep for the next worker what this one certainly did not begin, in front and in order."""
         for outgoing in reversed(untouched):
             if outgoing.abandoned:
-                del self._outstanding[outgoing.message.id]
+                del self._outstanding[outgoing.number]
             elif self._closed_by is not None:
                 self._settle(outgoing, self._closed_by)
             else:
                 self._waiting.appendleft(outgoing)
 
-    def _died(self, hook: str, ended: Ended, *, executed: Any) -> WorkerDied:
+    def _died(self, hook: str, ended: Ended, *, executed: Literal["unknown", "no"]) -> WorkerDied:
         error = WorkerDied(self._plugin, hook, exit=ended.exit, executed=executed, tail=ended.tail)
         if ended.reason:
             error.add_note(f"the host ended it: {ended.reason}")
         return error
-
-
-def _surface(loaded: codec.Loaded) -> Surface:
-    return Surface(
-        implementations=tuple(
-            Implementation(info.attribute, info.hook, info.argnames, info.options, info.is_generator, info.annotated)
-            for info in loaded.implementations
-        ),
-        contracts=loaded.contracts,
-    )
 
 
 def _argument(names: tuple[str, ...], path: str) -> str:

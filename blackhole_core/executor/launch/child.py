@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import threading
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Final, Protocol
 
 import attrs
 
-__all__ = ["Child", "LaunchSpec", "Launcher"]
+__all__ = ["Child", "LaunchSpec", "Launcher", "wait_readable"]
 
 
 @attrs.frozen
@@ -68,6 +69,25 @@ class Child:
         if result is None:
             return None
         return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+
+    def close(self) -> None:
+        """Close the descriptors; the worker has been reaped."""
+        for descriptor in (self.receive, self.send, self.output, self.pidfd):
+            os.close(descriptor)
+
+    def discard(self) -> None:
+        """End a worker that nobody took over, and everything that belongs to it."""
+        self.kill()
+        wait_readable(self.pidfd, None)
+        self.reap()
+        self.close()
+
+
+def wait_readable(descriptor: int, milliseconds: int | None) -> bool:
+    """Whether ``descriptor`` becomes readable (or ends) within the time; None waits for ever."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(milliseconds))
 
 
 class Launcher(Protocol):

@@ -33,27 +33,40 @@ _PROGRAM: Final = "import sys; sys.path[:] = sys.argv[4:]; del sys.argv[4:]; fro
 
 
 class ProcessLauncher:
-    """Forks workers from one thread of its own, started with the first and ended by :meth:`close`."""
+    """Forks workers from one thread of its own, started with the first and ended by :meth:`close`.
+
+    ``_thread`` and ``_closed`` change, and the queue is fed, only under ``_lock``: after the ``None`` of :meth:`close` no request follows.
+    """
 
     def __init__(self) -> None:
         self._requests: queue.SimpleQueue[tuple[Future[Child], LaunchSpec] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def launch(self, spec: LaunchSpec) -> Child:
+        """Fork a worker.
+
+        :raises OSError: the system refused; nothing is left behind.
+        """
         future: Future[Child] = Future()
         with self._lock:
+            if self._closed:
+                raise RuntimeError("the launcher is closed")
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="blackhole-launcher", daemon=True)
-                self._thread.start()
-        self._requests.put((future, spec))
+                thread = threading.Thread(target=self._work, name="blackhole-launcher", daemon=True)
+                thread.start()
+                self._thread = thread
+            self._requests.put((future, spec))
         return future.result()
 
     def close(self) -> None:
         with self._lock:
-            thread, self._thread = self._thread, None
+            if not self._closed and self._thread is not None:
+                self._requests.put(None)
+            self._closed = True
+            thread = self._thread
         if thread is not None:
-            self._requests.put(None)
             thread.join()
 
     def _work(self) -> None:
@@ -61,7 +74,7 @@ class ProcessLauncher:
             future, spec = request
             try:
                 future.set_result(_fork(spec))
-            except BaseException as error:
+            except BaseException as error:  # whatever it is, somebody waits for it
                 future.set_exception(error)
             del request, future, spec
 

@@ -8,13 +8,15 @@ a worker names the protocol version and the host refuses another one.
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias, cast
+from typing import Annotated, Any, Final, TypeAlias, cast
 
 import msgspec
 
 from blackhole_core.errors import ProtocolError
 
 __all__ = [
+    "MAX_CONTROL",
+    "MAX_GROUP",
     "PROTOCOL",
     "Answer",
     "Bind",
@@ -41,6 +43,14 @@ __all__ = [
 #: Bumped when a message changes its shape. Unknown trailing fields are ignored, missing optional ones are defaulted.
 PROTOCOL: Final = 1
 
+#: Bytes of a worker's message that carries no value. Decoded, a message may take some fifty times its size; values are not
+#: decoded here but by the caller who waits for them.
+MAX_CONTROL: Final = 1024 * 1024
+#: Exceptions in one failure.
+MAX_GROUP: Final = 100
+#: Arguments of one call: more than Python programs write down.
+_MAX_ARGUMENTS: Final = 255
+
 
 class WireFailure(msgspec.Struct, array_like=True, frozen=True):
     """An exception as data: where its type lives, what it was made of, what it says, and the traceback as text."""
@@ -52,7 +62,7 @@ class WireFailure(msgspec.Struct, array_like=True, frozen=True):
     traceback: str = ""
     notes: tuple[str, ...] = ()
     cause: WireFailure | None = None
-    group: tuple[WireFailure, ...] = ()
+    group: Annotated[tuple[WireFailure, ...], msgspec.Meta(max_length=MAX_GROUP)] = ()
 
 
 class ImplementationInfo(msgspec.Struct, array_like=True, frozen=True):
@@ -170,7 +180,7 @@ class HostCall(msgspec.Struct, array_like=True, frozen=True, tag=9):
 
     id: int
     hook: str
-    kwargs: dict[str, msgspec.Raw]
+    kwargs: Annotated[dict[str, msgspec.Raw], msgspec.Meta(max_length=_MAX_ARGUMENTS)]
     timeout: float | None = None
     parent: int = 0
 
@@ -210,7 +220,14 @@ def decode_worker_message(data: bytes) -> WorkerMessage:
 
     :raises ProtocolError: not one of the messages a worker sends.
     """
+    if len(data) > MAX_CONTROL and not _carries_a_value(data):
+        raise ProtocolError(f"a message without a value of {len(data)} bytes, at most {MAX_CONTROL} are allowed")
     return cast(WorkerMessage, _decode(_worker_decoder, data))
+
+
+def _carries_a_value(data: bytes) -> bool:
+    """Whether it is an :class:`Answer` or a :class:`HostCall`: a short msgpack array whose first element is their tag."""
+    return data[0] & 0xF0 == 0x90 and data[1] in (Answer.__struct_config__.tag, HostCall.__struct_config__.tag)
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes) -> Any:

@@ -69,7 +69,10 @@ def encode_plain(value: Any) -> bytes:
 
     :raises NotPlain: something in it is outside the closed set, refers to itself, or is nested deeper than 200.
     """
-    return _encoder.encode(wrap_plain(value))
+    try:
+        return _encoder.encode(wrap_plain(value))
+    except UnicodeEncodeError:
+        raise _not_unicode(value) from None
 
 
 def wrap_plain(value: Any) -> Any:
@@ -81,6 +84,8 @@ def wrap_plain(value: Any) -> Any:
         return _wrap(value, 0)
     except _Refused as refused:
         raise NotPlain(_path_to(value, refused.culprit), refused.type_name) from None
+    except UnicodeEncodeError:
+        raise _not_unicode(value) from None
 
 
 def is_scalar(value: Any) -> bool:
@@ -142,6 +147,29 @@ def _path_to(value: Any, culprit: Any) -> str:
                 following += [(inner, f"{path}[{index}]") for index, inner in enumerate(item)]
         trail = following
     return next((path for item, path in trail if item is culprit), "a part of it")
+
+
+def _not_unicode(value: Any) -> NotPlain:
+    """Return the refusal of a string that UTF-8 cannot spell; it is looked for only now, since almost none is."""
+    return NotPlain(_path_to_surrogate(value, ""), "a str that is not valid Unicode (a lone surrogate)")
+
+
+def _path_to_surrogate(value: Any, path: str) -> str:
+    if type(value) is dict:
+        steps = [(part, f"{path}[{key!r:.40}]") for key, item in value.items() for part in (key, item)]
+    elif type(value) in (list, tuple):
+        steps = [(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    else:
+        return path
+    return next((_path_to_surrogate(item, step) for item, step in steps if _has_surrogate(item)), path)
+
+
+def _has_surrogate(value: Any) -> bool:
+    if type(value) is str:
+        return any("\ud800" <= character <= "\udfff" for character in value)
+    if type(value) is dict:
+        return any(_has_surrogate(item) for pair in value.items() for item in pair)
+    return type(value) in (list, tuple, set, frozenset) and any(map(_has_surrogate, value))
 
 
 def decode_extension(code: int, data: memoryview) -> Any:

@@ -30,6 +30,8 @@ _NAMESPACE: Final[dict[str, Any]] = {
     "uuid": uuid,
     "collections": collections,
 }
+#: Open when they do not say what is in them.
+_CONTAINERS: Final = (list, dict, tuple, set, frozenset)
 _BUILTIN_MODULES: Final = frozenset({"builtins", "typing", "datetime", "decimal", "uuid", "collections.abc", "collections", "types"})
 
 
@@ -55,12 +57,14 @@ def _parts(annotation: Any) -> Iterator[Any]:
 
 def contains_any(annotation: Any) -> bool:
     """Whether the type leaves something open (``Any``, ``object``, bare ``list``, a type variable): then values travel as plain data."""
-    open_types = (Any, object, list, dict, tuple, set, frozenset, list, dict, tuple, set)
-    return any(part in open_types or isinstance(part, typing.TypeVar) for part in _parts(annotation) if _hashable(part))
+    return any(_is_open(part) for part in _parts(annotation))
 
 
-def _hashable(value: Any) -> bool:
-    return isinstance(value, collections.abc.Hashable)
+def _is_open(part: Any) -> bool:
+    if part is Any or part is object or isinstance(part, typing.TypeVar):
+        return True
+    container = typing.get_origin(part) or part  # typing.List without arguments has the origin list
+    return container in _CONTAINERS and not typing.get_args(part) if isinstance(container, type) else False
 
 
 def expression_of(annotation: Any) -> str | None:

@@ -1,0 +1,50 @@
+"""What one worker wrote, printed or logged, on its way into ``logging`` and into the report of its death.
+
+Names and levels of records come from the worker, and ``logging`` keeps every name and level it ever saw: both are bounded here.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from blackhole_core.executor.output import LogPump, Tail
+from blackhole_core.executor.printable import indented, printable
+from blackhole_core.executor.wire import codec
+
+__all__ = ["Records"]
+
+#: Loggers one worker may name, and characters of such a name.
+_MAX_LOGGERS: Final = 100
+_MAX_LOGGER_NAME: Final = 200
+#: Highest level of a record.
+_MAX_LOG_LEVEL: Final = 100
+
+
+class Records:
+    """What one worker wrote, on its way to ``logging``. Owned by its I/O thread."""
+
+    def __init__(self, logger: logging.Logger, pump: LogPump) -> None:
+        self.tail: Final = Tail()
+        self._logger = logger
+        self._pump = pump
+        self._loggers: dict[str, logging.Logger] = {"root": logger}
+
+    def printed(self, line: str) -> None:
+        """Take in one line of standard output or error."""
+        self.tail.add(line)
+        self._pump.put(self._logger, logging.INFO, line)
+
+    def logged(self, record: codec.Log) -> None:
+        """Take in one record of the plugin's own ``logging``."""
+        text = indented(printable(f"{record.message}\n{record.traceback}".rstrip()))
+        self.tail.add(text)
+        self._pump.put(self._named(record.logger), min(max(record.level, 0), _MAX_LOG_LEVEL), text)
+
+    def _named(self, name: str) -> logging.Logger:
+        known = self._loggers.get(name)
+        if known is None:
+            if len(self._loggers) > _MAX_LOGGERS or len(name) > _MAX_LOGGER_NAME:
+                return self._logger
+            known = self._loggers[name] = logging.getLogger(f"{self._logger.name}.{printable(name)}")
+        return known

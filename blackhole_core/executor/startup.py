@@ -1,0 +1,148 @@
+"""The conversation by which a worker comes up: hello, load, loaded, bind, bound. One object per worker.
+
+The I/O thread puts in what the worker says, the thread that brings the worker up takes it out. A worker says exactly three
+things before it is up; whatever it says too early or too late is a breach of the protocol, so the inbox stays small.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import attrs
+import msgspec
+
+from blackhole_core.errors import LoadFailed, ProtocolError, describe_exit
+from blackhole_core.executor.binding import Binding, bind, describe_hooks
+from blackhole_core.executor.connection import Ended
+from blackhole_core.executor.failure import Rebuilder
+from blackhole_core.executor.proxy import check_names
+from blackhole_core.executor.runner import Host, RunnerSpec
+from blackhole_core.executor.wire import codec
+from blackhole_core.executor.wire.plain import NotPlain, encode_plain
+from blackhole_core.messages import Implementation, Surface
+
+__all__ = ["Started", "Startup"]
+
+#: What a worker says while it comes up: Hello, Loaded, and the answer to Bind (or an Error in place of the last two).
+_MESSAGES: Final = 3
+
+_M = TypeVar("_M", bound=msgspec.Struct)
+
+
+@attrs.frozen(eq=False)
+class Started:
+    """What a worker turned out to offer, and how the values of each implementation travel."""
+
+    surface: Surface
+    bindings: tuple[Binding, ...]
+
+
+class Startup:
+    """One worker's way up, within ``limits.start_timeout`` from now."""
+
+    def __init__(self, spec: RunnerSpec, host: Host, rebuilder: Rebuilder) -> None:
+        self._spec = spec
+        self._host = host
+        self._rebuilder = rebuilder
+        self._plugin = str(spec.id)
+        self._deadline = time.monotonic() + spec.limits.start_timeout
+        self._inbox: queue.SimpleQueue[codec.WorkerMessage | Ended] = queue.SimpleQueue()
+        self._said = 0  # messages; touched by the I/O thread only
+
+    # --- the I/O thread ----------------------------------------------------------------------------------------------
+
+    @property
+    def over(self) -> bool:
+        """Whether the worker has said everything it has to say before it is up."""
+        return self._said == _MESSAGES
+
+    def hear(self, message: codec.WorkerMessage) -> None:
+        """Take in what the worker said.
+
+        :raises ProtocolError: it has nothing more to say.
+        """
+        if self.over:
+            raise ProtocolError(f"{type(message).__name__} from a worker that has come up")
+        self._said += 1
+        self._inbox.put(message)
+
+    def end(self, ended: Ended) -> None:
+        """Take in that the worker ended."""
+        self._inbox.put(ended)
+
+    # --- the thread that brings it up --------------------------------------------------------------------------------
+
+    def converse(self, send: Callable[[msgspec.Struct], None], log_level: int) -> Started:
+        """Have the plugin loaded and its values' types agreed on.
+
+        :raises Exception: what the plugin's import raised, or :class:`LoadFailed` with the reason, or
+            :class:`~blackhole_core.errors.CannotCross` for a hook that cannot cross a process.
+        """
+        hello = self._expect(codec.Hello)
+        if hello.protocol != codec.PROTOCOL:
+            raise LoadFailed(self._plugin, f"its worker speaks protocol {hello.protocol}, the host {codec.PROTOCOL}")
+        send(self._load(log_level))
+        surface = self._surface(self._expect(codec.Loaded))
+        bindings = tuple(bind(known, self._host.signature(known.hook), self._plugin) for known in surface.implementations)
+        send(codec.Bind(tuple(binding.types for binding in bindings), describe_hooks(self._host)))
+        self._expect(codec.Answer)
+        return Started(surface, bindings)
+
+    def _load(self, log_level: int) -> codec.Load:
+        spec = self._spec
+        try:
+            config = encode_plain(dict(spec.config))
+        except NotPlain as error:
+            raise LoadFailed(self._plugin, f"its configuration cannot cross a process boundary: {error}") from None
+        return codec.Load(
+            entry=spec.entry,
+            path=str(spec.path),
+            packages=spec.packages,
+            name=spec.id.name,
+            version=spec.id.version,
+            generation=spec.generation,
+            project=spec.project,
+            threads=spec.limits.threads,
+            max_message=spec.limits.max_message,
+            config=config,
+            log_level=log_level,
+            changeable=spec.changeable,
+        )
+
+    def _surface(self, loaded: codec.Loaded) -> Surface:
+        surface = Surface(
+            implementations=tuple(
+                Implementation(info.attribute, info.hook, info.argnames, info.options, info.is_generator, info.annotated)
+                for info in loaded.implementations
+            ),
+            contracts=loaded.contracts,
+        )
+        try:
+            check_names(surface)
+        except ValueError as error:
+            raise LoadFailed(self._plugin, f"what its worker says it offers cannot be: {error}") from None
+        return surface
+
+    def _expect(self, kind: type[_M]) -> _M:
+        """Return the next message, which must be of ``kind``."""
+        try:
+            message = self._inbox.get(timeout=max(0.0, self._deadline - time.monotonic()))
+        except queue.Empty:
+            timeout = self._spec.limits.start_timeout
+            raise LoadFailed(self._plugin, f"its worker was not ready within {timeout:g} s (start_timeout)") from None
+        if isinstance(message, kind):
+            return message
+        if isinstance(message, codec.Error):
+            raise self._rebuilder.rebuild(message.failure, "import")
+        if isinstance(message, Ended):
+            raise LoadFailed(self._plugin, _describe_end(message))
+        raise LoadFailed(self._plugin, f"its worker sent {type(message).__name__} where {kind.__name__} was expected")
+
+
+def _describe_end(ended: Ended) -> str:
+    cause = ended.reason or f"its worker {describe_exit(ended.exit)}"
+    lines: Any = ["last lines it wrote:", *(f"  {line}" for line in ended.tail)] if ended.tail else []
+    return "\n".join([f"{cause} before it was ready", *lines])
