@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from blackhole_core.errors import PluginUnloaded
 from blackhole_core.executor.context import leases_of
+from blackhole_core.executor.failure import attribute
 from blackhole_core.executor.hosted import Hosted, host_object, instantiate
 from blackhole_core.executor.leases import Leases
 from blackhole_core.executor.runner import Host, RunnerSpec
 from blackhole_core.ids import Isolation
 from blackhole_core.loader.universe import Universe
-from blackhole_core.messages import Call, Surface, attribution
+from blackhole_core.messages import Call, Surface
 
 __all__ = ["InlineRunner", "load_hosted", "report_leases", "universe_of"]
 
@@ -55,21 +57,20 @@ class InlineRunner:
         self._hosted = load_hosted(self._spec, self.universe)
         return self._hosted.surface
 
-    @property
-    def hosted(self) -> Hosted:
-        if self._hosted is None:
-            raise RuntimeError(f"plugin {self._spec.id} is not started")
-        return self._hosted
-
     def plugin_object(self) -> Any:
-        return self.hosted.plugin
+        return self._require("plugin_object").plugin
 
     def call(self, call: Call) -> Any:
         try:
-            return self.hosted.function(call.space, call.hook, call.index)(*call.args)
+            return self._require(call.hook).function(call.space, call.hook, call.index)(*call.args)
         except Exception as error:
-            error.add_note(attribution(self._spec.id, call.hook, self.level))
+            attribute(error, self._spec.id, call.hook, self.level)
             raise
+
+    def _require(self, hook: str) -> Hosted:
+        if self._hosted is None:
+            raise PluginUnloaded(str(self._spec.id), hook)
+        return self._hosted
 
     def drained(self, timeout: float | None) -> bool:
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -74,6 +75,7 @@ class Levels:
 
         self._host = host
         self._pump = LogPump()
+        self._lock = threading.Lock()  # guards making the launcher
         self._process_launcher: object | None = None
 
     def make(self, isolation: Isolation, spec: RunnerSpec) -> Runner:
@@ -103,11 +105,11 @@ class Levels:
         from blackhole_core.executor.launch.process import ProcessLauncher
         from blackhole_core.executor.remote import RemoteRunner
 
-        if not isinstance(self._process_launcher, ProcessLauncher):
-            self._process_launcher = ProcessLauncher()
-        return RemoteRunner(
-            spec, self._host, level=Isolation.PROCESS, launcher=self._process_launcher, pump=self._pump, import_path=_import_path()
-        )
+        with self._lock:
+            if not isinstance(self._process_launcher, ProcessLauncher):
+                self._process_launcher = ProcessLauncher()
+            launcher = self._process_launcher
+        return RemoteRunner(spec, self._host, level=Isolation.PROCESS, launcher=launcher, pump=self._pump, import_path=_import_path())
 
     def close(self) -> None:
         """End the launcher and the log pump."""

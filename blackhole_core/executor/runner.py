@@ -28,7 +28,7 @@ class Limits:
     """The deadlines and caps of one plugin; the operator's configuration has already been applied."""
 
     call_timeout: float | None = (
-        300.0  #: seconds a caller waits when no earlier deadline is set; long enough for any call worth waiting for
+        300.0  #: seconds a caller waits whose context has no deadline of its own; long enough for any call worth waiting for
     )
     start_timeout: float = 30.0  #: seconds from launch to "loaded"; heavy imports on a busy machine take ten
     stop_grace: float = 5.0  #: seconds between asking to stop and killing

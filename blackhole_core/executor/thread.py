@@ -21,9 +21,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
-from blackhole_core.callcontext import ActiveCall, chain, get_deadline
-from blackhole_core.errors import CallTimeout, PluginUnloaded, RemoteError
+from blackhole_core.callcontext import ActiveCall, bound_deadline, chain, get_deadline
+from blackhole_core.errors import CallTimeout, LoadFailed, PluginUnloaded, RemoteError
 from blackhole_core.executor.context import leases_of
+from blackhole_core.executor.failure import attribute, type_name
 from blackhole_core.executor.hosted import Hosted
 from blackhole_core.executor.inline import load_hosted, report_leases, universe_of
 from blackhole_core.executor.leases import Leases
@@ -31,7 +32,7 @@ from blackhole_core.executor.mailbox import Job, Mailbox, MailboxTimeout
 from blackhole_core.executor.proxy import make_proxy, wrapper_stub
 from blackhole_core.executor.runner import Host, RunnerSpec
 from blackhole_core.ids import Isolation
-from blackhole_core.messages import Call, Failure, Implementation, Reply, Surface, Value, attribution
+from blackhole_core.messages import Call, Failure, Implementation, Reply, Surface, Value
 
 __all__ = ["ThreadRunner"]
 
@@ -79,10 +80,14 @@ class ThreadRunner:
     def start(self) -> Surface:
         """Import the plugin on its own thread, so that what it binds to a thread is bound to the right one."""
         self._add_thread()
+        timeout = self._spec.limits.start_timeout
         try:
-            self._hosted = self._run(
-                lambda: load_hosted(self._spec, self.universe), (), "import", time.monotonic() + self._spec.limits.start_timeout
-            )
+            self._hosted = self._run(self._load, (), "import", time.monotonic() + timeout)
+        except CallTimeout:
+            self.stop()
+            raise LoadFailed(
+                str(self._spec.id), f"its import did not end within {timeout:g} s (start_timeout); its thread is left"
+            ) from None
         except BaseException:
             self.stop()
             raise
@@ -90,30 +95,38 @@ class ThreadRunner:
             self._add_thread()
         return self._hosted.surface
 
+    def _load(self) -> Hosted:
+        hosted = load_hosted(self._spec, self.universe)
+        if self._closed:  # nobody waited for it: what it imported after stop() is released again
+            self.universe.release()
+        return hosted
+
     def stop(self) -> None:
+        end = time.monotonic() + self._spec.limits.stop_grace
         report_leases(self.leases.end(self._spec.limits.stop_grace, self._post), self._spec, self._host)
         with self._changed:
             self._closed = True
-            threads = list(self._threads.values())
-        for _ in threads:
-            self._queue.put(None)
-        end = time.monotonic() + self._spec.limits.stop_grace
+            threads = [thread for thread in self._threads.values() if thread is not threading.current_thread()]
+            self._end_idle(len(self._threads))
         for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, end - time.monotonic()))
+            thread.join(max(0.0, end - time.monotonic()))
         self._refuse_queued()
         for thread in threads:
-            if thread.is_alive() and thread is not threading.current_thread():
+            if thread.is_alive():
                 self._report("plugin.thread_left", thread)
         self._hosted = None
         self.universe.release()
+
+    def _end_idle(self, count: int) -> None:
+        for _ in range(count):
+            self._queue.put(None)
 
     def drained(self, timeout: float | None) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: self._pending == 0, timeout)
 
     def plugin_object(self) -> Any:
-        hosted = self._require_hosted()
+        hosted = self._require("plugin_object")
 
         def target(index: int, implementation: Implementation) -> Callable[..., Any]:
             function = hosted.implementations[index]
@@ -126,13 +139,13 @@ class ThreadRunner:
     # --- calls -------------------------------------------------------------------------------------------------------
 
     def call(self, call: Call) -> Any:
-        return self._attributed(self._require_hosted().function(call.space, call.hook, call.index), call.args, call.hook)
+        return self._attributed(self._require(call.hook).function(call.space, call.hook, call.index), call.args, call.hook)
 
     def _attributed(self, function: Callable[..., Any], args: tuple[Any, ...], hook: str) -> Any:
         try:
             return self._run(function, args, hook, self._deadline())
         except Exception as error:
-            error.add_note(attribution(self._spec.id, hook, self.level))
+            attribute(error, self._spec.id, hook, self.level)
             raise
 
     def _deadline(self) -> float | None:
@@ -146,38 +159,51 @@ class ThreadRunner:
             return function(*args)
         begun = time.monotonic()
         task = _Task(function, args, hook, Mailbox())
-        self._enqueue(task)
+        self._enqueue(task, deadline)
         try:
             reply = task.mailbox.wait(deadline)
         except MailboxTimeout:
-            waited = time.monotonic() - begun
-            if task.claimed.acquire(blocking=False):
-                self._ended(task)
-                raise CallTimeout(str(self._spec.id), hook, waited, where="executed: no, it was still queued") from None
-            self._host.timers.after(self._spec.limits.hang_grace, lambda: self._quarantine(task))
-            raise CallTimeout(str(self._spec.id), hook, waited, where="executed: unknown, it is still running") from None
-        if isinstance(reply, Failure):
-            raise reply.error
-        return reply.result
+            where = self._abandon(task)
+            raise CallTimeout(str(self._spec.id), hook, time.monotonic() - begun, where=where) from None
+        except BaseException:  # Ctrl-C, here or in a nested call
+            self._abandon(task)
+            raise
+        if isinstance(reply, Value):
+            return reply.result
+        error = reply.error
+        try:
+            raise error
+        finally:
+            del error, reply, task  # or the traceback holds the frame that holds the traceback
 
-    def _enqueue(self, task: _Task) -> None:
+    def _abandon(self, task: _Task) -> str:
+        """Note that nobody waits for a call any more, and say what is known of it."""
+        if task.claimed.acquire(blocking=False):
+            self._ended(task)
+            return "executed: no, it was still queued"
+        self._host.timers.after(self._spec.limits.hang_grace, lambda: self._quarantine(task))
+        return "executed: unknown, it is still running"
+
+    def _enqueue(self, task: _Task, deadline: float | None = None) -> None:
         outer = chain.get()
         active = ActiveCall(self, threading.get_ident(), task.mailbox, 0)
         task.context = contextvars.copy_context()
         task.context.run(chain.set, (*outer, active))
-        with self._changed:
+        if deadline is not None:
+            task.context.run(bound_deadline, deadline)
+        with self._changed:  # held over the put, or stop() could overlook the task
             if self._closed:
                 raise PluginUnloaded(str(self._spec.id), task.hook)
             self._pending += 1
-        if not self._post_to_blocked_thread(task, outer):
-            self._queue.put(task)
+            if not self._post_to_blocked_thread(task, outer):
+                self._queue.put(task)
 
     def _post(self, function: Callable[[], object]) -> None:
         """Run ``function`` soon on a thread of the plugin; nobody waits for a result."""
         if threading.get_ident() in self._threads:
             function()
         else:
-            self._enqueue(_Task(function, (), "undo leases", Mailbox()))
+            self._enqueue(_Task(function, (), "undo leases", Mailbox()), None)
 
     def _post_to_blocked_thread(self, task: _Task, outer: tuple[ActiveCall, ...]) -> bool:
         """Give the task to the thread of ours that is blocked inside this chain, if there is one."""
@@ -189,13 +215,15 @@ class ThreadRunner:
 
     def _give_up(self, task: _Task) -> None:
         if task.claimed.acquire(blocking=False):
-            task.mailbox.deliver(Failure(CallTimeout(str(self._spec.id), task.hook, 0.0, where="executed: no, the outer call timed out")))
             self._ended(task)
+            task.mailbox.deliver(Failure(CallTimeout(str(self._spec.id), task.hook, 0.0, where="executed: no, the outer call timed out")))
 
     # --- the plugin's threads ----------------------------------------------------------------------------------------
 
     def _add_thread(self) -> None:
         with self._changed:
+            if self._closed:
+                return
             self._started += 1
             thread = threading.Thread(target=self._work, name=f"blackhole-{self._spec.id.name}-{self._started}", daemon=True)
             thread.start()  # under the lock: _work waits for it before it looks itself up
@@ -227,9 +255,9 @@ class ThreadRunner:
             reply = Failure(error)
         except BaseException as error:
             # SystemExit and KeyboardInterrupt are the plugin's wish to end, not the host's.
-            reply = Failure(RemoteError(str(self._spec.id), type(error).__name__, str(error), traceback.format_exc()))
-        task.mailbox.deliver(reply)
+            reply = Failure(RemoteError(str(self._spec.id), type_name(type(error)), str(error), traceback.format_exc()))
         self._ended(task)
+        task.mailbox.deliver(reply)
 
     def _ended(self, task: _Task) -> None:
         with self._changed:
@@ -253,16 +281,19 @@ class ThreadRunner:
         self._host.emit(event, self._spec.id.name, version=self._spec.id.version, thread=thread.name, stack="".join(stack), **facts)
 
     def _refuse_queued(self) -> None:
+        """Refuse what was queued when the plugin stopped; a thread that still runs a call ends when that call does."""
         while True:
             try:
                 task = self._queue.get_nowait()
             except queue.Empty:
-                return
+                break
             if task is not None and task.claimed.acquire(blocking=False):
-                task.mailbox.deliver(Failure(PluginUnloaded(str(self._spec.id), task.hook)))
                 self._ended(task)
+                task.mailbox.deliver(Failure(PluginUnloaded(str(self._spec.id), task.hook)))
+        with self._changed:
+            self._end_idle(len(self._threads))
 
-    def _require_hosted(self) -> Hosted:
+    def _require(self, hook: str) -> Hosted:
         if self._hosted is None:
-            raise RuntimeError(f"plugin {self._spec.id} is not started")
+            raise PluginUnloaded(str(self._spec.id), hook)
         return self._hosted

@@ -36,6 +36,7 @@ from blackhole_core.executor.failure import Rebuilder, cannot_cross, to_wire, to
 from blackhole_core.executor.hosted import Hosted, host_object, instantiate
 from blackhole_core.executor.leases import Leases
 from blackhole_core.executor.mailbox import Job, Mailbox, MailboxTimeout
+from blackhole_core.executor.printable import printable
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.frames import FrameReader, frame
 from blackhole_core.executor.wire.plain import NotPlain, decode_plain, encode_plain
@@ -51,8 +52,6 @@ __all__ = ["Worker", "main"]
 _READ_SIZE: Final = 1024 * 1024
 #: ``prctl(2)`` option: send this signal when the parent thread ends.
 _PR_SET_PDEATHSIG: Final = 1
-#: Bytes kept free of ``max_message`` for the message around a result.
-_ENVELOPE: Final = 1024
 #: Seconds in which the plugin's leases are undone at an orderly stop: the host waits 70 % of ``stop_grace`` (5 s) before it terminates the worker.
 _LEASES_SECONDS: Final = 3.0
 
@@ -93,11 +92,13 @@ class Worker:
         self._mailboxes: dict[int, Mailbox[codec.Answer | codec.Error]] = {}
         self._numbers = itertools.count(1)
         self._load: codec.Load | None = None
+        self._max_message = 0
         self._hosted: Hosted | None = None
         self._leases: Leases | None = None
         self._bindings: tuple[_Binding, ...] = ()
         self._hooks: dict[str, codec.HookInfo] = {}
-        self._rebuilder = Rebuilder("host", "host", lambda module, name: None)
+        self._rebuilder = Rebuilder("host", "the host", _known_here)
+        self._threads: list[threading.Thread] = []
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -112,6 +113,8 @@ class Worker:
             self.send(codec.Error(0, to_wire(error)))
             return
         self._serve()
+        for thread in self._threads:  # each finishes the call it has begun, then finds the queue's end
+            thread.join()
         self._end_leases()
 
     def _end_leases(self) -> None:
@@ -126,6 +129,7 @@ class Worker:
         if not isinstance(load, codec.Load):
             return
         self._load = load
+        self._max_message = load.max_message
         self._leases = leases_of(PluginId(load.name, load.version), load.generation)
         _report_logging(self.send, load.log_level)
         universe = Universe(load.packages, Path(load.path), tag=str(load.generation), fresh=load.changeable)
@@ -136,7 +140,9 @@ class Worker:
             return
         self._bind(bind)
         for number in range(load.threads - 1):
-            threading.Thread(target=self._serve, name=f"blackhole-call-{number + 2}", daemon=True).start()
+            thread = threading.Thread(target=self._serve, name=f"blackhole-call-{number + 2}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
         self.send(codec.Answer(0, msgspec.Raw(encode_plain(None))))
 
     def _forget_channel(self) -> None:
@@ -144,6 +150,9 @@ class Worker:
         for descriptor in (self._receive, self._send):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+        self._receive = self._send = -1  # the numbers may soon mean other files
+        self._lock = threading.Lock()  # another thread may have held them when this process was forked off
+        self._write_lock = threading.Lock()
 
     # --- the channel -------------------------------------------------------------------------------------------------
 
@@ -156,10 +165,12 @@ class Worker:
 
     def _read(self) -> None:
         frames = FrameReader(2**32)  # the host is trusted; its own cap has been applied on its side
-        while data := os.read(self._receive, _READ_SIZE):
-            for body in frames.feed(data):
-                self._dispatch(codec.decode_host_message(body))
-        os.killpg(0, signal.SIGKILL)
+        try:
+            while data := os.read(self._receive, _READ_SIZE):
+                for body in frames.feed(data):
+                    self._dispatch(codec.decode_host_message(body))
+        finally:  # the host is gone, or plugin code closed the channel: a worker that cannot hear is of no use
+            os.killpg(0, signal.SIGKILL)
 
     def _dispatch(self, message: codec.HostMessage) -> None:
         match message:
@@ -205,7 +216,9 @@ class Worker:
             if number not in self._queued:
                 return
             self._queued.discard(number)
-        self.send(codec.Error(number, to_wire(TimeoutError("cancelled before it began"))))
+            # Written under the lock: no thread skips this request and begins a later one before the host can know of it, or that later
+            # one would be taken for untouched if we died now, and run twice.
+            self.send(codec.Error(number, to_wire(TimeoutError("cancelled before it began"))))
 
     # --- calls of the plugin -----------------------------------------------------------------------------------------
 
@@ -221,13 +234,7 @@ class Worker:
             del message  # or its arguments live until the next one comes
 
     def _answer(self, request: codec.Request) -> None:
-        reply = contextvars.copy_context().run(self._perform, request)
-        if isinstance(reply, codec.Answer):
-            cap = self._load.max_message - _ENVELOPE if self._load else 0
-            size = len(bytes(reply.result))
-            if size > cap:
-                reply = codec.Error(request.id, too_large(size, cap))
-        self.send(reply)
+        self.send(contextvars.copy_context().run(self._perform, request))
 
     def _perform(self, request: codec.Request) -> codec.Answer | codec.Error:
         assert self._hosted is not None
@@ -243,7 +250,8 @@ class Worker:
             return codec.Error(request.id, cannot_cross("the result" + (f" at {error.path}" if error.path else ""), error.type_name))
         except BaseException as error:
             return codec.Error(request.id, to_wire(error))
-        return codec.Answer(request.id, msgspec.Raw(result))
+        cap = self._max_message
+        return codec.Answer(request.id, msgspec.Raw(result)) if len(result) <= cap else codec.Error(request.id, too_large(len(result), cap))
 
     def _contract(self, request: codec.Request) -> bytes:
         assert self._hosted is not None
@@ -286,7 +294,7 @@ class Worker:
             self.send(codec.HostCall(number, hook, raw, timeout, _request.get()))
             reply = mailbox.wait(deadline)
         except MailboxTimeout:
-            raise TimeoutError(f"the host's hook {hook!r} gave no answer within {timeout:g} s") from None
+            raise TimeoutError(f"the host's hook {hook!r} gave no answer within {timeout or 0:g} s") from None
         finally:
             with self._lock:
                 del self._mailboxes[number]
@@ -312,6 +320,12 @@ class HostRelay:
             return worker.call_host(hook, kwargs)
 
         return call
+
+
+def _known_here(module: str, name: str) -> type[Exception] | None:
+    """Return an exception type of a module that is imported already: the host may raise in a plugin what the plugin knows."""
+    kind = getattr(sys.modules.get(module), name, None)
+    return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
 
 
 def _encode_argument(name: str, value: Any, hook: str, info: codec.HookInfo) -> bytes:
@@ -357,7 +371,7 @@ class _ToHost(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
-            self._send(codec.Log(record.levelno, record.name, record.getMessage(), text))
+            self._send(codec.Log(record.levelno, printable(record.name), printable(record.getMessage()), printable(text)))
         except Exception:
             self.handleError(record)
 
