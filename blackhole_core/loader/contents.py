@@ -115,11 +115,12 @@ class Contents:
                 return file[len(str(root)) + 1 :].replace(os.sep, "/")
         return file
 
-    def read(self, relative: str) -> bytes | None:
-        """Return the content of a file by its relative path, None when it cannot be read."""
+    def read(self, relative: str) -> tuple[str, bytes] | None:
+        """Return the path and the content of a file by its relative path, None when it cannot be read."""
         for root in self.roots:
+            file = root if root.is_file() and root.name == relative else root / relative
             try:
-                return (root if root.is_file() and root.name == relative else root / relative).read_bytes()
+                return str(file), file.read_bytes()
             except OSError:
                 continue
         return None

@@ -10,6 +10,7 @@ its text. What it does not hold (C extensions, zip files, directories outside th
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 from collections.abc import Iterable, Mapping
@@ -23,6 +24,9 @@ __all__ = ["Snapshot", "compile_source", "read_snapshot"]
 
 #: Paths are strings here: they are compared with what ``__path__`` and ``co_filename`` hold, and made by the thousand.
 _SEPARATOR: Final = os.sep
+
+#: Compiled texts remembered, the last ones. More files than this are rarely saved at once, nor loaded as one new plugin; code takes about 20 KB.
+_MOST_COMPILED: Final = 64
 
 
 class Snapshot:
@@ -78,9 +82,24 @@ class Snapshot:
 
 
 def compile_source(text: bytes, file: str) -> CodeType:
-    """Compile a module as importing it would, without this module's own ``__future__`` flags."""
+    """Compile a module as importing it would, without this module's own ``__future__`` flags.
+
+    One save leads here three times: is it half-written, is it valid, load it. The second and third get what the first compiled.
+    """
+    code = _compiled(text, str(file))
+    return code if type(file) is str else _named(code, file)
+
+
+@functools.lru_cache(maxsize=_MOST_COMPILED)
+def _compiled(text: bytes, file: str) -> CodeType:
     code: CodeType = compile(text, file, "exec", dont_inherit=True)
     return code
+
+
+def _named(code: CodeType, file: str) -> CodeType:
+    """Return ``code``, and all code in it, with the very object ``file`` as its file name."""
+    constants = tuple(_named(value, file) if isinstance(value, CodeType) else value for value in code.co_consts)
+    return code.replace(co_filename=file, co_consts=constants)
 
 
 def read_snapshot(roots: Iterable[ModuleSpec]) -> Snapshot:

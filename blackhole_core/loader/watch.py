@@ -108,9 +108,15 @@ class _Watched:
         return gone
 
     def _half_written(self, change: Change) -> bool:
-        # A new empty file is an ordinary __init__.py; one that became empty is about to be written.
-        emptied = any(name.endswith(".py") and not self.contents.read(name) for name in change.modified)
-        return emptied or any(name.endswith(".py") and not _parses(self.contents.read(name)) for name in (*change.added, *change.modified))
+        for name in (*change.added, *change.modified):
+            if not name.endswith(".py"):
+                continue
+            found = self.contents.read(name)
+            if found is None or not _parses(*found):
+                return True
+            if name in change.modified and not found[1]:
+                return True  # about to be written; a new empty file is an ordinary __init__.py
+        return False
 
 
 class SourceWatcher:
@@ -268,11 +274,9 @@ def _relevant(_: object, path: str) -> bool:
     return "__pycache__" not in path and counts(path.rpartition("/")[2])
 
 
-def _parses(text: bytes | None) -> bool:
-    if text is None:
-        return False
+def _parses(file: str, text: bytes) -> bool:
     try:
-        compile_source(text, "<watched>")
+        compile_source(text, file)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return False
     return True
