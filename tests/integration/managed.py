@@ -6,11 +6,11 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import blackhole_core as bh
 from notes_api import NotesSpecs, release
 
+import blackhole_core as bh
 from blackhole_core.events import Event
 from tests.plugins.build import plugin_wheel
 
@@ -42,7 +42,9 @@ class Log:
     def wait(self, name: str, count: int = 1, timeout: float = PATIENCE) -> Event:
         """Return the ``count``-th event called ``name``, waiting for it."""
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.of(name)) >= count, timeout), f"no {name}: {[str(event) for event in self.events]}"
+            assert self._changed.wait_for(lambda: len(self.of(name)) >= count, timeout), (
+                f"no {name}: {[str(event) for event in self.events]}"
+            )
         return self.of(name)[count - 1]
 
     @property
@@ -51,7 +53,9 @@ class Log:
 
 
 @contextlib.contextmanager
-def manager(config: Mapping[str, Any] | None = None, *, log: Callable[[Event], object] | None = None, **kw: Any) -> Iterator[bh.PluginManager]:
+def manager(
+    config: Mapping[str, Any] | None = None, *, log: Callable[[Event], object] | None = None, **kw: Any
+) -> Iterator[bh.PluginManager]:
     """Yield a manager of project ``notes`` with its specs, closed afterwards."""
     with bh.PluginManager("notes", config=config, **kw) as pm:
         pm.add_hookspecs(NotesSpecs)
@@ -102,7 +106,7 @@ class Callers:
             self._stop.wait(self.PAUSE)
         self.answers.extend(answers)
 
-    def __enter__(self) -> Callers:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self

@@ -6,9 +6,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import blackhole_core as bh
 import pytest
 
+import blackhole_core as bh
 from tests.integration.managed import LEVELS, Callers, manager, wheel
 
 CALLERS = 16
