@@ -43,6 +43,7 @@ def test_the_demo_holds_at_each_level(level: str, require_level: Callable[[str],
     assert outcome["own"] == outcome["sums_then"]
     kills = 3 if level == "process" else 0
     assert (outcome["swaps"], outcome["kills"], outcome["restarts"]) == (8 + kills, kills, kills)
+    assert outcome["under_load"] >= 6  # nearly always all; the callers may be quicker than the last swap
     assert (outcome["failed"], outcome["lost"], outcome["doubled"]) == (0, 0, 0)
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +44,7 @@ class Outcome:
     calls: int
     seconds: float
     swaps: int
+    under_load: int  #: swaps that began while there were files left to call for; with few files the calls may be over first
     kills: int
     restarts: int
     longest_gate: float  #: seconds
@@ -91,6 +92,7 @@ class Act:
         self._display = display
         self._ledger = Ledger(len(sources))
         self._reports: list[SwapReport] = []
+        self._under_load = 0
         self._kills = 0
         self._restarted = threading.Semaphore(0)
 
@@ -119,6 +121,7 @@ class Act:
             calls=ledger.calls,
             seconds=seconds,
             swaps=len(self._reports),
+            under_load=self._under_load,
             kills=self._kills,
             restarts=restarts,
             longest_gate=max((report.gate_seconds for report in self._reports), default=0.0),
@@ -136,23 +139,33 @@ class Act:
 
     def _under_swaps(self, manager: PluginManager, files: int) -> None:
         """Count the first ``files`` files while the version goes to 2.0.0 and back."""
-        with Traffic(manager.hook.count, self._sources[:files], self._ledger, threads=self._threads):
-            for number in range(1, SWAPS + 1):
-                if not self._ledger.reach(files * number // (SWAPS + 1), STEP_SECONDS):
-                    return
-                self._swap_or_roll_back(manager)
+        self._count_while(manager, 0, files, SWAPS, lambda: self._swap_or_roll_back(manager, files))
 
     def _under_kills(self, manager: PluginManager, first: int) -> None:
         """Count the other files while the worker is killed, and swapped in between."""
-        files = len(self._sources) - first
-        with Traffic(manager.hook.count, self._sources[first:], self._ledger, threads=self._threads, first=first):
-            for number in range(1, KILLS + 1):
-                if not self._ledger.reach(first + files * number // (KILLS + 1), STEP_SECONDS):
-                    return
-                self._kill(manager)
-                self._swap_or_roll_back(manager)
 
-    def _swap_or_roll_back(self, manager: PluginManager) -> None:
+        def kill_and_swap() -> None:
+            self._kill(manager)
+            self._swap_or_roll_back(manager, len(self._sources))
+
+        self._count_while(manager, first, len(self._sources), KILLS, kill_and_swap)
+
+    def _count_while(self, manager: PluginManager, first: int, last: int, times: int, disturb: Callable[[], None]) -> None:
+        """Count the files from ``first`` to ``last`` in equal steps, with a disturbance after each but the last.
+
+        The callers are never more than a step ahead: with few files they would else be done before the first swap is.
+        """
+        sources = self._sources[first:last]
+        with Traffic(manager.hook.count, sources, self._ledger, threads=self._threads, first=first) as traffic:
+            for number in range(1, times + 1):
+                traffic.pace.allow(len(sources) * (number + 1) // (times + 1))
+                if not self._ledger.reach(first + len(sources) * number // (times + 1), STEP_SECONDS):
+                    return
+                disturb()
+
+    def _swap_or_roll_back(self, manager: PluginManager, files: int) -> None:
+        """Swap, or roll back the last swap, while the callers are on their way to ``files``."""
+        self._under_load += self._ledger.done < files
         if manager.plugin(PLUGIN).version == "1.0.0":
             report = manager.swap(PLUGIN, source=self._releases["2.0.0"], isolation=self._level)
             word = "swapped"

@@ -102,6 +102,11 @@ def _conclude(show: Show) -> None:
             click.echo(f"blackhole: {clean(problem)}", err=True)
         return
     click.echo("Every level gave the same sums, and the plugin's own sums came through every swap: nothing failed, nothing was lost.\n")
+    for outcome in show.outcomes:
+        if outcome.under_load < outcome.swaps:
+            click.echo(
+                f"At level {outcome.level} the calls were over before {outcome.swaps - outcome.under_load} of the swaps; count more files to see all under load."
+            )
     click.echo(
         "LONGEST GATE is how long calls waited at most in a swap: for calls that had begun to end, and the state to be handed over.\n"
         "RETRIED are calls on a worker at the moment it was killed: they get the error WorkerDied, here they are made again.\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Any
 
@@ -22,6 +23,7 @@ GOOD = Outcome(
     calls=20,
     seconds=2.0,
     swaps=8,
+    under_load=8,
     kills=0,
     restarts=0,
     longest_gate=0.01,
@@ -39,7 +41,7 @@ def send(count: Any, threads: int = 4) -> Ledger:
     """Send all sources through ``count`` and return the ledger."""
     ledger = Ledger(len(SOURCES))
     with Traffic(count, SOURCES, ledger, threads=threads):
-        pass
+        pass  # leaving the block lets them go on to the end
     return ledger
 
 
@@ -55,6 +57,16 @@ def test_every_file_is_called_for_once(fast_switching: None) -> None:
     assert sorted(asked) == sorted(source.path for source in SOURCES)
     assert (ledger.calls, ledger.lost(), ledger.doubled, ledger.errors) == (20, 0, 0, ())
     assert ledger.totals() == Totals(20, 20, 40, 60)
+
+
+def test_callers_keep_to_the_pace() -> None:
+    """No call is begun beyond what is allowed, all up to it are."""
+    ledger = Ledger(len(SOURCES))
+    with Traffic(lambda path, source: [ONE], SOURCES, ledger, threads=4) as traffic:
+        traffic.pace.allow(7)
+        assert ledger.reach(7, 10)
+        assert not ledger.reach(8, 0.05)
+    assert ledger.calls == 20
 
 
 def test_a_call_whose_worker_died_is_made_again() -> None:
@@ -132,7 +144,8 @@ def test_an_interrupted_demo_ends_its_threads() -> None:
         return [ONE]
 
     def interrupted() -> None:
-        with Traffic(count, SOURCES * 50_000, ledger, threads=2):
+        with Traffic(count, SOURCES * 50_000, ledger, threads=2) as traffic:
+            traffic.pace.allow(math.inf)
             begun.wait()
             raise KeyboardInterrupt
 
