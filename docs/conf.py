@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "Blackhole"
 copyright = "the Blackhole authors"
 author = "the Blackhole authors"
 release = version = importlib.metadata.version("blackhole-core")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_build", "adr/template.md"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "phase_diagram"]
+exclude_patterns = ["_build", "_ext", "adr/template.md"]
 source_suffix = {".md": "markdown"}
 
 myst_enable_extensions = ["colon_fence", "deflist"]
