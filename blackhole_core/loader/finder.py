@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,9 @@ from typing import Any
 from blackhole_core.loader.find import find_elsewhere, find_in
 from blackhole_core.loader.generation import Generation
 from blackhole_core.loader.names import tag_of
+from blackhole_core.loader.shims import LATE, shimmed_after
 from blackhole_core.loader.snapshot import Snapshot
+from blackhole_core.loader.standin import canonical_of, missing, stand_in_spec
 from blackhole_core.loader.table import NameTable
 
 __all__ = ["ModuleLoader", "UniverseFinder"]
@@ -32,14 +35,35 @@ class UniverseFinder:
         tag = tag_of(fullname)
         if tag is not None:
             generation = self._table.tagged(tag)
-            name = fullname if generation is None else generation.names.canonical(fullname)
+            if generation is None:
+                return self._find_stand_in(fullname)
+            name = generation.names.canonical(fullname)
         else:
             generation = self._table.owner(fullname)
             name = fullname
         if generation is None:
-            return self._find_shared(fullname, path) if tag is None else None
+            return self._find_late(fullname, path) if fullname in LATE else self._find_shared(fullname, path)
         found = generation.find(name, path)
         return None if found is None else _wrap(found, generation, fullname)
+
+    @staticmethod
+    def _find_late(fullname: str, path: Sequence[str] | None) -> ModuleSpec | None:
+        found = find_elsewhere(fullname, path)
+        return None if found is None or found.loader is None else shimmed_after(found)
+
+    def _find_stand_in(self, fullname: str) -> ModuleSpec:
+        """Let the active generation answer for a private name of one that is gone; pickles carry such names."""
+        name = canonical_of(fullname)
+        owner = self._table.owner(name)
+        if owner is None:
+            raise missing(fullname)
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+            raise missing(fullname) from None
+        return stand_in_spec(fullname)
 
     def _find_shared(self, fullname: str, path: Sequence[str] | None) -> ModuleSpec | None:
         """Find a namespace package above an owned one; when nobody else has it, in the universe's own directory."""

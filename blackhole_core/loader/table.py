@@ -21,6 +21,7 @@ from typing import Any
 from blackhole_core.loader.generation import SWITCH_SECONDS, Generation
 from blackhole_core.loader.names import MARK, Names, tag_of
 from blackhole_core.loader.rename import Step, apply, forgetting, renaming
+from blackhole_core.loader.standin import StandIn
 
 __all__ = ["NameTable"]
 
@@ -102,7 +103,7 @@ class NameTable:
     def _sweep(self, names: Names) -> dict[str, Any]:
         """Hand modules that got into ``sys.modules`` by themselves to the generation under whose names they stand.
 
-        Plugins put aliases there. Returns those under ``names`` that stand under no generation's: the host's own imports.
+        Plugins put aliases there. Stand-ins for generations that are gone are forgotten. Returns those under ``names`` that stand under no generation's: the host's own imports.
         """
         outside = {}
         tops = names.tops.union(*(known.names.tops for known in self.active))
@@ -113,6 +114,8 @@ class NameTable:
             owner = self.owner(key) if tag is None else self.tagged(tag)
             if owner is not None:
                 owner.registry.setdefault(owner.names.canonical(key), module)
+            elif isinstance(module, StandIn):
+                sys.modules.pop(key, None)
             elif tag is None and names.owns(key):
                 outside[key] = module
         return outside

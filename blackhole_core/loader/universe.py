@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import MappingProxyType, ModuleType, TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from blackhole_core.loader.distributions import Distributions, read_distributions
 from blackhole_core.loader.find import find_elsewhere, find_root
 from blackhole_core.loader.finder import UniverseFinder
 from blackhole_core.loader.generation import Generation, initializing
@@ -30,7 +31,10 @@ from blackhole_core.loader.snapshot import read_snapshot
 from blackhole_core.loader.sourcelines import forget_lines, keep_for_the_error, show_lines
 from blackhole_core.loader.table import NameTable
 
-__all__ = ["Universe"]
+if TYPE_CHECKING:
+    from blackhole_core.loader.children import Recipe
+
+__all__ = ["Universe", "live_generations"]
 
 _table: Final = NameTable()
 _finder: Final = UniverseFinder(_table)
@@ -45,16 +49,19 @@ class Universe(Generation):
     ``packages`` are the dotted names it owns, ``path`` the directory searched first for them, ``tag`` a word used once per
     process. With ``fresh`` all source text is read at load and compiled from memory: what changes on disk later does not reach
     this generation, and no stale ``.pyc`` is served. ``fresh=False`` is for directories that never change (a versioned store): modules come
-    through Python's own loaders and their ``.pyc`` files.
+    through Python's own loaders and their ``.pyc`` files. ``recipe`` is that of a generation of another process, whose text is taken instead of
+    what is on disk.
     """
 
-    def __init__(self, packages: Sequence[str], path: Path, tag: str, *, fresh: bool = True) -> None:
+    def __init__(self, packages: Sequence[str], path: Path, tag: str, *, fresh: bool = True, recipe: Recipe | None = None) -> None:
         super().__init__(Names(packages, tag))
         self.path = path.absolute()
         self.fresh = fresh
         self.builtins = {**vars(builtins), "__import__": _private_import(self), MARK: self}
         self._roots: dict[str, ModuleSpec] = {}
         self._views: dict[str, _NamespaceView] = {}
+        self._distributions: Distributions | None = None
+        self._recipe = recipe
         self._released = False
 
     def __repr__(self) -> str:
@@ -80,6 +87,7 @@ class Universe(Generation):
             raise ValueError(f"entry {entry!r} is in none of the packages of this universe: {', '.join(self.names.prefixes)}")
         if self in _table.stack:
             return self._load_more(module_name, attributes)
+        given = self._recipe
         self._read()
         _install_finder()
         install_shims()
@@ -91,6 +99,7 @@ class Universe(Generation):
         except BaseException as error:
             _table.remove(self)
             self.registry.clear()
+            self._recipe = given
             if self.snapshot is not None:
                 keep_for_the_error(self.snapshot, _table.stack)
                 self.snapshot = None
@@ -110,6 +119,8 @@ class Universe(Generation):
         if self.snapshot is not None:
             forget_lines(self.snapshot, _table.stack)
         self.snapshot = None
+        self._distributions = {}
+        self._recipe = None
         # typing keeps the classes that stood in List[...], Optional[...] or get_type_hints in caches of its own. This is how
         # CPython's own leak tests empty them.
         for clear in getattr(sys.modules.get("typing"), "_cleanups", ()):
@@ -145,6 +156,22 @@ class Universe(Generation):
             except ModuleNotFoundError as error:
                 _canonicalise(error, self.names)
                 raise
+
+    def distributions(self) -> Distributions:
+        """Return the metadata of the distributions in ``path`` that hold owned packages, as it was at load (a store's never changes)."""
+        if self._distributions is None:
+            assert self.path is not None
+            self._distributions = read_distributions(self.path, self.names.prefixes)
+        return self._distributions
+
+    def recipe(self) -> Recipe:
+        """Return what another process needs to make the same generation."""
+        if self._recipe is None:
+            from blackhole_core.loader.children import pack
+
+            packed = None if self.snapshot is None else pack(self._roots, self.snapshot)
+            self._recipe = (self.names.prefixes, str(self.path), self.names.tag, packed)
+        return self._recipe
 
     # --- what the plugin's import statements do -----------------------------------------------------------------------
 
@@ -196,11 +223,17 @@ class Universe(Generation):
     def _read(self) -> None:
         """Find the roots and, when fresh, take the snapshot; nothing is imported yet."""
         assert self.path is not None
+        if self._recipe is not None and self._recipe[3] is not None:
+            from blackhole_core.loader.children import unpack
+
+            self._roots, self.snapshot = unpack(self._recipe[3])
+            return
         for prefix in self.names.prefixes:
             root = find_root(prefix, self.path)
             if root is not None:
                 self._roots[prefix] = root
         if self.fresh:
+            self._distributions = read_distributions(self.path, self.names.prefixes)
             self.snapshot = read_snapshot(self._roots.values())
             for older in _table.stack:
                 if older.snapshot is not None and older.names.overlaps(self.names):
@@ -220,6 +253,11 @@ class Universe(Generation):
     def _resolve(self, module_name: str, attributes: str) -> object:
         module = self.import_module(module_name)
         return functools.reduce(getattr, attributes.split("."), module) if attributes else module
+
+
+def live_generations() -> tuple[Generation, ...]:
+    """Return what is loaded in this process, oldest first; generations that were set aside are among them."""
+    return _table.stack
 
 
 class _NamespaceView(ModuleType):
