@@ -90,5 +90,5 @@ class Timers:
                 if left <= 0 or timer.action is None:
                     heapq.heappop(self._heap)
                     return timer
-                self._changed.wait(left)
+                self._changed.wait(min(left, threading.TIMEOUT_MAX))
             return None

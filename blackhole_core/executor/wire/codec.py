@@ -233,5 +233,5 @@ def _carries_a_value(data: bytes) -> bool:
 def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes) -> Any:
     try:
         return decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: text that is not UTF-8
         raise ProtocolError(f"not a message of protocol {PROTOCOL}: {error}") from error
