@@ -123,7 +123,7 @@ plugins:
         f"{path}:4: restart:",
         f"{path}:6: plugins.counter.isolaton:",
         f"{path}:6: plugins.counter.threads:",
-        f"{path}:7: plugins['../etc']:",
+        f"{path}:7: plugins.'../etc':",
     ]
     joined = "\n".join(problems)
     assert "did you mean 'process'?" in joined
