@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, Final
@@ -46,6 +46,10 @@ class Generation:
         self.path: Path | None = None
         #: Namespace packages above the owned ones that exist only because this generation needed them.
         self.made: set[str] = set()
+        #: Generations of other plugins that this one's imports stay with while they live. Replaced, never changed.
+        self.kept: tuple[Generation, ...] = ()
+        #: Dotted names owned by other plugins that this generation's code has imported.
+        self.imports: set[str] = set()
         self._idle = threading.Condition(threading.RLock())  # re-entrant: a finaliser may import while this thread holds it
         self._imports = 0  # under way, guarded by _idle
         self._begun = 0  # ever, so that a plan made before another import is seen to be old
@@ -57,6 +61,13 @@ class Generation:
     def find(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         """Find the canonical ``name``: in ``path`` (its parent's ``__path__``), or anywhere when that is None."""
         return find_elsewhere(name, path)
+
+    def keep(self, others: Iterable[Generation], living: Collection[Generation]) -> None:
+        """Stay with ``others`` wherever no one of ``living`` is kept already."""
+        kept = tuple(known for known in self.kept if known in living)
+        new = tuple(other for other in others if not any(known.names.overlaps(other.names) for known in kept))
+        if new or len(kept) != len(self.kept):
+            self.kept = (*kept, *new)
 
     @contextlib.contextmanager
     def importing(self) -> Iterator[None]:

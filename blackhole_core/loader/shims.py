@@ -55,9 +55,8 @@ def _shim(original: Callable[..., Any], answer: Callable[..., Any]) -> Callable[
             return original(name, package)
         # A relative name is the original's business to resolve; what it means is judged like any other.
         absolute = universe.names.canonical(importlib.util.resolve_name(name, package))
-        if not universe.names.owns(absolute):
-            return original(absolute)
-        return answer(universe, absolute, original)
+        whose = universe if universe.names.owns(absolute) else universe.partner(absolute)
+        return original(absolute) if whose is None else answer(whose, absolute, original)
 
     setattr(shim, MARK, True)
     return shim

@@ -31,11 +31,12 @@ class Outside(Generation):
 
 
 class NameTable:
-    """The stack of live generations. Readable from any thread: both tuples are replaced, never changed."""
+    """The stack of live generations. Readable from any thread: its values are replaced, never changed."""
 
     def __init__(self) -> None:
         self.stack: tuple[Generation, ...] = ()
         self.active: tuple[Generation, ...] = ()
+        self.tops: frozenset[str] = frozenset()  #: first parts of all names that a live generation owns
         self._lock = threading.RLock()  # held for a whole switch, waiting for imports included (bounded by SWITCH_SECONDS)
         self._outside_tags = (f"outside-{number}" for number in itertools.count(1))
 
@@ -60,6 +61,10 @@ class NameTable:
             outside = self._sweep(new.names)
             if outside:
                 self._set_aside(Outside(Names(new.names.prefixes, next(self._outside_tags))), outside)
+            covered = [known for known in self.active if known.names.overlaps(new.names)]
+            for other in self.stack:
+                if not other.names.overlaps(new.names):
+                    other.keep(covered, self.stack)
             try:
                 self._switch((*self.stack, new))
             except BaseException:
@@ -89,7 +94,8 @@ class NameTable:
             for generation in promoted:
                 steps += [*generation.unchanged(lambda one=generation: _promotion(one)), *_bind(generation)]  # type: ignore[misc]
             steps += [(setattr, known, "active", known in active) for known in {*self.stack, *stack}]
-            steps += [(setattr, self, "stack", stack), (setattr, self, "active", active)]
+            tops = frozenset(top for known in stack for top in known.names.tops)
+            steps += [(setattr, self, "stack", stack), (setattr, self, "active", active), (setattr, self, "tops", tops)]
             apply(steps)
 
     @staticmethod

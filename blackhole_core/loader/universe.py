@@ -115,6 +115,7 @@ class Universe(Generation):
         self._released = True
         self.registry.clear()
         self._views.clear()
+        self.kept = ()
         self._roots.clear()
         if self.snapshot is not None:
             forget_lines(self.snapshot, _table.stack)
@@ -172,6 +173,19 @@ class Universe(Generation):
             packed = None if self.snapshot is None else pack(self._roots, self.snapshot)
             self._recipe = (self.names.prefixes, str(self.path), self.names.tag, packed)
         return self._recipe
+
+    def partner(self, name: str) -> Universe | None:
+        """Return the generation of another plugin that ``name`` means to this one's code, None if no plugin owns it.
+
+        It is the one that was active when this generation last could have met it, as long as that lives: two plugins that are replaced together
+        never mix their generations.
+        """
+        found = next((known for known in self.kept if known.names.owns(name) and known in _table.stack), None) or _table.owner(name)
+        if not isinstance(found, Universe):
+            return None
+        self.imports.update(found.names.prefixes)
+        self.keep([found], _table.stack)
+        return found
 
     # --- what the plugin's import statements do -----------------------------------------------------------------------
 
@@ -297,8 +311,11 @@ def _private_import(universe: Universe) -> Callable[..., Any]:
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> Any:
-        if level == 0 and name.partition(".")[0] not in tops:
-            return builtins.__import__(name, globals, locals, fromlist or (), 0)
+        if level == 0 and (top := name.partition(".")[0]) not in tops:
+            partner = universe.partner(name) if top in _table.tops else None
+            if partner is None:
+                return builtins.__import__(name, globals, locals, fromlist or (), 0)
+            return partner.import_statement(name, globals, fromlist, 0)
         return universe.import_statement(name, globals, fromlist, level)
 
     return __import__
