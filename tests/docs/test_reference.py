@@ -170,3 +170,25 @@ def test_the_readme_links_to_what_is_there() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text("utf-8"))
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def commands(pattern: str) -> set[str]:
+    """Return what ``pattern`` finds on all pages for users."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)]
+    return {word for path in pages for word in re.findall(pattern, path.read_text("utf-8"))}
+
+
+def test_the_nox_sessions_of_the_pages_exist() -> None:
+    """Whoever types ``nox -s demo`` finds a session of that name."""
+    tree = ast.parse((ROOT / "noxfile.py").read_text("utf-8"))
+    sessions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert {"demo", "tests"} <= commands(r"nox -s (\w+)") <= sessions
+
+
+def test_the_commands_of_the_pages_exist() -> None:
+    """Whoever types ``$ blackhole swap`` finds a command of that name."""
+    from click import Context
+
+    from blackhole_core.cli.main import main
+
+    assert commands(r"(?m)^\$ blackhole (\w+)") <= set(main.list_commands(Context(main)))
