@@ -70,6 +70,8 @@ class Stage:
         self.hooks = HookManager(notes_api.PROJECT)
         self.hooks.add_hookspecs(notes_api.NotesSpecs)
         self.hooks.add_hookspecs(notes_api.LiveSpecs)
+        self._labels: dict[str, str | None] = {}
+        self.hooks.label_of = self._labels.get
         self.hook = self.hooks.hook
         self.timers = Timers()
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -123,6 +125,7 @@ class Stage:
 
     def begin(self, runner: Runner, name: str) -> Running:
         running = Running(runner, runner.start())
+        self._labels[name] = f"{name}@1.0.0" if runner.level is Isolation.NONE else None
         self.hooks.register(runner.plugin_object(), name=name)
         if "plugin_start" in running.surface.contracts:
             wanted = running.surface.contracts["plugin_start"]

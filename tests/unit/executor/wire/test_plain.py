@@ -32,7 +32,7 @@ _hashable_scalars = (
     | st.uuids()
     | st.complex_numbers(allow_nan=False)
 )
-_hashables = st.recursive(_hashable_scalars, lambda inner: st.lists(inner, max_size=4).map(tuple) | st.frozensets(inner, max_size=4))
+_hashables = st.recursive(_hashable_scalars, lambda inner: st.lists(inner, max_size=4).map(tuple) | st.frozensets(inner, max_size=4), max_leaves=8)
 _values = st.recursive(
     _hashable_scalars | st.binary().map(bytearray),
     lambda inner: (
@@ -43,6 +43,7 @@ _values = st.recursive(
         | st.dictionaries(_text, inner, max_size=5)
         | st.dictionaries(_hashables, inner, max_size=5)
     ),
+    max_leaves=12,
 )
 
 
