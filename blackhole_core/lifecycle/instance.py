@@ -55,6 +55,12 @@ class Instance:
         return self.runner.level
 
     @property
+    def imports(self) -> frozenset[str]:
+        """The packages of other plugins that its code imported, as far as it runs in this process; elsewhere it has modules of its own."""
+        universe = getattr(self.runner, "universe", None)
+        return frozenset(universe.imports) if universe is not None else frozenset()
+
+    @property
     def hooks(self) -> frozenset[str]:
         """The hooks it implements."""
         return frozenset(implementation.hook for implementation in self.surface.implementations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import graphlib
 from collections.abc import Callable, Mapping
 
 import attrs
@@ -197,10 +198,28 @@ class Loader:
             self._take_out(member, at_the_end=False)
 
     def dependants_of(self, member: Member) -> tuple[Member, ...]:
-        """Return the running plugins that need ``member``, directly or through others, each after what it needs."""
-        running = self._running_candidates()
-        needing = dependants(canonical_name(member.name), running)
-        return tuple(self.supervisor.member(name) for name in start_order(running).order if name in needing)
+        """Return the running plugins that declare that they need ``member`` or have imported its code, directly or through others.
+
+        Each comes after what it needs itself, except in a circle of imports, which has no order.
+        """
+        running = {canonical_name(one.name): one.instance for one in self.supervisor.running() if one.instance is not None}
+        needs = {name: self._needs(instance, running) for name, instance in running.items()}
+        needing: set[str] = set()
+        while more := {name for name, needed in needs.items() if needed & (needing | {canonical_name(member.name)})} - needing:
+            needing |= more
+        needing.discard(canonical_name(member.name))
+        try:
+            order = graphlib.TopologicalSorter({name: needs[name] & needing for name in sorted(needing)}).static_order()
+            return tuple(self.supervisor.member(name) for name in order)
+        except graphlib.CycleError:
+            return tuple(self.supervisor.member(name) for name in sorted(needing))
+
+    @staticmethod
+    def _needs(instance: Instance, running: Mapping[str, Instance]) -> set[str]:
+        manifest = instance.candidate.manifest
+        declared = {canonical_name(dependency.name) for dependency in manifest.dependencies} if manifest is not None else set()
+        imported = {name for name, other in running.items() if instance.imports.intersection(other.candidate.packages)}
+        return (declared | imported) & running.keys()
 
     def unload_all(self) -> None:
         """Take every plugin out, dependants first; for the end of the host: no other operation begins any more."""

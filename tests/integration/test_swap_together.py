@@ -115,6 +115,23 @@ def test_who_depends_on_a_plugin_is_reloaded_with_it(pm: bh.PluginManager, tmp_p
     assert pm.hook.user_says() == ["two 2"]
 
 
+def test_importing_is_depending(tmp_path: Path, user_text: str) -> None:
+    """A plugin that imported another one's code goes along although its manifest does not name it."""
+    with bh.PluginManager("together") as pm:
+        pm.add_hookspecs(Specs)
+        pm.load("base", source=write(tmp_path / "base", "base", BASE.format(word="one")))
+        pm.load("user", source=write(tmp_path / "user", "user", user_text))
+        pm.load(
+            "other", source=write(tmp_path / "other", "other", USER.format(imports="WORD = 'own'", lazy="pass").replace("User", "Other"))
+        )
+        assert sorted(pm.hook.user_says()) == ["one 1", "own 1"]
+        write(tmp_path / "base", "base", BASE.format(word="two"))
+        report = pm.reload("base")
+        assert report is not None
+        assert [other.plugin for other in report.also] == ["user"]
+        assert sorted(pm.hook.user_says()) == ["own 2", "two 2"]
+
+
 @pytest.mark.parametrize("broken", ["raise RuntimeError('on purpose')", "from together_base import NOTHING"])
 def test_one_that_fails_keeps_all_old(pm: bh.PluginManager, tmp_path: Path, user_text: str, broken: str) -> None:
     """When the dependant cannot be loaded on the new base, neither of them changes, and the error names it."""
