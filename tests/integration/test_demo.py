@@ -82,7 +82,7 @@ def test_ctrl_c_ends_the_demo_cleanly(require_level: Callable[[str], object]) ->
     """Code 130, one sentence, no worker and no temporary file left."""
     require_level("process")
     process = subprocess.Popen(
-        [sys.executable, "-m", "blackhole_core.cli", "demo", "--levels", "process", "--limit", "400"],
+        [sys.executable, "-m", "blackhole_core.cli", "demo", "--levels", "process", "--limit", "80"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
