@@ -22,6 +22,7 @@ class SwapReport:
     the part in which state was migrated. ``state_bytes`` is the size of the state handed over, None for a stateless swap. ``phases`` maps the
     six phases to their times; drain is part of ``export``, migrate of ``import``. ``retiring`` tells that calls are still running on the old version, which
     ends when they do. ``state_lost`` is a sentence when a forced rollback had to give the old version the state it once handed over.
+    ``also`` has the reports of the plugins that were swapped in the same step, because they depend on this one.
     """
 
     plugin: str
