@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 import tomllib
@@ -115,9 +116,7 @@ def test_every_plain_type_has_its_row() -> None:
 @pytest.fixture
 def draw(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(DOCS / "_ext"))
-    import phase_diagram
-
-    return phase_diagram.draw
+    return importlib.import_module("phase_diagram").draw
 
 
 def test_every_phase_has_its_row() -> None:
