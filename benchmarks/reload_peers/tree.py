@@ -135,6 +135,17 @@ def merge(*stores: Store{number}) -> Store{number}:
     return merged
 
 
+def heaviest(store: Store{number}, count: int = 3) -> list[str]:
+    ranked = sorted(store, key=lambda row: (row.weight, row.name), reverse=True)
+    return [row.name for row in ranked[:count]]
+
+
+def split(store: Store{number}, limit: int) -> tuple[Store{number}, Store{number}]:
+    small = Store{number}(row for row in store if row.size <= limit)
+    large = Store{number}(row for row in store if row.size > limit)
+    return small, large
+
+
 '''
 
 _PLUGIN: Final = '''"""The plugin: its one hook answers with the stamps of all modules."""
@@ -199,19 +210,19 @@ class Tree:
         return ".".join(self.modules[index].relative_to(self.root).with_suffix("").parts)
 
 
-def plant(root: Path, files: int) -> Tree:
+def plant(root: Path, files: int, package_name: str = PACKAGE) -> Tree:
     """Write a plugin of so many Python files below ``root`` (a new directory); 8 is the least.
 
     One of them is the plugin's own module, six are ``__init__``.
     """
-    package = root / PACKAGE
+    package = root / package_name
     names = [f"{_SUBPACKAGES[number % len(_SUBPACKAGES)]}.part{number}" for number in range(files - len(_SUBPACKAGES) - 2)]
     for place in (package, *(package / name for name in _SUBPACKAGES)):
         place.mkdir(parents=True)
         (place / "__init__.py").write_text('"""A package."""\n')
     (root / "pyproject.toml").write_text(_PYPROJECT)
     (package / "plugin.yaml").write_text(_MANIFEST)
-    imports = "\n".join(f"from {PACKAGE}.{name.partition('.')[0]} import {name.partition('.')[2]}" for name in sorted(names))
+    imports = "\n".join(f"from {package_name}.{name.partition('.')[0]} import {name.partition('.')[2]}" for name in sorted(names))
     modules = ", ".join(name.partition(".")[2] for name in names)
     (package / "plugin.py").write_text(_PLUGIN.format(imports=imports, modules=modules))
     paths = []
