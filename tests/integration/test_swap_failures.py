@@ -246,7 +246,7 @@ def _wait_until_running(pm: bh.PluginManager, level: str) -> None:
     if level == "none":
         import sys
 
-        while not any("slow" == frame.f_code.co_name for frame in sys._current_frames().values() for frame in _stack(frame)):
+        while not any(frame.f_code.co_name == "slow" for frame in sys._current_frames().values() for frame in _stack(frame)):
             assert time.monotonic() < deadline
             time.sleep(0.001)
         return
