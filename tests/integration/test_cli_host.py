@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from blackhole_core.cli.exits import Exit
+from blackhole_core.cli.main import main
 from tests.plugins.build import NOTES_API, install_plugin, plugin_dir, plugin_wheel
 
 #: Seconds within which something that must happen has happened, also on a busy machine.
@@ -43,6 +45,10 @@ def until(condition: Callable[[], Any], what: str) -> Any:
         assert time.monotonic() < deadline, f"it did not happen in time: {what}"
         time.sleep(0.01)
     return value
+
+
+#: Commands that only talk to a host.
+CLIENTS = frozenset({"ps", "call", "load", "unload", "swap", "rollback", "reload", "state", "logs", "stop"})
 
 
 class Place:
@@ -83,7 +89,22 @@ class Place:
         )
 
     def run(self, *words: str, code: Exit = Exit.OK) -> str:
-        """Run a command, check its exit code and return what it wrote: its output, or its error when it failed."""
+        """Run a command, check its exit code and return what it wrote: its output, or its error when it failed.
+
+        A client of the socket runs in this process, which takes a tenth of the time of a new one; what is a host or looks at what is installed does not.
+        """
+        returned, output, error = self._run_here(words) if words[0] in CLIENTS else self._run_apart(words)
+        assert returned == code, f"{words}: {returned}\n{output}\n{error}"
+        assert "Traceback" not in error
+        return output if code == Exit.OK else error
+
+    def _run_here(self, words: tuple[str, ...]) -> tuple[int, str, str]:
+        environment = {name: self.environment.get(name) for name in ("XDG_RUNTIME_DIR", "BLACKHOLE_SOCKET")}
+        with contextlib.chdir(self.here):
+            result = CliRunner(env=environment).invoke(main, words)
+        return result.exit_code, result.stdout, result.stderr
+
+    def _run_apart(self, words: tuple[str, ...]) -> tuple[int, str, str]:
         done = subprocess.run(
             [sys.executable, "-m", "blackhole_core.cli", *words],
             cwd=self.here,
@@ -93,9 +114,7 @@ class Place:
             timeout=SOON,
             check=False,
         )
-        assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr
-        return done.stdout if code == Exit.OK else done.stderr
+        return done.returncode, done.stdout, done.stderr
 
     def json(self, *words: str) -> Any:
         return json.loads(self.run(*words, "--json"))
@@ -224,7 +243,8 @@ def test_ps_lists_the_plugins(shared_place: Place, shared_host: Host) -> None:
     assert (plugins["counter"]["isolation"], plugins["counter"]["phase"]) == ("process", "running")
     assert alive(plugins["counter"]["pid"])
     assert plugins["upper"]["pid"] is None
-    table = shared_place.run("ps").splitlines()
+    _, output, _ = shared_place._run_apart(("ps",))
+    table = output.splitlines()
     assert table[0].split()[:5] == ["NAME", "VERSION", "PHASE", "LEVEL", "GEN"]
     assert len(table) == 3
 
@@ -477,7 +497,7 @@ def test_the_host_goes_on_when_nobody_reads_its_output(place: Place) -> None:
     process = place.start("run", "--json")
     try:
         until(place.socket.exists, "the host listens")
-        until(lambda: len(place.json("ps")) == 2, "all is loaded")
+        until(lambda: "host.ready" in {record.get("name") for record in place.json("logs")}, "all is loaded")
         assert process.stdout is not None
         process.stdout.close()
         for _ in range(3):
