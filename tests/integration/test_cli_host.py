@@ -496,8 +496,7 @@ def test_the_host_goes_on_when_nobody_reads_its_output(place: Place) -> None:
     """A closed pipe at the host's output costs the output and nothing else."""
     process = place.start("run", "--json")
     try:
-        until(place.socket.exists, "the host listens")
-        until(lambda: "host.ready" in {record.get("name") for record in place.json("logs")}, "all is loaded")
+        until(lambda: '"host.ready"' in place._run_here(("logs", "--json"))[1], "all is loaded")
         assert process.stdout is not None
         process.stdout.close()
         for _ in range(3):
@@ -539,6 +538,23 @@ def test_watch_reloads_what_is_saved(place: Place) -> None:
         host.wait_for("reload.done")
         assert (place.json("call", "version"), place.json("call", "total")) == (["1.0.0"], [5])
         assert host.end(signal.SIGINT) == 0
+
+
+def test_watch_brings_in_a_plugin_that_was_broken_at_the_start(place: Place) -> None:
+    """A plugin that cannot be loaded when development begins is loaded by the save that mends it."""
+    tree = plugin_dir("upper", "1.0.0", place.here)
+    (place.here / "blackhole.yaml").write_text(
+        f'project: notes\nspecs: ["notes_api:NotesSpecs"]\nallow: [upper]\nplugins: {{upper: {{source: {tree.name}}}}}\n'
+    )
+    file = tree / "notes_upper" / "__init__.py"
+    good = file.read_text()
+    file.write_text("raise RuntimeError('not yet')\n")
+    with place.host("watch") as host:
+        assert place.json("ps")[0]["phase"] == "failed"
+        file.write_text(good)
+        host.wait_for("plugin.loaded")
+        assert place.json("call", "transform", "text=hi") == ["HI"]
+        assert host.end(signal.SIGTERM) == 0
 
 
 def test_watch_for_people_frames_the_traceback(place: Place) -> None:
