@@ -41,7 +41,7 @@ class Snapshot:
         self.files = files
         self.directories = directories
         self.codes: dict[str, CodeType] = {}
-        self.sources: dict[str, SourceFile] = {file: SourceFile(file) for file in files}
+        self.sources: dict[str, SourceFile] = {file: SourceFile(file, text) for file, text in files.items()}
 
     def find(self, name: str, path: Iterable[str]) -> ModuleSpec | None:
         """Return the spec of the module ``name`` (canonical) when a directory of ``path`` holds its source."""

@@ -2,9 +2,11 @@
 
 All code is compiled under its source's own path, so breakpoints, coverage and editors find it whatever generation runs. But
 ``linecache`` knows one text per file name. So the file name of compiled code is a :class:`SourceFile`: a ``str`` equal to the path,
-which, once another text of that path has been loaded, is *another key* in a dict. Invariant: **the path itself shows the newest text that is
-loaded from it; an older text is shown to those who ask with the older text's own** ``SourceFile``, which is what its code objects hold, those of
-closures, generators and running frames too.
+which, once another text of that path has been loaded, is *another key* in a dict.
+
+Invariants: **the path itself shows the text that came forward last** (the newest loaded one; after an abort the old one again); **every other text is
+shown to code compiled from it, for as long as any such code lives**, that of closures, suspended generators and stored tracebacks too. Lines are
+dropped when the last code object that carries the ``SourceFile`` is gone, not before and not later.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from __future__ import annotations
 import importlib.util
 import linecache
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -20,130 +23,129 @@ if TYPE_CHECKING:
     from blackhole_core.loader.generation import Generation
     from blackhole_core.loader.snapshot import Snapshot
 
-__all__ = ["SourceFile", "forget_lines", "keep_for_the_error", "show_lines"]
+__all__ = ["SourceFile", "show_lines"]
 
-#: Held while ``linecache`` and the ``replaced`` marks are brought in line; never while plugin code runs.
-_lock: Final = threading.Lock()
+#: Held while a text comes forward. Re-entrant, and not taken by :func:`_forget`: the collector may run that one anywhere.
+_lock: Final = threading.RLock()
 
-#: By path, the file name of the text that failed to load last: its lines are wanted when the error is shown, and dropped at the next load.
-_failed: Final[dict[str, SourceFile]] = {}
+#: By path, the text that the path shows.
+_forward: Final[dict[str, _Mark]] = {}
 
 
 class SourceFile(str):
     """A path that is also the name of one text.
 
-    While ``replaced`` it compares equal to the path and hashes otherwise. That breaks the rule that equal things hash equally, on
-    purpose: it is what gives two texts of one path two entries in ``linecache.cache``. Nothing else of ours uses it as a key.
+    With a ``number`` it compares equal to the path and hashes otherwise. That breaks the rule that equal things hash equally, on
+    purpose: it is what gives two texts of one path two entries in ``linecache.cache``. It is used as a key nowhere else.
     """
 
-    __slots__ = ("replaced",)
+    __slots__ = ("__weakref__", "mark", "number", "text")
 
-    replaced: bool
+    text: bytes
+    number: int  #: its hash while another text has the path, else 0
+    mark: _Mark
 
-    def __new__(cls, path: str) -> Self:
+    def __new__(cls, path: str, text: bytes) -> Self:
         self = super().__new__(cls, path)
-        self.replaced = False
+        self.text, self.number = text, 0
+        self.mark = _Mark(self, _forget)
+        self.mark.path, self.mark.number = path, 0
+        _marks.add(self.mark)
         return self
 
     def __hash__(self) -> int:
-        return object.__hash__(self) if self.replaced else str.__hash__(self)
+        return self.number or str.__hash__(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return str, (str(self),)
 
 
+class _Mark(weakref.ref[SourceFile]):
+    """Knows under which key the lines of one text stand, and removes them when the text's last code is gone."""
+
+    __slots__ = ("number", "path")
+
+    path: str
+    number: int
+
+
+class _Key(str):
+    """The key of a text that has not the path: hashes as its :class:`SourceFile` does, and does not keep it alive."""
+
+    __slots__ = ("number",)
+
+    number: int
+
+    def __new__(cls, path: str, number: int) -> Self:
+        self = super().__new__(cls, path)
+        self.number = number
+        return self
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+#: Keeps the marks: a weak reference that is itself gone calls nobody.
+_marks: Final[set[_Mark]] = set()
+
+
 def show_lines(stack: Sequence[Generation], changed: Snapshot) -> None:
-    """Let tracebacks of all generations in ``stack`` (oldest first) read the files of ``changed`` as each has them, whatever is on disk."""
+    """Let the paths of ``changed`` show what the newest generation in ``stack`` (oldest first) that has them was compiled from."""
+    moved = False
     with _lock:
         for file in changed.files:
-            failed = _failed.pop(file, None)
-            if failed is not None:
-                linecache.cache.pop(failed, None)
-        _settle(stack, changed)
-
-
-def forget_lines(gone: Snapshot, stack: Sequence[Generation]) -> None:
-    """Drop what was kept for ``gone`` alone. Afterwards its paths show what generations in ``stack`` run, else what is on disk."""
-    with _lock:
-        for source in _alone(gone, stack):
-            linecache.cache.pop(source, None)
-        _settle(stack, gone)
-
-
-def keep_for_the_error(failed: Snapshot, stack: Sequence[Generation]) -> None:
-    """As :func:`forget_lines`, for a version that could not be loaded: whoever shows the error still sees its lines."""
-    with _lock:
-        for source in _alone(failed, stack):
-            _set_aside(source, failed.files[str(source)])
-            older = _failed.get(source)
-            if older is not None:
-                linecache.cache.pop(older, None)
-            _failed[str(source)] = source
-        _settle(stack, failed)
-
-
-def _settle(stack: Sequence[Generation], changed: Snapshot) -> None:
-    moved: set[int] = set()
-    for file in changed.files:
-        holders = [held for held in (_held(generation, file) for generation in reversed(stack)) if held is not None]
-        for place, (source, text) in enumerate(holders):
-            if source is holders[0][0]:
-                if place == 0 and _bring_forward(source, file, text):
-                    moved.add(id(source))
-            elif not source.replaced:
-                _set_aside(source, text)
-                moved.add(id(source))
+            for generation in reversed(stack):
+                snapshot = generation.snapshot
+                if snapshot is not None and file in snapshot.sources:
+                    moved = _bring_forward(snapshot.sources[file], file) or moved
+                    break
     if moved:
-        _tell_modules(stack, moved)
+        _tell_modules(stack, changed)
 
 
-def _held(generation: Generation, file: str) -> tuple[SourceFile, bytes] | None:
-    snapshot = generation.snapshot
-    return None if snapshot is None or file not in snapshot.files else (snapshot.sources[file], snapshot.files[file])
+def _bring_forward(source: SourceFile, file: str) -> bool:
+    """Give ``source`` its path; say whether another text had it."""
+    former = _forward.get(file)
+    if former is source.mark:
+        return False
+    other = None if former is None else former()
+    if other is not None:
+        other.number = other.mark.number = object.__hash__(other)
+        _remember(_Key(file, other.number), other)
+    if source.number:
+        linecache.cache.pop(_Key(file, source.number), None)
+        source.number = source.mark.number = 0
+    _forward[file] = source.mark
+    _remember(file, source)
+    return other is not None
 
 
-def _alone(gone: Snapshot, stack: Iterable[Generation]) -> Iterator[SourceFile]:
-    others = [known.snapshot for known in stack if known.snapshot is not None and known.snapshot is not gone]
-    for file, source in gone.sources.items():
-        if not any(other.sources.get(file) is source for other in others):
-            yield source
+def _forget(mark: _Mark) -> None:
+    """Drop the lines of a text that no code carries any more. Called by the collector: single dict operations only."""
+    _marks.discard(mark)
+    if mark.number:
+        linecache.cache.pop(_Key(mark.path, mark.number), None)
+    elif _forward.get(mark.path) is mark:
+        del _forward[mark.path]
+        linecache.cache.pop(mark.path, None)
 
 
-def _bring_forward(source: SourceFile, file: str, text: bytes) -> bool:
-    """Show ``source`` under the path itself; say whether it was set aside before."""
-    was_replaced = source.replaced
-    if was_replaced:
-        linecache.cache.pop(source, None)
-        source.replaced = False
-    known = linecache.cache.get(file)
-    if known is None or known[-1] is not source:
-        _remember(file, source, text)
-    return was_replaced
-
-
-def _set_aside(source: SourceFile, text: bytes) -> None:
-    if not source.replaced:
-        source.replaced = True
-        _remember(source, source, text)
-
-
-def _remember(key: str, source: SourceFile, text: bytes) -> None:
+def _remember(key: str, source: SourceFile) -> None:
     try:
-        lines = importlib.util.decode_source(text).splitlines(keepends=True)
+        lines = importlib.util.decode_source(source.text).splitlines(keepends=True)
     except (SyntaxError, UnicodeDecodeError):
-        return  # importing it will say what is wrong; there are no lines to show
-    linecache.cache[key] = (len(text), None, lines, source)  # no time: linecache then never compares it with the disk
+        linecache.cache.pop(key, None)  # importing it will say what is wrong; there are no lines to show
+        return
+    linecache.cache[key] = (len(source.text), None, lines, str(key))  # no time: linecache then never compares it with the disk
 
 
-def _tell_modules(stack: Iterable[Generation], moved: set[int]) -> None:
+def _tell_modules(stack: Iterable[Generation], changed: Snapshot) -> None:
     """Keep ``__file__`` in step: ``inspect.getsource`` of a class goes through it."""
     for generation in stack:
         if generation.snapshot is None:
             continue
         for module in list(generation.registry.values()):
             file = vars(module).get("__file__") if isinstance(module, ModuleType) else None
-            if not isinstance(file, str):
-                continue
-            source = generation.snapshot.sources.get(str(file))  # str(): an older text's name is no key here
-            if source is not None and id(source) in moved:
-                vars(module)["__file__"] = source if source.replaced else str(source)
+            if isinstance(file, str) and str(file) in changed.files and str(file) in generation.snapshot.sources:
+                source = generation.snapshot.sources[str(file)]
+                vars(module)["__file__"] = source if source.number else str(file)

@@ -28,7 +28,7 @@ from blackhole_core.loader.generation import Generation, initializing
 from blackhole_core.loader.names import Names
 from blackhole_core.loader.shims import MARK, install_shims
 from blackhole_core.loader.snapshot import read_snapshot
-from blackhole_core.loader.sourcelines import forget_lines, keep_for_the_error, show_lines
+from blackhole_core.loader.sourcelines import show_lines
 from blackhole_core.loader.table import NameTable
 
 if TYPE_CHECKING:
@@ -95,14 +95,14 @@ class Universe(Generation):
         try:
             if self.snapshot is not None:
                 show_lines(_table.stack, self.snapshot)
-            return self._resolve(module_name, attributes)
+            found = self._resolve(module_name, attributes)
+            self._reimport()
+            return found
         except BaseException as error:
             _table.remove(self)
             self.registry.clear()
             self._recipe = given
-            if self.snapshot is not None:
-                keep_for_the_error(self.snapshot, _table.stack)
-                self.snapshot = None
+            self._give_lines_back()
             _prune(error)
             raise
 
@@ -117,9 +117,7 @@ class Universe(Generation):
         self._views.clear()
         self.kept = ()
         self._roots.clear()
-        if self.snapshot is not None:
-            forget_lines(self.snapshot, _table.stack)
-        self.snapshot = None
+        self._give_lines_back()
         self._distributions = {}
         self._recipe = None
         # typing keeps the classes that stood in List[...], Optional[...] or get_type_hints in caches of its own. This is how
@@ -252,6 +250,22 @@ class Universe(Generation):
             for older in _table.stack:
                 if older.snapshot is not None and older.names.overlaps(self.names):
                     self.snapshot.reuse(older.snapshot)
+
+    def _give_lines_back(self) -> None:
+        snapshot, self.snapshot = self.snapshot, None
+        if snapshot is not None:
+            show_lines(_table.stack, snapshot)
+
+    def _reimport(self) -> None:
+        """Import what the predecessor had imported, however late: an error in a module shows now, while the old one can go on."""
+        older = [known for known in _table.stack if known is not self and known.names.prefixes == self.names.prefixes]
+        for name in list(older[-1].registry) if older else ():
+            try:
+                self.import_module(name)
+            except ModuleNotFoundError as error:
+                gone = error.name is not None and self.names.owns(error.name) and f"{name}.".startswith(f"{error.name}.")
+                if not gone:
+                    raise
 
     def _load_more(self, module_name: str, attributes: str) -> object:
         before = set(self.registry)

@@ -19,7 +19,7 @@ def names(code: CodeType) -> list[str]:
 
 def test_every_code_object_has_the_very_file_name_it_was_compiled_under() -> None:
     """Traceback lines are told apart by the file name object, so two compilations of one text must not share it."""
-    first, second = SourceFile("/p/a.py"), SourceFile("/p/a.py")
+    first, second = SourceFile("/p/a.py", TEXT), SourceFile("/p/a.py", TEXT)
     one, two = compile_source(TEXT, first), compile_source(TEXT, second)
     assert len(names(one)) == 3
     assert all(name is first for name in names(one))
@@ -31,7 +31,7 @@ def test_a_text_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     text = TEXT + b"# only here\n"
     checked = compile_source(text, "/p/a.py")
     monkeypatch.setattr(builtins, "compile", lambda *_args, **_options: pytest.fail("compiled again"))
-    loaded = compile_source(text, SourceFile("/p/a.py"))
+    loaded = compile_source(text, SourceFile("/p/a.py", TEXT))
     assert loaded.co_code == checked.co_code
     namespace: dict[str, object] = {}
     exec(loaded, namespace)
