@@ -23,6 +23,8 @@ _CANARY: Final = "__blackhole_canary__"
 #: How many wrappers (partials of bound methods of …) are looked through.
 _DEPTH: Final = 4
 
+_LRU_WRAPPER: Final = type(functools.lru_cache(int))
+
 
 class _Token:
     """Lives exactly as long as the namespace it stands in."""
@@ -40,7 +42,7 @@ class Belongings:
         self._names = universe.names
         self._builtins = universe.builtins  # leads to the universe, which forgets its modules at the release
         self._tokens: list[weakref.ref[_Token]] = []
-        self._classes: dict[int, weakref.ref[type]] = {}
+        self._classes: dict[int, weakref.ref[Any]] = {}
         for module in list(universe.registry.values()):
             if issubclass(type(module), types.ModuleType):
                 namespace = vars(module)
@@ -73,14 +75,12 @@ class Belongings:
         """Say whether ``thing`` is this generation's code, or an object that leads straight to it."""
         kind = type(thing)
         if kind is types.FunctionType:
-            return thing.__builtins__ is self._builtins  # type: ignore[attr-defined]
+            return _builtins_of(thing) is self._builtins
         if issubclass(kind, type):
             return self._own_class(thing)  # type: ignore[arg-type]
         if kind is dict:
             return thing.get("__builtins__") is self._builtins  # type: ignore[attr-defined]
-        if depth and (self._own_class(kind) or any(self.own(part, depth - 1) for part in _parts(thing))):
-            return True
-        return False
+        return self._own_class(kind) or (depth > 0 and any(self.own(part, depth - 1) for part in _parts(thing)))
 
     def owns_frame(self, frame: types.FrameType) -> bool:
         """Say whether a frame runs this generation's code."""
@@ -99,7 +99,9 @@ class Belongings:
         known = self._classes.get(id(cls))
         if known is not None and known() is cls:
             return True
-        return any(type(value) is types.FunctionType and value.__builtins__ is self._builtins for value in namespace.values())
+        if not self._names.owns(self._names.canonical(str(namespace.get("__module__")))):
+            return False  # somebody else's class, into which the plugin may have put a function
+        return any(type(value) is types.FunctionType and _builtins_of(value) is self._builtins for value in namespace.values())
 
     # --- in words ----------------------------------------------------------------------------------------------------
 
@@ -112,26 +114,36 @@ class Belongings:
         return f"an instance of {self.name(kind)}"
 
     def name(self, thing: Any) -> str:
-        """Return the dotted name of a module, class, function, or of what runs one; with its canonical module name."""
-        kind = type(thing)
+        """Return the dotted name of a module, class or function, or of what runs one; with its canonical module name."""
+        thing = _named(thing)
+        kind: type[Any] = type(thing)
+        if kind is types.FrameType:
+            return f"{thing.f_code.co_qualname} ({thing.f_code.co_filename}:{thing.f_lineno})"
         if kind is dict:
             return self._names.canonical(str(thing.get("__name__")))
         if issubclass(kind, types.ModuleType):
-            return self._names.canonical(str(vars(thing).get("__name__")))
-        if kind is functools.partial:
-            return self.name(thing.func)
-        if kind is types.MethodType:
-            return self.name(thing.__func__)
-        if kind in (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType):
-            return str(thing.__qualname__)
-        frame = thing if kind is types.FrameType else thing.tb_frame if kind is types.TracebackType else None
-        if frame is not None:
-            return f"{frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})"
-        if kind in (staticmethod, classmethod):
-            return self.name(thing.__func__)
-        module = type.__getattribute__(thing, "__module__") if issubclass(kind, type) else getattr(thing, "__module__", None)
-        name = type.__dict__["__qualname__"].__get__(thing) if issubclass(kind, type) else getattr(thing, "__qualname__", kind.__qualname__)
-        return self._names.canonical(f"{module}.{name}") if module not in (None, "builtins") else str(name)
+            return self.name(vars(thing))
+        if issubclass(kind, type):
+            module, name = type.__getattribute__(thing, "__module__"), type.__getattribute__(thing, "__qualname__")
+        else:
+            module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", kind.__qualname__)
+        return self._names.canonical(f"{module}.{name}") if module not in {None, "builtins"} else str(name)
+
+
+def _named(thing: Any) -> Any:
+    """Return the object whose name a wrapper goes by."""
+    kind = type(thing)
+    if kind is functools.partial:
+        return _named(thing.func)
+    if kind in {types.MethodType, staticmethod, classmethod}:
+        return _named(thing.__func__)
+    if kind is _LRU_WRAPPER:
+        return vars(thing)["__wrapped__"]
+    return thing.tb_frame if kind is types.TracebackType else thing
+
+
+def _builtins_of(function: Any) -> object:
+    return function.__builtins__
 
 
 _WORDS: Final[tuple[tuple[Any, str], ...]] = (
@@ -147,6 +159,7 @@ _WORDS: Final[tuple[tuple[Any, str], ...]] = (
     (types.FrameType, "a frame of"),
     (types.TracebackType, "a traceback through"),
     ((staticmethod, classmethod), "method"),
+    (_LRU_WRAPPER, "the cached function"),
 )
 
 
@@ -159,6 +172,8 @@ def _parts(thing: Any) -> Iterator[object]:
         yield from (thing.func, *thing.args, *thing.keywords.values())
     elif kind in (staticmethod, classmethod):
         yield thing.__func__
+    elif kind is _LRU_WRAPPER:
+        yield vars(thing).get("__wrapped__")
     elif kind is types.ModuleType:
         yield vars(thing)
     elif kind is types.TracebackType:

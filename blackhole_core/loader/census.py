@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -24,7 +24,7 @@ __all__ = ["Holder", "Registered", "registered", "running_threads", "thread_hold
 
 @attrs.frozen
 class Holder:
-    """Who keeps something alive: ``text`` completes "…, which …", ``advice`` says what to do."""
+    """Who keeps something alive. ``text`` is a clause in which ``{what}`` stands for the plugin's object, ``advice`` says what to do."""
 
     text: str
     advice: str
@@ -41,18 +41,22 @@ class Registered:
 def running_threads(belongings: Belongings) -> Iterator[tuple[threading.Thread | None, Holder]]:
     """Yield the threads that run, or are about to run, the generation's code; None for one that ``threading`` does not know."""
     known = {thread.ident: thread for thread in threading.enumerate()}
+    running = set()
     for ident, top in sys._current_frames().items():
         frame: FrameType | None = top
         while frame is not None and not belongings.owns_frame(frame):
             frame = frame.f_back
         if frame is not None:
             thread = known.get(ident)
+            running.add(ident)
             name = repr(thread.name) if thread is not None else str(ident)
             at = f"{frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})"
             yield thread, Holder(f"thread {name} is still running, in {at}", _THREAD_ADVICE)
-    for thread in known.values():
-        if any(belongings.own(value) for value in _carried(thread)):
-            yield thread, thread_holder(thread)
+    for thread in (known[ident] for ident in known.keys() - running):
+        what = next((belongings.describe(value) for value in _carried(thread) if belongings.own(value)), None)
+        if what is not None:
+            holder = thread_holder(thread)
+            yield thread, Holder(holder.text.replace("{what}", what), holder.advice)
 
 
 _THREAD_ADVICE = "start it with context.thread and let it end when context.stopping is set"
@@ -61,8 +65,8 @@ _THREAD_ADVICE = "start it with context.thread and let it end when context.stopp
 def thread_holder(thread: threading.Thread) -> Holder:
     """Return the words for a thread that holds something."""
     if isinstance(thread, threading.Timer):
-        return Holder(f"the pending threading.Timer {thread.name!r} will call", "use context.timer, or cancel it in plugin_stop")
-    return Holder(f"thread {thread.name!r} is still running", _THREAD_ADVICE)
+        return Holder(f"the pending threading.Timer {thread.name!r} will call {{what}}", "use context.timer, or cancel it in plugin_stop")
+    return Holder(f"thread {thread.name!r} is still running with {{what}}", _THREAD_ADVICE)
 
 
 def _carried(thread: threading.Thread) -> Iterator[object]:
@@ -86,19 +90,24 @@ def _log_handlers() -> Iterator[Registered]:
     loggers = [logging.root, *(known for known in list(logging.Logger.manager.loggerDict.values()) if isinstance(known, logging.Logger))]
     for logger in loggers:
         for handler in list(logger.handlers):
-            yield Registered(handler, Holder(f"is a handler of logger {logger.name!r}", "add it with context.add_log_handler"))
+            yield Registered(handler, Holder(f"{{what}} is a handler of logger {logger.name!r}", "add it with context.add_log_handler"))
             for inner in (*handler.filters, handler.formatter):
-                yield Registered(inner, Holder(f"is used by a handler of logger {logger.name!r}", "take it off with context.lease"))
+                yield Registered(
+                    inner, Holder(f"{{what}} is used by a handler of logger {logger.name!r}", "take it off with context.lease")
+                )
         for one in list(logger.filters):
-            yield Registered(one, Holder(f"is a filter of logger {logger.name!r}", "add it with context.add_log_filter"))
+            yield Registered(one, Holder(f"{{what}} is a filter of logger {logger.name!r}", "add it with context.add_log_filter"))
 
 
 def _signal_handlers() -> Iterator[Registered]:
     for number in signal.valid_signals():
         handler = signal.getsignal(number)
         if callable(handler) and not isinstance(handler, signal.Handlers):
-            name = number.name if isinstance(number, signal.Signals) else str(number)
-            yield Registered(handler, Holder(f"is the handler of signal {name}", "set it with context.signal"))
+            name = signal.Signals(number).name if number in _NAMED_SIGNALS else str(number)
+            yield Registered(handler, Holder(f"{{what}} is the handler of signal {name}", "set it with context.signal"))
+
+
+_NAMED_SIGNALS: Final = frozenset(signal.Signals)
 
 
 class _Listener:
@@ -118,7 +127,7 @@ def _exit_functions() -> Iterator[Registered]:
     listener = _Listener()
     atexit.unregister(listener)  # type: ignore[arg-type]
     for function in listener.heard:
-        yield Registered(function, Holder("is registered with atexit", "use context.atexit, or atexit.unregister it in plugin_stop"))
+        yield Registered(function, Holder("{what} is registered with atexit", "use context.atexit, or atexit.unregister it in plugin_stop"))
 
 
 def _interpreter_hooks() -> Iterator[Registered]:
@@ -133,4 +142,4 @@ def _interpreter_hooks() -> Iterator[Registered]:
     )
     for setter, function in slots:
         if function is not None:
-            yield Registered(function, Holder(f"was given to {setter}", "take it back in plugin_stop, or with context.lease"))
+            yield Registered(function, Holder(f"{{what}} was given to {setter}", "take it back in plugin_stop, or with context.lease"))
