@@ -134,7 +134,8 @@ def _running(command: str) -> str:
     elif command.startswith("blackhole "):
         command = f"{Path(sys.executable).with_name('blackhole')}{command.removeprefix('blackhole')}"
     elif command.startswith("pip "):
-        command = f"{sys.executable} -m {command} --no-build-isolation --no-index --disable-pip-version-check"
+        # The warnings of pip's own code are not the page's: old ones, as in a fresh venv, warn of their own dependencies.
+        command = f"PYTHONWARNINGS= {sys.executable} -m {command} --no-build-isolation --no-index --disable-pip-version-check"
     return f"__import__('subprocess').run({command!r}, shell=True, check=True)"
 
 
