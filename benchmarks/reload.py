@@ -38,6 +38,7 @@ _IN_PROCESS: Final = {
     "importlib.reload": ("importlib.reload", "watchfiles"),
     "IPython autoreload": ("IPython", "IPython"),
     "jurigged": ("jurigged", "jurigged"),
+    "hmr": ("hmr", "reactivity"),
 }
 
 #: Seconds between two edits: what follows an answer (the old generation ends) is over, and the moment is unrelated to any timer.

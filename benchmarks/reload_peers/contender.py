@@ -118,10 +118,23 @@ def _importlib(root: Path) -> Iterator[Call]:
     thread.join()
 
 
+@contextmanager
+def _hmr(root: Path) -> Iterator[Call]:
+    """With hmr: it reloads what an entry file depends on; it wants Python 3.12."""
+    from reactivity.hmr.api import SyncReloaderAPI  # type: ignore[import-not-found]
+
+    sys.path.insert(0, str(root))
+    entry = root / "entry.py"
+    entry.write_text(f"from {PACKAGE}.plugin import Plugin\n\nplugin = Plugin()\nplugin.stamps()\n")
+    with SyncReloaderAPI(str(entry), includes=(str(root),)):
+        yield cast("Call", sys.modules[f"{PACKAGE}.plugin"].Plugin().stamps)
+
+
 CONTENDERS: Final = {
     "none": _none,
     "process": _process,
     "jurigged": _jurigged,
+    "hmr": _hmr,
     "IPython": _ipython,
     "importlib.reload": _importlib,
 }
