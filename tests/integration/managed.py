@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any, Self
 
 from notes_api import NotesSpecs, release
@@ -14,7 +16,7 @@ import blackhole_core as bh
 from blackhole_core.events import Event
 from tests.plugins.build import plugin_wheel
 
-__all__ = ["LEVELS", "Callers", "Log", "manager", "released", "wheel"]
+__all__ = ["LEVELS", "Callers", "Log", "manager", "released", "running_functions", "wheel"]
 
 #: The levels of this version, weakest first.
 LEVELS = ("none", "thread", "process")
@@ -77,6 +79,17 @@ def released() -> Iterator[None]:
     finally:
         release.set()
         release.clear()
+
+
+def running_functions() -> set[str]:
+    """Return the names of the functions on the stacks of all threads now."""
+    names = set()
+    for top in sys._current_frames().values():
+        frame: FrameType | None = top
+        while frame is not None:
+            names.add(frame.f_code.co_name)
+            frame = frame.f_back
+    return names
 
 
 class Callers:

@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 import blackhole_core as bh
-from tests.integration.managed import LEVELS, Callers, Log, manager, released, wheel
+from tests.integration.managed import LEVELS, Callers, Log, manager, released, running_functions, wheel
 from tests.plugins.build import build_wheel, plugin_dir
 
 IN_PROCESS = ("none", "thread")
@@ -244,23 +244,13 @@ def _wait_until_running(pm: bh.PluginManager, level: str) -> None:
     instance = parts.supervisor.member("full").instance
     assert instance is not None
     if level == "none":
-        import sys
-
-        while not any(frame.f_code.co_name == "slow" for frame in sys._current_frames().values() for frame in _stack(frame)):
+        while "slow" not in running_functions():
             assert time.monotonic() < deadline
             time.sleep(0.001)
         return
     while instance.runner.drained(0):
         assert time.monotonic() < deadline
         time.sleep(0.001)
-
-
-def _stack(frame: Any) -> list[Any]:
-    frames = []
-    while frame is not None:
-        frames.append(frame)
-        frame = frame.f_back
-    return frames
 
 
 @pytest.mark.parametrize("level", LEVELS)
