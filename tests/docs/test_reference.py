@@ -14,11 +14,14 @@ import pytest
 
 import blackhole_core
 from blackhole_core import errors
+from blackhole_core.executor.launch.process import PASSED_ON
+from blackhole_core.executor.runner import Limits
 from blackhole_core.executor.wire import plain
 from blackhole_core.hookspecs import CONTRACTS, LifecycleSpecs
 from blackhole_core.ids import Isolation
 from blackhole_core.lifecycle.phase import TRANSITIONS, Phase
 from blackhole_core.lifecycle.report import PHASES
+from blackhole_core.lifecycle.restart import RestartPolicy
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -108,6 +111,41 @@ def test_every_plain_type_has_its_row() -> None:
     kinds: set[type] = {*plain._SCALARS, *plain._SCALAR_EXTENSIONS, *plain._SEQUENCE_EXTENSIONS, list, dict}
     table = sections(page("reference/levels.md"), 3)["Open positions: plain data"]
     assert sorted(first_cells(table)) == sorted(kind.__name__ for kind in kinds)
+
+
+_LIMITS, _RESTART = Limits(), RestartPolicy()
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "value"),
+    [
+        ("how-to/isolate-a-plugin.md", r"`call_timeout` of the configuration, which is (\S+) seconds", _LIMITS.call_timeout),
+        ("how-to/isolate-a-plugin.md", r"`hang_grace` seconds longer \((\S+),", _LIMITS.hang_grace),
+        ("how-to/isolate-a-plugin.md", r"More than (\S+) deaths within", _RESTART.intensity),
+        ("how-to/isolate-a-plugin.md", r"deaths within (\S+)\s+seconds", _RESTART.period),
+        ("explanation/isolation.md", r"`hang_grace` seconds \((\S+)\)", _LIMITS.hang_grace),
+        ("explanation/isolation.md", r"then after (\S+) s,", _RESTART.delay),
+        ("explanation/isolation.md", r"up to (\S+) s\.", _RESTART.max_delay),
+        ("explanation/isolation.md", r"More than (\S+) deaths within", _RESTART.intensity),
+        ("explanation/isolation.md", r"deaths within (\S+)\s+seconds", _RESTART.period),
+        ("reference/levels.md", r"`call_timeout`, (\S+) s", _LIMITS.call_timeout),
+        ("reference/levels.md", r"`hang_grace` \((\S+) s\) later", _LIMITS.hang_grace),
+        ("reference/levels.md", r"at most (\S+) deep", plain.MAX_DEPTH),
+        ("adr/0012-deadlines.md", r"else (\S+) seconds", _LIMITS.call_timeout),
+    ],
+)
+def test_a_default_on_a_page_is_the_default(name: str, said: str, value: float) -> None:
+    """A number that a page calls the default is what the code has."""
+    numbers = re.findall(said, re.sub(r"\s+", " ", page(name)))
+    assert numbers
+    assert {float(number) for number in numbers} == {value}
+
+
+def test_the_variables_a_worker_gets_are_those_on_the_page() -> None:
+    """The guide lists exactly the environment variables that are passed on."""
+    paragraph = re.search(r"A worker gets only (.+?) of the host's environment", page("how-to/isolate-a-plugin.md"), re.DOTALL)
+    assert paragraph is not None
+    assert set(re.findall(r"`(\w+)`", paragraph[1])) == set(PASSED_ON)
 
 
 # --- phases ----------------------------------------------------------------------------------------------------------
