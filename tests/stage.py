@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import tomllib
@@ -12,7 +13,7 @@ from typing import Any
 import notes_api
 
 from blackhole_core.executor.context import PluginContext
-from blackhole_core.executor.launch.child import Child, Launcher, LaunchSpec
+from blackhole_core.executor.launch.process import ProcessLauncher
 from blackhole_core.executor.levels import Levels
 from blackhole_core.executor.output import LogPump
 from blackhole_core.executor.remote import RemoteRunner
@@ -134,15 +135,20 @@ class Stage:
             running.contract("plugin_start", *(context for _ in wanted))
         return running
 
-    def launched_by(self, launch: Callable[[LaunchSpec], Child], name: str = "counter", **options: Any) -> RemoteRunner:
-        """Return a runner whose workers ``launch`` brings up."""
-        pump = LogPump()
-        launcher = _FunctionLauncher(launch)
+    def hostile(self, program: str, **options: Any) -> RemoteRunner:
+        """Return a runner whose workers run ``program``, which has the names ``say``, ``hear``, ``raw``, ``codec`` and ``send``/``receive``."""
+        launcher, pump = ProcessLauncher(_HOSTILE + program), LogPump()
+        self._closers += [launcher.close, pump.close]
+        import_path = tuple(str(Path(entry).absolute()) for entry in sys.path)
         runner = RemoteRunner(
-            self.spec(name, **options), self.host, level=Isolation.PROCESS, launcher=launcher, pump=pump, import_path=()
+            self.spec("hostile", path=HERE, entry="hostile:Plugin", **{"stop_grace": 0.2, **options}),
+            self.host,
+            level=Isolation.PROCESS,
+            launcher=launcher,
+            pump=pump,
+            import_path=import_path,
         )
         self._runners.append(runner)
-        self._closers.append(pump.close)
         return runner
 
     def write(self, directory: Path, source: str, name: str = "adhoc") -> dict[str, Any]:
@@ -165,15 +171,41 @@ class Stage:
         self.timers.close()
 
 
-class _FunctionLauncher(Launcher):
-    def __init__(self, launch: Callable[[LaunchSpec], Child]) -> None:
-        self._launch = launch
-
-    def launch(self, spec: LaunchSpec) -> Child:
-        return self._launch(spec)
-
-    def close(self) -> None:
-        pass
+#: A worker program of a stranger: it can speak the protocol, and then does what it likes.
+_HOSTILE = """
+import sys
+sys.path[:] = sys.argv[4:]
+import os, time, signal, msgspec
+from blackhole_core.executor.wire import codec
+from blackhole_core.executor.wire.frames import FrameReader, frame
+receive, send = int(sys.argv[1]), int(sys.argv[2])
+frames, inbox = FrameReader(2**32), []
+def raw(data):
+    data = memoryview(data)
+    while data:
+        data = data[os.write(send, data):]
+def say(*messages):
+    for message in messages:
+        raw(frame(codec.encode(message)))
+def hear():
+    while not inbox:
+        data = os.read(receive, 1 << 20)
+        if not data:
+            os._exit(0)
+        inbox.extend(map(codec.decode_host_message, frames.feed(data)))
+    return inbox.pop(0)
+NONE = msgspec.Raw(b"\\xc0")
+TRANSFORM = codec.ImplementationInfo("transform", "transform", ("text",), {}, annotated=("text",))
+def come_up(*implementations, contracts={}):
+    say(codec.Hello(codec.PROTOCOL, os.getpid()))
+    hear()
+    say(codec.Loaded(implementations or (TRANSFORM,), contracts))
+    hear()
+    say(codec.Answer(0, NONE))
+def hold():
+    while True:
+        time.sleep(60)
+"""
 
 
 def in_threads(count: int, action: Callable[[int], object]) -> list[Any]:

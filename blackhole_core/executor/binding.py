@@ -46,7 +46,7 @@ def bind(implementation: Implementation, signature: Signature | None, plugin: st
 def refuse_uncrossable(implementation: Implementation, signature: Signature, plugin: str) -> None:
     """Raise :class:`CannotCross` for what no worker can take or give, naming hook and argument."""
     hook = implementation.hook
-    if implementation.is_generator:
+    if implementation.is_generator or implementation.options.get("wrapper") or implementation.options.get("hookwrapper"):
         advice = "run the plugin at level none or thread, or make the wrapper a plain implementation"
         raise CannotCross(
             plugin, hook, "a generator implementation (hook wrapper)", "its two halves run around other plugins' code", advice

@@ -80,7 +80,6 @@ class Connection:
         self._out_lock = threading.Lock()
         self._outbox = Outbox()
         self._open = True
-        self._deaf = False  # the worker closed its end of what we send
         self._trusted = True
         try:
             self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -113,7 +112,7 @@ class Connection:
             written = 0 if waiting else self._write(data)
             if written < len(data):
                 self._outbox.append(memoryview(data)[written:], answer=answer)
-            if self._deaf or (self._outbox and not waiting):
+            if self._outbox and not waiting:
                 os.eventfd_write(self._wake, 1)
             flooded = answer and self._outbox.unread_answers > _UNREAD_ANSWERS * self._max_message
         if flooded:
@@ -137,8 +136,7 @@ class Connection:
         except BlockingIOError:
             return 0
         except BrokenPipeError:
-            self._deaf = True
-            return len(data)  # nobody will read it
+            return len(data)  # nobody will read it; the I/O thread sees that too
 
     def _run(self) -> None:
         try:
@@ -158,8 +156,9 @@ class Connection:
         poller = select.poll()
         for descriptor in (child.receive, child.output, child.pidfd, self._wake):
             poller.register(descriptor, select.POLLIN)
+        poller.register(child.send, 0)  # no event is asked for: an error is told all the same
         writing = False
-        while not self._deaf:
+        while True:
             ready = dict(poller.poll())
             if self._wake in ready:
                 os.eventfd_read(self._wake)
@@ -167,8 +166,8 @@ class Connection:
                 return
             if child.output in ready and not self._listen():
                 poller.unregister(child.output)
-            if child.pidfd in ready:
-                return
+            if child.pidfd in ready or ready.get(child.send, 0) & select.POLLERR:
+                return  # it ended, or closed its end of what we send
             writing = self._flush(poller, writing, child.send in ready)
 
     def _flush(self, poller: select.poll, writing: bool, ready: bool) -> bool:
@@ -180,7 +179,7 @@ class Connection:
                 self._outbox.remove(written)
             wanted = bool(self._outbox)
         if wanted != writing:
-            poller.register(self.child.send, select.POLLOUT) if wanted else poller.unregister(self.child.send)
+            poller.modify(self.child.send, select.POLLOUT if wanted else 0)
         return wanted
 
     def _receive(self) -> int:

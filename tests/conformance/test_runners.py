@@ -132,7 +132,8 @@ def test_causes_and_groups_come_along(stage: Stage, level: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "type_name"), [("sys_exit", "SystemExit"), ("base_exception", "KeyboardInterrupt"), ("cancelled", "asyncio.exceptions.CancelledError")]
+    ("kind", "type_name"),
+    [("sys_exit", "SystemExit"), ("base_exception", "KeyboardInterrupt"), ("cancelled", "asyncio.exceptions.CancelledError")],
 )
 def test_what_would_end_a_program_does_not_end_the_host(stage: Stage, own_level: str, kind: str, type_name: str) -> None:
     """A13: SystemExit and its like become RemoteError, with the same name at both levels."""
@@ -154,7 +155,7 @@ class Plugin:
 """
     plugin = stage.start("adhoc", level, **stage.write(tmp_path, source))
     for _ in range(3):
-        with pytest.raises(ValueError) as caught:
+        with pytest.raises(ValueError, match="always the same") as caught:
             plugin("version")
     assert caught.value.__notes__.count(f"plugin adhoc@1.0.0, hook version, level {level}") == 1
 

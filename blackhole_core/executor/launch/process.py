@@ -20,7 +20,7 @@ from typing import Final
 
 from blackhole_core.executor.launch.child import Child, LaunchSpec
 
-__all__ = ["PASSED_ON", "ProcessLauncher"]
+__all__ = ["PASSED_ON", "PROGRAM", "ProcessLauncher"]
 
 #: Variables a worker gets from the host's environment: how to find programs, where to put temporary files, how to spell text and time.
 PASSED_ON: Final = ("PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "PYTHONDONTWRITEBYTECODE")
@@ -29,16 +29,18 @@ PASSED_ON: Final = ("PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE"
 PIPE_SIZE: Final = 1024 * 1024
 
 #: The worker's program: its import path is given, so it needs no site initialisation (-S) and takes nothing from the environment (-I).
-_PROGRAM: Final = "import sys; sys.path[:] = sys.argv[4:]; del sys.argv[4:]; from blackhole_core.executor.worker import main; main()"
+PROGRAM: Final = "import sys; sys.path[:] = sys.argv[4:]; del sys.argv[4:]; from blackhole_core.executor.worker import main; main()"
 
 
 class ProcessLauncher:
     """Forks workers from one thread of its own, started with the first and ended by :meth:`close`.
 
+    ``program`` is the Python text that a worker runs; it gets its two descriptors, the host's pid and the import path as arguments.
     ``_thread`` and ``_closed`` change, and the queue is fed, only under ``_lock``: after the ``None`` of :meth:`close` no request follows.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, program: str = PROGRAM) -> None:
+        self._program = program
         self._requests: queue.SimpleQueue[tuple[Future[Child], LaunchSpec] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -73,20 +75,20 @@ class ProcessLauncher:
         while (request := self._requests.get()) is not None:
             future, spec = request
             try:
-                future.set_result(_fork(spec))
+                future.set_result(_fork(spec, self._program))
             except BaseException as error:  # whatever it is, somebody waits for it
                 future.set_exception(error)
             del request, future, spec
 
 
-def _fork(spec: LaunchSpec) -> Child:
+def _fork(spec: LaunchSpec, program: str) -> Child:
     opened: list[int] = []
     try:
         worker_receive, send = _pipe(opened)
         receive, worker_send = _pipe(opened)
         output, worker_output = _pipe(opened)
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _PROGRAM, str(worker_receive), str(worker_send), str(os.getpid()), *spec.import_path],
+            [sys.executable, "-I", "-S", "-c", program, str(worker_receive), str(worker_send), str(os.getpid()), *spec.import_path],
             stdin=subprocess.DEVNULL,
             stdout=worker_output,
             stderr=worker_output,

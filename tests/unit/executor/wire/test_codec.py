@@ -60,7 +60,12 @@ def test_random_bytes(data: bytes) -> None:
             pass
 
 
-@given(st.sampled_from(_FROM_WORKER), st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=4), st.integers(0), st.binary(max_size=4))
+@given(
+    st.sampled_from(_FROM_WORKER),
+    st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=4),
+    st.integers(0),
+    st.binary(max_size=4),
+)
 def test_mutated_messages(message: msgspec.Struct, changes: list[tuple[int, int]], cut: int, tail: bytes) -> None:
     """A05: a message with bytes changed, cut off, or with bytes behind it is a message or a ProtocolError."""
     data = bytearray(codec.encode(message))

@@ -32,7 +32,9 @@ _hashable_scalars = (
     | st.uuids()
     | st.complex_numbers(allow_nan=False)
 )
-_hashables = st.recursive(_hashable_scalars, lambda inner: st.lists(inner, max_size=4).map(tuple) | st.frozensets(inner, max_size=4), max_leaves=8)
+_hashables = st.recursive(
+    _hashable_scalars, lambda inner: st.lists(inner, max_size=4).map(tuple) | st.frozensets(inner, max_size=4), max_leaves=8
+)
 _values = st.recursive(
     _hashable_scalars | st.binary().map(bytearray),
     lambda inner: (
