@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -48,6 +49,17 @@ class Log:
                 f"no {name}: {[str(event) for event in self.events]}"
             )
         return self.of(name)[count - 1]
+
+    def until(self, holds: Callable[[], bool], timeout: float = PATIENCE) -> None:
+        """Wait until ``holds`` does; it is asked again after every event."""
+        deadline = time.monotonic() + timeout
+        while True:
+            heard = len(self.events)
+            if holds():
+                return
+            with self._changed:
+                left = deadline - time.monotonic()
+                assert self._changed.wait_for(lambda: len(self.events) > heard, left), self.names  # noqa: B023 - asked at once
 
     @property
     def names(self) -> list[str]:
