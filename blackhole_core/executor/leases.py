@@ -91,6 +91,8 @@ class Leases:
         self._ended = False
         self._join_by = 0.0
         self._problems: list[str] = []
+        #: A sentence for each thing that could not be undone; complete when :meth:`end` has returned.
+        self.problems: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Leases of {self.owner}: {'ended' if self._ended else len(self.stack)}>"
@@ -136,11 +138,12 @@ class Leases:
             second.done.wait(max(0.0, begun + seconds - time.monotonic()))
         with self.lock:
             hung = [sweeper.at for sweeper in (first, second) if sweeper.at is not None]
-            return (
+            self.problems = (
                 *self._problems,
                 *(f"{self.owner}: undoing {what} did not end within {seconds:g} s; it goes on by itself" for what in hung),
                 *(f"{self.owner}: {lease.what} was not undone in time" for lease in self.stack),
             )
+            return self.problems
 
     def take_last(self) -> tuple[str, Callable[[], object]] | None:
         """Take the youngest lease off the stack; None when there is none left."""

@@ -18,6 +18,7 @@ from blackhole_core.executor.remote import RemoteRunner
 from blackhole_core.executor.runner import Host, InProcess, Runner, RunnerSpec
 from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.lifecycle.settings import Settings
+from blackhole_core.loader.leaks import Canary
 from blackhole_core.messages import CONTRACT, Call, Failure, Reply, Surface, Value, attribution
 from blackhole_core.registry.candidate import Candidate, Origin
 
@@ -45,6 +46,7 @@ class Instance:
         self.spec: Final = spec
         self._host = host
         self._plugin_object: Any = None
+        self._canary: Canary | None = None
 
     @property
     def id(self) -> PluginId:
@@ -174,7 +176,24 @@ class Instance:
             self._host.emit("plugin.stop_failed", self.id.name, version=self.id.version, error=f"{type(error).__name__}: {error}")
         finally:
             self._plugin_object = None
+            if isinstance(self.runner, InProcess) and self._canary is None:
+                self._canary = Canary(self.runner.universe, self.runner.leases.owner)
             self.runner.stop()
+
+    def leaks(self) -> tuple[str, ...] | None:
+        """Say what the ended instance left behind, one sentence each, and tell the listeners; None when that is not known yet.
+
+        It may take a garbage collection to know. Never call this while a gate is closed.
+        """
+        if self._canary is None or not isinstance(self.runner, InProcess):
+            return ()  # a process took everything with it
+        found = self._canary.leaks()
+        if found is None and not self.runner.leases.problems:
+            return None
+        leaks = (*self.runner.leases.problems, *(found or ()))
+        if leaks:
+            self._host.emit("plugin.leaked", self.id.name, version=self.id.version, generation=self.generation, leaks=list(leaks))
+        return leaks
 
 
 def start_instance(

@@ -251,3 +251,5 @@ class Loader:
             instance.end()
             self.supervisor.move(member, Phase.STOPPED)
         self.emit("plugin.unloaded", member.name, version=instance.id.version, with_calls=with_calls)
+        if not at_the_end and not with_calls:
+            instance.leaks()

@@ -22,6 +22,8 @@ class SwapReport:
     the part in which state was migrated. ``state_bytes`` is the size of the state handed over, None for a stateless swap. ``phases`` maps the
     six phases to their times; drain is part of ``export``, migrate of ``import``. ``retiring`` tells that calls are still running on the old version, which
     ends when they do. ``state_lost`` is a sentence when a forced rollback had to give the old version the state it once handed over.
+    ``leaks`` has a sentence for each thing that the old version left behind in the host and that keeps its code alive; None when that is not known: it is
+    ``retiring`` (the event ``plugin.leaked`` tells later), or the host is too large to look after every swap.
     ``also`` has the reports of the plugins that were swapped in the same step, because they depend on this one.
     """
 
@@ -38,6 +40,7 @@ class SwapReport:
     phases: Mapping[str, float] = attrs.field(factory=dict)
     retiring: bool = False
     state_lost: str | None = None
+    leaks: tuple[str, ...] | None = None
     also: tuple[SwapReport, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -48,4 +51,5 @@ class SwapReport:
         if self.unchanged:
             return f"{self.plugin} {self.from_version}: nothing to do, this version and code serve already"
         state = "stateless" if self.state_bytes is None else f"{self.state_bytes} bytes of state"
-        return f"{self.plugin} {self.from_version} → {self.to_version}, gate shut {self.gate_seconds * 1000:.1f} ms, {state}"
+        left = f", {len(self.leaks)} left behind by {self.from_version}" if self.leaks else ""
+        return f"{self.plugin} {self.from_version} → {self.to_version}, gate shut {self.gate_seconds * 1000:.1f} ms, {state}{left}"

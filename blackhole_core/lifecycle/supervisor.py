@@ -240,6 +240,7 @@ class Supervisor:
             self._retiring.discard(instance)
         instance.end()
         self._emit("plugin.retired", instance.id.name, version=instance.id.version, generation=instance.generation)
+        instance.leaks()
 
     def operation_here(self) -> str | None:
         """Return the operation that the calling thread is in the middle of, as words, or None."""

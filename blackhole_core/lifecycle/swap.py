@@ -155,7 +155,9 @@ class _SwapOfMany:
         return failure
 
     def _clean_up(self) -> SwapReport:
-        report, *others = [swap.clean_up() for swap in self._swaps]
+        reports = [swap.clean_up() for swap in self._swaps]
+        # When all have ended: a dependant's old version holds the code of what it depends on.
+        report, *others = [attrs.evolve(report, leaks=swap.leaks()) for swap, report in zip(self._swaps, reports, strict=True)]
         report = attrs.evolve(report, also=tuple(others))
         self._tools.emit("swap.done", report.plugin, report=report.as_dict())
         return report
@@ -181,6 +183,7 @@ class Swap:
         self._handover = Handover(old, member.settings, tools.states)
         self._still: Standstill | None = None
         self._undo: Undo | None = None
+        self._retiring = False
         self._times = dict.fromkeys(PHASES, 0.0)
         self._fallback: Snapshot | None = None
         self._state_lost: str | None = None
@@ -331,11 +334,16 @@ class Swap:
         member, snapshot, new = self.member, self._handover.snapshot, self._loaded
         member.previous = Previous(self._old.candidate, self._old.level, snapshot.id if snapshot is not None else None)
         member.isolation = self._request.isolation or member.isolation
+        self._undo = None  # it holds the old version's functions
         with self._timed("cleanup"):
             self._keep_what_was_given(new)
             self._tools.supervisor.watch(member, new)
-            retiring = self._end_old(self.still)
-        return self.report(retiring=retiring)
+            self._retiring = self._end_old(self.still)
+        return self.report(retiring=self._retiring)
+
+    def leaks(self) -> tuple[str, ...] | None:
+        """Return what the old version left behind; None when it has not ended, or that is not known."""
+        return None if self._retiring else self._old.leaks()
 
     def _keep_what_was_given(self, new: Instance) -> None:
         """Save migrated state, so that a worker that dies finds a snapshot of its own state version.

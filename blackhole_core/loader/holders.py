@@ -78,7 +78,7 @@ class _Walk:
         self._belongings = belongings
         self._registered = {id(entry.thing): entry for entry in entries}
         self._named_threads = {id(thread) for thread in threads}
-        self._modules = {id(vars(module)): name for name, module in list(sys.modules.items()) if isinstance(module, types.ModuleType)}
+        self._modules = {id(vars(module)): name for name, module in list(sys.modules.items()) if issubclass(type(module), types.ModuleType)}
         self._seen: set[int] = set()
         self._aliases: dict[int, str] = {}  # id of an object that lies in modules' namespaces → the name it was found under first
         self.holders: dict[str, Holder] = {}
