@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from blackhole_core.cli.output import clean
@@ -43,7 +43,23 @@ def _shown(value: Any) -> str:
 
 def reload_line(plugin: str, data: Mapping[str, Any]) -> str:
     """Return one line for the event ``reload.done``: what changed, and what the swap did."""
-    return clean(f"{plugin}: {', '.join(data['files'])} changed → {_swap(data['report'])}, {data['seconds'] * 1000:.0f} ms in all")
+    report = data["report"]
+    parts = [_swap(report), f"{data['seconds'] * 1000:.0f} ms in all", *_with_it(report), *_warnings(report)]
+    return clean(f"{plugin}: {', '.join(data['files'])} changed → {', '.join(parts)}")
+
+
+def _with_it(report: Mapping[str, Any]) -> Iterator[str]:
+    names = [other["plugin"] for other in report.get("also", ())]
+    if names:
+        yield f"with {' and '.join(names)}"
+
+
+def _warnings(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is not as it should be, of the plugin and of those that were reloaded with it."""
+    for one in (report, *report.get("also", ())):
+        if one.get("retiring"):
+            yield f"warning: calls are still running on the old {one['plugin']}"
+        yield from (f"warning: {leak}" for leak in one.get("leaks") or ())
 
 
 def _swap(report: Mapping[str, Any]) -> str:

@@ -63,11 +63,13 @@ class Lines:
 class Reloads:
     """For developing: each reload as one line, the failures that still stand as framed tracebacks, and what the plugins print.
 
-    On a terminal the frames stand below the lines and go away with the next good save; elsewhere each is printed once.
+    On a terminal the frames stand below the lines and go away with the next good save; elsewhere each is printed once. With ``bell`` a save that
+    does not work is also heard.
     """
 
-    def __init__(self, terminal: Console | None = None) -> None:
+    def __init__(self, terminal: Console | None = None, *, bell: bool = False) -> None:
         self._console = terminal if terminal is not None else console()
+        self._bell = bell
         self._failures: dict[str, str] = {}
         self._live: Live | None = None
 
@@ -105,6 +107,8 @@ class Reloads:
                 return clean(f"{plugin}: {data['version'] or 'no version'} is loaded at level {data['level']}")
             case "reload.failed":
                 self._failures[plugin] = data["traceback"]
+                if self._bell:
+                    self._console.bell()
                 if not self._console.is_terminal:
                     self._console.print(_frame(plugin, data["traceback"]))
                 return clean(f"{plugin}: {', '.join(data['files'])} changed, and does not work; the old code serves on")

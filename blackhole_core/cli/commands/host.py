@@ -46,9 +46,10 @@ def run(config: Path | None, watched: tuple[str, ...], safe_mode: bool, where: W
 
 @click.command()
 @click.argument("arguments", metavar="[CONFIG] [NAME]...", nargs=-1)
+@click.option("--bell", is_flag=True, help="Ring the terminal's bell at a save that does not work.")
 @host_options
 @_json_lines
-def watch(arguments: tuple[str, ...], where: Where, as_json: bool) -> None:
+def watch(arguments: tuple[str, ...], bell: bool, where: Where, as_json: bool) -> None:
     """Run a host for developing plugins: save a file, and the new code serves, with its state.
 
     Watches the plugins named, by default every plugin whose source can change. CONFIG is a .yaml file, by default ./blackhole.yaml. A save that
@@ -58,7 +59,7 @@ def watch(arguments: tuple[str, ...], where: Where, as_json: bool) -> None:
 
     config, names = _split(arguments)
     settings, project = _settings(config, where)
-    _serve(project, settings, where, JsonLines() if as_json else Reloads(), lambda manager: _watch_all(manager, names))
+    _serve(project, settings, where, JsonLines() if as_json else Reloads(bell=bell), lambda manager: _watch_all(manager, names))
 
 
 def _split(arguments: tuple[str, ...]) -> tuple[Path | None, tuple[str, ...]]:

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from blackhole_core.cli.control.records import Records
-from blackhole_core.cli.lines import record_line
+from blackhole_core.cli.lines import record_line, reload_line
 from blackhole_core.cli.presenting import JsonLines, Lines, Reloads, presenting
 from blackhole_core.events import Event
 
@@ -209,3 +209,23 @@ def _screen(written: str) -> str:
             column += 1
         position += 1
     return os.linesep.join(line.rstrip() for line in lines)
+
+
+def test_a_reload_names_who_went_along_and_what_is_not_as_it_should_be() -> None:
+    """The line of a reload tells of dependants, of calls on the old code and of what that left behind."""
+    other = {**REPORT, "plugin": "user", "retiring": True}
+    report = {**REPORT, "also": [other], "leaks": ["a thread still runs acme.work"], "retiring": False}
+    line = reload_line("counter", {"files": ["a.py"], "seconds": 0.02, "report": report})
+    assert line.endswith(
+        "20 ms in all, with user, warning: a thread still runs acme.work, warning: calls are still running on the old user"
+    )
+
+
+@pytest.mark.parametrize("bell", [False, True])
+def test_the_bell_rings_only_when_it_was_asked_for(bell: bool) -> None:
+    """A save that does not work is silent, unless ``--bell`` was given."""
+    out = io.StringIO()
+    shown = Reloads(Console(file=out, force_terminal=True, width=80, color_system=None, _environ={"TERM": "xterm"}), bell=bell)
+    shown.show(failure("SyntaxError: bad"))
+    shown.close()
+    assert ("\a" in out.getvalue()) is bell
