@@ -22,6 +22,8 @@ from blackhole_core.executor.proxy import check_names
 from blackhole_core.executor.runner import Host, RunnerSpec
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.plain import NotPlain, encode_plain
+from blackhole_core.loader.codes import pack_codes
+from blackhole_core.loader.snapshot import read_sources
 from blackhole_core.messages import Implementation, Surface
 
 __all__ = ["Started", "Startup"]
@@ -81,10 +83,11 @@ class Startup:
         :raises Exception: what the plugin's import raised, or :class:`LoadFailed` with the reason, or
             :class:`~blackhole_core.errors.CannotCross` for a hook that cannot cross a process.
         """
+        load = self._load(log_level)  # made while the worker starts, which takes longer
         hello = self._expect(codec.Hello)
         if hello.protocol != codec.PROTOCOL:
             raise LoadFailed(self._plugin, f"its worker speaks protocol {hello.protocol}, the host {codec.PROTOCOL}")
-        send(self._load(log_level))
+        send(load)
         surface = self._surface(self._expect(codec.Loaded))
         bindings = tuple(bind(known, self._host.signature(known.hook), self._plugin) for known in surface.implementations)
         send(codec.Bind(tuple(binding.types for binding in bindings), describe_hooks(self._host)))
@@ -97,6 +100,7 @@ class Startup:
             config = encode_plain(dict(spec.config))
         except NotPlain as error:
             raise LoadFailed(self._plugin, f"its configuration cannot cross a process boundary: {error}") from None
+        mark, codes = pack_codes(read_sources(spec.path, spec.packages).files) if spec.changeable else (b"", ())
         return codec.Load(
             entry=spec.entry,
             path=str(spec.path),
@@ -110,6 +114,8 @@ class Startup:
             config=config,
             log_level=log_level,
             changeable=spec.changeable,
+            code_mark=mark,
+            codes=codes,
         )
 
     def _surface(self, loaded: codec.Loaded) -> Surface:

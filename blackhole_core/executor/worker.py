@@ -43,6 +43,7 @@ from blackhole_core.executor.wire.plain import NotPlain, decode_plain, encode_pl
 from blackhole_core.executor.wire.signature import ArgumentsDecoder, ResultDecoder, ResultEncoder, Undecodable
 from blackhole_core.executor.wire.types import annotations_of, type_of_expression
 from blackhole_core.ids import PluginId
+from blackhole_core.loader.codes import learn_codes
 from blackhole_core.loader.universe import Universe
 from blackhole_core.messages import CONTRACT
 
@@ -132,6 +133,7 @@ class Worker:
         self._max_message = load.max_message
         self._leases = leases_of(PluginId(load.name, load.version), load.generation)
         _report_logging(self.send, load.log_level)
+        learn_codes(load.code_mark, load.codes)
         universe = Universe(load.packages, Path(load.path), tag=str(load.generation), fresh=load.changeable)
         self._hosted = host_object(instantiate(universe.load(load.entry)), load.project)
         self.send(codec.Loaded(tuple(_describe(self._hosted)), dict(self._hosted.surface.contracts)))

@@ -10,23 +10,22 @@ its text. What it does not hold (C extensions, zip files, directories outside th
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
 from collections.abc import Iterable, Mapping
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
+from pathlib import Path
 from types import CodeType
 from typing import Final
 
+from blackhole_core.loader.codes import compiled
+from blackhole_core.loader.find import find_root
 from blackhole_core.loader.sourcelines import SourceFile
 
-__all__ = ["Snapshot", "compile_source", "read_snapshot"]
+__all__ = ["Snapshot", "compile_source", "read_snapshot", "read_sources"]
 
 #: Paths are strings here: they are compared with what ``__path__`` and ``co_filename`` hold, and made by the thousand.
 _SEPARATOR: Final = os.sep
-
-#: Compiled texts remembered, the last ones. More files than this are rarely saved at once, nor loaded as one new plugin; code takes about 20 KB.
-_MOST_COMPILED: Final = 64
 
 
 class Snapshot:
@@ -82,18 +81,9 @@ class Snapshot:
 
 
 def compile_source(text: bytes, file: str) -> CodeType:
-    """Compile a module as importing it would, without this module's own ``__future__`` flags.
-
-    One save leads here three times: is it half-written, is it valid, load it. The second and third get what the first compiled.
-    """
-    code = _compiled(text, str(file))
+    """Compile a module as importing it would; the code has the very object ``file`` as its file name. Nothing is compiled twice."""
+    code = compiled(text, str(file))
     return code if type(file) is str else _named(code, file)
-
-
-@functools.lru_cache(maxsize=_MOST_COMPILED)
-def _compiled(text: bytes, file: str) -> CodeType:
-    code: CodeType = compile(text, file, "exec", dont_inherit=True)
-    return code
 
 
 def _named(code: CodeType, file: str) -> CodeType:
@@ -113,6 +103,12 @@ def read_snapshot(roots: Iterable[ModuleSpec]) -> Snapshot:
         if root.origin is not None and root.origin.endswith(".py"):
             _read_file(root.origin, files)
     return Snapshot(files, directories)
+
+
+def read_sources(path: Path, packages: Iterable[str]) -> Snapshot:
+    """Read every source file of ``packages`` as a universe in the directory ``path`` would find them."""
+    roots = (find_root(package, path.absolute()) for package in packages)
+    return read_snapshot(root for root in roots if root is not None)
 
 
 def _read_tree(top: str, files: dict[str, bytes], directories: dict[str, frozenset[str]]) -> None:

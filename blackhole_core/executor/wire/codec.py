@@ -94,6 +94,9 @@ class Load(msgspec.Struct, array_like=True, frozen=True, tag=1):
     config: bytes
     log_level: int = 30
     changeable: bool = True
+    #: What the host has compiled of the plugin's sources, so that the worker need not: the mark of its byte code, and (file, sha256, code).
+    code_mark: bytes = b""
+    codes: tuple[tuple[str, bytes, bytes], ...] = ()
 
 
 class HookInfo(msgspec.Struct, array_like=True, frozen=True):
