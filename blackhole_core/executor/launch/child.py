@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -28,15 +28,16 @@ class Child:
     """One worker process and the descriptors that belong to it. Owned by one runner, which closes it.
 
     ``receive``/``send`` are the host's ends of the two protocol pipes (``send`` is non-blocking), ``output`` the read end of its standard output
-    and error, ``pidfd`` becomes readable when it has ended.
+    and error, ``pidfd`` becomes readable when it has ended. ``on_reap`` is called just before the process id becomes free.
     """
 
-    def __init__(self, pid: int, pidfd: int, receive: int, send: int, output: int) -> None:
+    def __init__(self, pid: int, pidfd: int, receive: int, send: int, output: int, *, on_reap: Callable[[], object] = lambda: None) -> None:
         self.pid: Final = pid
         self.pidfd: Final = pidfd
         self.receive: Final = receive
         self.send: Final = send
         self.output: Final = output
+        self._on_reap = on_reap
         self._lock = threading.Lock()  # a signal must never meet a number that was given to a stranger
         self._reaped = False
 
@@ -62,6 +63,7 @@ class Child:
         with self._lock:
             self._signal(signal.SIGKILL)  # grandchildren; the group exists as long as its leader is not reaped
             self._reaped = True
+            self._on_reap()
             try:
                 result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
             except ChildProcessError:

@@ -1,7 +1,8 @@
 """Level process: a worker is a child process of the host.
 
 The worker asks the kernel to be killed when its parent dies. The kernel takes "parent" to be the *thread* that forked, so
-every worker is forked by one thread that lives as long as the launcher does (see ``prctl(2)``, PR_SET_PDEATHSIG).
+every worker is forked by one thread that lives as long as the launcher does (see ``prctl(2)``, PR_SET_PDEATHSIG). What the
+worker itself started is ended by the :mod:`~blackhole_core.executor.launch.guard`.
 
 The environment is built from nothing: see :data:`PASSED_ON`. Descriptors 0 to 2 are ``/dev/null`` and the output pipe, two
 more are the protocol; nothing else is inherited.
@@ -19,6 +20,7 @@ from concurrent.futures import Future
 from typing import Final
 
 from blackhole_core.executor.launch.child import Child, LaunchSpec
+from blackhole_core.executor.launch.guard import Guard
 
 __all__ = ["PASSED_ON", "PROGRAM", "ProcessLauncher"]
 
@@ -45,6 +47,7 @@ class ProcessLauncher:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._guard: Guard | None = None  # belongs to the thread
 
     def launch(self, spec: LaunchSpec) -> Child:
         """Fork a worker.
@@ -75,13 +78,20 @@ class ProcessLauncher:
         while (request := self._requests.get()) is not None:
             future, spec = request
             try:
-                future.set_result(_fork(spec, self._program))
+                future.set_result(self._fork(spec))
             except BaseException as error:  # whatever it is, somebody waits for it
                 future.set_exception(error)
             del request, future, spec
+        if self._guard is not None:
+            self._guard.close()
+
+    def _fork(self, spec: LaunchSpec) -> Child:
+        if self._guard is None:
+            self._guard = Guard()
+        return _fork(spec, self._program, self._guard)
 
 
-def _fork(spec: LaunchSpec, program: str) -> Child:
+def _fork(spec: LaunchSpec, program: str, guard: Guard) -> Child:
     opened: list[int] = []
     try:
         worker_receive, send = _pipe(opened)
@@ -97,9 +107,11 @@ def _fork(spec: LaunchSpec, program: str) -> Child:
             start_new_session=True,  # its own group to be killed as one, and no Ctrl-C of the host's terminal
         )
         try:
+            guard.watch(process.pid)
             pidfd = os.pidfd_open(process.pid)
         except BaseException:
             process.kill()
+            guard.forget(process.pid)
             process.wait()
             raise
         process.returncode = 0  # the exit status is read through the pidfd; Popen must neither wait nor warn
@@ -107,7 +119,7 @@ def _fork(spec: LaunchSpec, program: str) -> Child:
             os.close(descriptor)
             opened.remove(descriptor)
         os.set_blocking(send, False)
-        return Child(process.pid, pidfd, receive, send, output)
+        return Child(process.pid, pidfd, receive, send, output, on_reap=lambda: guard.forget(process.pid))
     except BaseException:
         for descriptor in opened:
             os.close(descriptor)
