@@ -22,6 +22,10 @@ __all__ = ["Canary"]
 #: Seconds in which a thread that was told to end, but not waited for, may end before it is called a leak.
 _ENDING: Final = 0.1
 
+#: Seconds in which the other threads go first. This thread has just replaced the code they call, and a collection stops them all (10 ms and more):
+#: without the pause the first answer of the new code came that much later.
+_BREATH: Final = 0.002
+
 #: Full collections that take longer than this many seconds of CPU are rationed: the heap of the host is large, and a collection stops every thread.
 _CHEAP: Final = 0.05
 #: Share of the time that rationed collections may take.
@@ -73,6 +77,7 @@ class Canary:
     def _is_gone(self, at_any_cost: bool) -> bool | None:
         if not self._belongings.any_alive():
             return True
+        time.sleep(_BREATH)
         gc.collect(1)  # a generation that was replaced soon is still young
         if not self._belongings.any_alive():
             return True
