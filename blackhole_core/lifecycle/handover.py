@@ -45,7 +45,8 @@ class Handover:
     migrate_seconds: float = 0.0
     state_bytes: int | None = None
     snapshot: Snapshot | None = None  #: what the old version gave, as it was kept
-    given: Any = None  #: what the new version was given
+    done: bool = False  #: whether the new version has taken state over
+    given: Any = None  #: what it took
 
     def export(self, still: Standstill, drain: Drained) -> Any:
         """Drain the old version and return its state, kept as a snapshot as well.
@@ -87,7 +88,7 @@ class Handover:
     def give(self, data: Any, new: Instance) -> None:
         """Let the new version take ``data`` over."""
         new.import_state(data, self.settings.state_timeout)
-        self.given = data
+        self.given, self.done = data, True
 
     def keep(self, instance: Instance, data: Any) -> Snapshot:
         """Save ``data`` as the newest snapshot, as state of ``instance``."""

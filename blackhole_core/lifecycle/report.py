@@ -21,7 +21,7 @@ class SwapReport:
     ``gate_seconds`` is how long new calls were held back, ``drain_seconds`` the part of it in which calls that had begun ended, ``migrate_seconds``
     the part in which state was migrated. ``state_bytes`` is the size of the state handed over, None for a stateless swap. ``phases`` maps the
     six phases to their times; drain is part of ``export``, migrate of ``import``. ``retiring`` tells that calls are still running on the old version, which
-    ends when they do. ``state_lost`` is a sentence when a forced rollback had to give the old version the state it once handed over.
+    ends when they do. ``state_lost`` is a sentence when state could not be handed over: what became of it.
     ``leaks`` has a sentence for each thing that the old version left behind in the host and that keeps its code alive; None when that is not known: it is
     ``retiring`` (the event ``plugin.leaked`` tells later), or the host is too large to look after every swap.
     ``also`` has the reports of the plugins that were swapped in the same step, because they depend on this one.

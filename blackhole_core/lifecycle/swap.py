@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import attrs
 
@@ -280,34 +281,48 @@ class Swap:
         if self.still.waits_for_this_call():
             raise RuntimeError(FROM_INSIDE)
 
-    @property
-    def _stateful(self) -> bool:
-        return not self._broken and self._old.takes_part("plugin_export_state") and self._loaded.takes_part("plugin_import_state")
-
     def carry(self) -> None:
-        """Let the calls that had begun end and the new version take over the old one's state; a swap without state needs neither."""
-        if self._stateful:
-            self._tools.supervisor.begin_draining(self.member)
-            self._carry(self._loaded, self.still)
+        """Let the calls that had begun end and the new version take over the old one's state; a swap without state needs neither.
 
-    def _carry(self, new: Instance, still: Standstill) -> None:
-        settings, request, handover = self.member.settings, self._request, self._handover
+        State that the new version does not take is kept as a snapshot, and given back by a rollback: it is never dropped unsaid.
+        """
+        if self._broken:
+            return
+        new, gives = self._loaded, self._old.takes_part("plugin_export_state")
+        takes = new.takes_part("plugin_import_state")
+        if gives:
+            self._tools.supervisor.begin_draining(self.member)
+            data = self._export()
+            if takes:
+                self._import(data, new)
+            elif self._handover.snapshot is not None:
+                self._state_lost = f"{new.id} takes no state; what {self._old.id} had is kept as snapshot {self._handover.snapshot.id}"
+        elif takes and self._request.fallback is not None:
+            before = self._request.fallback()
+            self._state_lost = f"{self._old.id} gives no state; {new.id} got back what it had handed over before (snapshot {before.id})"
+            with self._timed("import"):
+                self._handover.give(before.data, new)
+
+    def _export(self) -> Any:
+        settings, request = self.member.settings, self._request
         with self._timed("export"):
             timeout = settings.drain_timeout if request.timeout is None else request.timeout
-            data = handover.export(still, Drained(timeout, request.force))
+            return self._handover.export(self.still, Drained(timeout, request.force))
+
+    def _import(self, data: Any, new: Instance) -> None:
         with self._timed("import"):
             if self._fallback is None:
                 try:
-                    data = handover.migrate(data, new)
+                    data = self._handover.migrate(data, new)
                 except StateError as error:
                     self._fall_back(error)
-            handover.give(data if self._fallback is None else self._fallback.data, new)
+            self._handover.give(data if self._fallback is None else self._fallback.data, new)
 
     def switch(self) -> None:
         """The one step: from here on the new version serves. State tells a new version what historic calls told the old one."""
         with self._timed("switch"):
             new = self._loaded
-            self._undo = self._tools.hooks.replace(self.member.name, new.plugin_object(), replay_history=not self._stateful)
+            self._undo = self._tools.hooks.replace(self.member.name, new.plugin_object(), replay_history=not self._handover.done)
             self._tools.supervisor.adopt(self.member, new)
 
     @property
@@ -350,7 +365,7 @@ class Swap:
 
         Not behind the gate, where it would cost the callers a write to disk; the new version is watched only after this.
         """
-        if self._handover.given is None or new.state_version == self._old.state_version:
+        if not self._handover.done or new.state_version == self._old.state_version:
             return
         try:
             self._handover.keep(new, self._handover.given)

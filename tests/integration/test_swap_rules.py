@@ -439,6 +439,33 @@ def test_a_rollback_without_a_way_back_is_refused_unless_forced(level: str, tmp_
         assert (pm.hook.total(), pm.hook.version()) == ([5], ["1.0.0"])
 
 
+def _stateless(tmp_path: Path) -> Path:
+    """Return a counter 2.0.0 that neither gives nor takes state."""
+    tree = plugin_dir("counter", "2.0.0", tmp_path / "stateless")
+    code = tree / "notes_counter" / "__init__.py"
+    text = code.read_text("utf-8")
+    for contract in ("plugin_export_state", "plugin_import_state", "plugin_migrate_state"):
+        text = text.replace(f"    @bh.hookimpl\n    def {contract}", f"    def {contract}")
+    code.write_text(text.replace("state: {version: 2, migrates: [1]}", ""), "utf-8")
+    return tree
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_state_that_the_new_version_does_not_take_is_kept_and_given_back(level: str, tmp_path: Path) -> None:
+    """State is never dropped unsaid: it is a snapshot, the report names it, and a rollback gives it back."""
+    with manager() as pm:
+        pm.load("counter", source=wheel("counter", "1.0.0", tmp_path), isolation=level)
+        pm.hook.add(amount=5)
+        report = pm.swap("counter", source=_stateless(tmp_path))
+        [kept] = pm.state.versions("counter")
+        assert report.state_lost == f"counter@2.0.0 takes no state; what counter@1.0.0 had is kept as snapshot {kept.id}"
+        assert pm.hook.add(amount=1) == [1]
+        report = pm.rollback("counter")
+        assert report.state_lost is not None
+        assert "counter@2.0.0 gives no state" in report.state_lost
+        assert (pm.hook.version(), pm.hook.total()) == (["1.0.0"], [5])
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_what_pip_installed_over_a_running_version_is_swapped_in(level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``pip install -U`` beside a running host, then ``pm.swap(name)``: no restart. The overwritten version cannot come back, and that is said."""
