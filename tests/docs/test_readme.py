@@ -62,8 +62,9 @@ class Host:
     def worker(self) -> int:
         """Return the pid of its one worker."""
         tasks = Path(f"/proc/{self._process.pid}/task").glob("*/children")
-        [pid] = [int(pid) for task in tasks for pid in task.read_text("ascii").split()]
-        return pid
+        children = [int(pid) for task in tasks for pid in task.read_text("ascii").split()]
+        [worker] = [pid for pid in children if b"blackhole_core.executor.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return worker
 
     def end(self) -> int:
         """Press Ctrl-C and return the exit status."""
