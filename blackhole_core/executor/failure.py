@@ -115,7 +115,19 @@ def _notes(error: BaseException) -> tuple[str, ...]:
 
 
 def _traceback(error: BaseException) -> str:
+    if _safely(lambda: _is_endless(error), True):
+        return printable(_safely(lambda: "".join(traceback.format_tb(error.__traceback__)), ""))
     return printable(_safely(lambda: "".join(traceback.format_exception(error)), ""))
+
+
+def _is_endless(error: BaseException) -> bool:
+    """Whether it groups so many exceptions that formatting them all, which branches at every group, would not end."""
+    left, pending = MAX_GROUP, [error]
+    while pending and left:
+        left -= 1
+        one = pending.pop()
+        pending += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+    return bool(pending)
 
 
 def _safely(get: Callable[[], _T], fallback: _T) -> _T:
