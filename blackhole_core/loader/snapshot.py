@@ -60,9 +60,18 @@ class Snapshot:
                 return importlib.util.spec_from_file_location(name, module)
         return None
 
-    def covers(self, file: str) -> bool:
-        """Say whether ``file`` lies in a directory that was read, so that not holding it means it was not there."""
-        return file.rpartition(_SEPARATOR)[0] in self.directories
+    def lacks(self, found: ModuleSpec) -> bool:
+        """Say whether ``found`` lies where everything was read and is not held: it came to the disk later."""
+        if found.origin is not None:
+            return found.origin.endswith(".py") and found.origin not in self.files and self._covers(found.origin)
+        places = found.submodule_search_locations or []  # a namespace package
+        return bool(places) and all(place not in self.directories and self._covers(place) for place in places)
+
+    def _covers(self, file: str) -> bool:
+        place = file.rpartition(_SEPARATOR)[0]
+        while place and place not in self.directories:
+            place = place.rpartition(_SEPARATOR)[0]
+        return bool(place)
 
     def code(self, file: str) -> CodeType:
         """Return the compiled module of a held file, with the file's own path in tracebacks and breakpoints."""

@@ -136,7 +136,7 @@ class Universe(Generation):
         if found is not None:
             return found
         found = find_elsewhere(name, path)
-        if found is not None and not self.active and _is_source(found) and self.snapshot.covers(str(found.origin)):
+        if found is not None and not self.active and self.snapshot.lacks(found):
             # A file that the next version brought into the same directory. Answering None would let the next finder find it.
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return found
@@ -333,10 +333,6 @@ def _private_import(universe: Universe) -> Callable[..., Any]:
         return universe.import_statement(name, globals, fromlist, level)
 
     return __import__
-
-
-def _is_source(found: ModuleSpec) -> bool:
-    return found.origin is not None and found.origin.endswith(".py")
 
 
 def _install_finder() -> None:

@@ -380,3 +380,31 @@ def test_a_tag_is_used_once(acme: Acme) -> None:
     with pytest.raises(ValueError, match="tagged 'same' is loaded already"):
         second.load("acme")
     first.release()
+
+
+@pytest.mark.parametrize("name", ["added.py", "added/__init__.py", "added/inner.py"])
+def test_what_appears_on_disk_is_not_the_old_generations(
+    name: str, make_universe: MakeUniverse, tmp_path: Path, write_tree: WriteTree
+) -> None:
+    """A module, package or namespace package that the next version brought is not there for the generation that was set aside."""
+    path = write_tree(tmp_path, small(1))
+    old = make_universe(("acme",), path)
+    old.load("acme")
+    write_tree(path, {f"acme/{name}": "V = 2\n"})
+    make_universe(("acme",), path).load("acme.added")
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'acme\.added'"):
+        exec("import acme.added", {"__builtins__": old.builtins})
+
+
+def test_a_namespace_package_inside_a_plugin_is_the_generations_own(
+    make_universe: MakeUniverse, tmp_path: Path, write_tree: WriteTree
+) -> None:
+    """A directory without __init__.py that was there at load is imported late, with its modules as they were."""
+    path = write_tree(tmp_path, {"acme/__init__.py": "V = 1\n", "acme/space/inner.py": "V = 1\n"})
+    old = make_universe(("acme",), path)
+    old.load("acme")
+    write_tree(path, {"acme/space/inner.py": "V = 2\n"})
+    assert make_universe(("acme",), path).load("acme.space.inner:V") == 2
+    scope: dict[str, Any] = {"__builtins__": old.builtins}
+    exec("import acme.space.inner as inner", scope)
+    assert scope["inner"].V == 1
