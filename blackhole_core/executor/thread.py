@@ -263,7 +263,8 @@ class ThreadRunner:
         with self._changed:
             task.ended = True
             self._pending -= 1
-            self._changed.notify_all()
+            if not self._pending:
+                self._changed.notify_all()
 
     def _quarantine(self, task: _Task) -> None:
         """Replace the thread of a call that nobody waits for and that does not end."""
