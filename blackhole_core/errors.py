@@ -61,7 +61,7 @@ class Problem:
         self.got = got
 
     def __str__(self) -> str:
-        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        where = f"{self.file}:{self.line}" if self.line else self.file  # line 0: a value that a program gave, not a file
         at = f" {self.path}:" if self.path else ""
         return f"{where}:{at} wanted {self.wanted}, got {self.got}"
 
