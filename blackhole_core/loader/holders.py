@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import gc
+import logging
 import sys
 import threading
 import time
@@ -132,7 +133,10 @@ class _Walk:
         if module is not None:
             self._add_attribute(step, module, thing)
             return True
-        holder = holder_of(thing, _lower(step))
+        lower = _lower(step)
+        if issubclass(type(thing), logging.Logger) and any(id(known) in self._registered for known in lower):
+            return True  # its handlers and filters are registered there, and named as that
+        holder = holder_of(thing, lower)
         if holder is not None:
             self._add(step, holder)
         return holder is not None

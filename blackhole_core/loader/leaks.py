@@ -78,9 +78,6 @@ class Canary:
         if not self._belongings.any_alive():
             return True
         time.sleep(_BREATH)
-        gc.collect(1)  # a generation that was replaced soon is still young
-        if not self._belongings.any_alive():
-            return True
         return not self._belongings.any_alive() if _rations.collect(at_any_cost=at_any_cost) else None
 
     @staticmethod
