@@ -315,21 +315,19 @@ def test_host_code_that_reaps_every_child(stage: Stage) -> None:
     counter = stage.start("counter")
     deaths = Deaths(counter)
     pid = counter.pid
-    reaped: list[int] = []
+    stop, ready = threading.Event(), threading.Event()
 
     def reap() -> None:
-        while not reaped:
-            try:
-                found, _ = os.waitpid(-1, 0)
-            except ChildProcessError:
-                return
-            reaped.append(found)
+        while not stop.is_set():
+            os.waitpid(-1, os.WNOHANG)
+            ready.set()
 
     thread = threading.Thread(target=reap)
     thread.start()
-    time.sleep(0.05)  # it waits inside waitpid now, which no one can observe
+    assert ready.wait(10)
     os.kill(pid, signal.SIGKILL)
     assert deaths.wait().exit in (None, -9)  # whoever of the two was first
+    stop.set()
     thread.join(10)
     deaths.bring_back()
     assert counter("add", 1) == 1
