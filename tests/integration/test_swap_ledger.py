@@ -10,6 +10,7 @@ import pytest
 
 import blackhole_core as bh
 from tests.integration.managed import LEVELS, Callers, manager, wheel
+from tests.plugins.build import plugin_dir
 
 CALLERS = 16
 SWAPS = 20
@@ -78,6 +79,58 @@ def test_no_call_and_no_update_is_lost(level: str, tmp_path: Path) -> None:
 def test_no_call_and_no_update_is_lost_while_threads_switch_at_once(level: str, tmp_path: Path, fast_switching: None) -> None:
     """S-01: the same while threads are switched every 10 µs."""
     _stateful(level, tmp_path)
+
+
+HANDLER = """
+import threading
+import blackhole_core as bh
+
+class Upper:
+    def __init__(self):
+        self.count, self.lock = 0, threading.Lock()
+
+    @bh.hookimpl
+    def plugin_handle(self, request):
+        with self.lock:
+            self.count += 1
+            return [self.count, "{version}"]
+
+    @bh.hookimpl
+    def plugin_export_state(self):
+        return self.count
+
+    @bh.hookimpl
+    def plugin_import_state(self, state):
+        self.count = state
+"""
+
+
+def _handler(version: str, tmp_path: Path) -> Path:
+    """Return the source of a plugin that answers no hook, only ``execute``."""
+    tree = plugin_dir("upper", version, tmp_path)
+    (tree / "notes_upper" / "__init__.py").write_text(HANDLER.replace("{version}", version), "utf-8")
+    return tree
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_no_execute_is_lost(level: str, tmp_path: Path) -> None:
+    """S-01 for calls that go through no hook: the same ledger."""
+    trees = {version: _handler(version, tmp_path) for version in ("1.0.0", "2.0.0")}
+    versions = Versions()
+    with manager() as pm:
+        pm.load("upper", source=trees["1.0.0"], isolation=level)
+
+        def call() -> int:
+            done = versions.done
+            count, version = pm.execute("upper")
+            versions.check(done, version)
+            return int(count)
+
+        with Callers(CALLERS, call) as callers:
+            for version in ("2.0.0", "1.0.0") * 5:
+                versions.swap(pm, "upper", trees[version], version)
+        assert callers.failures == []
+        assert sorted(callers.answers) == list(range(1, len(callers.answers) + 1))
 
 
 @pytest.mark.parametrize("level", LEVELS)

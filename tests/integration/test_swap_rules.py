@@ -128,8 +128,14 @@ def test_closing_waits_for_a_swap_and_lets_none_begin(level: str, tmp_path: Path
     with manager() as pm:
         pm.load("counter", source=wheel("counter", "1.0.0", tmp_path), isolation=level)
         new = wheel("counter", "2.0.0", tmp_path)
-        loading, outcome = threading.Event(), []
-        pm.on_event(lambda event: loading.set() if event.data.get("phase") == "load" else None)
+        loading, closing, outcome = threading.Event(), threading.Event(), []
+
+        def hold(event: bh.Event) -> None:
+            if event.name == "swap.phase" and event.data["phase"] == "load":
+                loading.set()
+                closing.wait(10)
+
+        pm.on_event(hold)
 
         def swap() -> None:
             try:
@@ -140,9 +146,11 @@ def test_closing_waits_for_a_swap_and_lets_none_begin(level: str, tmp_path: Path
         thread = threading.Thread(target=swap)
         thread.start()
         assert loading.wait(10)
+        closing.set()
         pm.close()
         thread.join(30)
-        assert len(outcome) == 1
+        [report] = outcome
+        assert isinstance(report, bh.SwapReport)
         assert pm.get_plugins() == set()
         with pytest.raises(RuntimeError, match="closed"):
             pm.swap("counter", source=new)

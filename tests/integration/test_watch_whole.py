@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 import blackhole_core as bh
-from tests.integration.managed import Callers, Log, manager, wheel
+from tests.integration.managed import Callers, Log, manager, running_functions, wheel
 from tests.plugins.build import plugin_dir
 
 LEVELS = ("none", "process")
@@ -137,6 +138,11 @@ def test_a_reload_waits_for_a_swap_by_hand(tmp_path: Path) -> None:
         swap.start()
         assert inside.wait(20)
         _save(_code(tree), 'return "1.0.0"', 'return "edited"')
+        deadline = time.monotonic() + 20
+        while "claim" not in running_functions():  # where the reload waits for its turn
+            assert time.monotonic() < deadline
+            assert log.of("reload.failed") == []
+            time.sleep(0.001)
         hold.set()
         swap.join(20)
         log.until(lambda: pm.hook.version() == ["edited"])
