@@ -21,6 +21,8 @@ __all__ = ["Change", "Contents", "Look", "counts", "difference"]
 #: Nanoseconds by which a hash must be younger than the file's time to be trusted: two ticks of the coarsest clock (FAT, 2 s).
 _RACY_NS: Final = 4_000_000_000
 
+_SECOND_NS: Final = 1_000_000_000
+
 _IGNORED_DIRECTORIES: Final = frozenset({"__pycache__", "node_modules"})
 
 #: Endings of what editors, tools and running plugins write beside sources; none of it is source or package data.
@@ -66,12 +68,15 @@ class Look:
     def rest_since(self, former: Look, now_ns: int) -> float:
         """Return for how many seconds the files that differ from ``former`` have not been written to.
 
-        0 when files came or went (their own times say nothing about that) or when a time lies in the future.
+        0 when files came or went (their own times say nothing about that), when a time lies in the future, and when it is a whole second: many file
+        systems count no finer, so that the write may have been just now.
         """
         if self.stamps.keys() != former.stamps.keys():
             return 0.0
         written = [stamp[1] for file, stamp in self.stamps.items() if stamp != former.stamps[file]]
-        return max(0.0, (now_ns - max(written)) / 1e9) if written else 0.0
+        if not written or any(time_ns % _SECOND_NS == 0 for time_ns in written):
+            return 0.0
+        return max(0.0, (now_ns - max(written)) / 1e9)
 
 
 class Contents:

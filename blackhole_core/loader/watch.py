@@ -7,6 +7,7 @@ directory, and are lost without a word when the queue overflows. What decides is
 * Content equal to what was reported last is nothing: ``touch``, ``chmod``, an edit that was undone.
 * A changed Python file that is empty or does not parse is probably half-written: it is reported when it parses, or when it has
   stayed as it is for :data:`PATIENCE`, so that the author sees the error.
+* While git holds its lock nothing is settled: a checkout of thousands of files is one change (:mod:`.gitlock`).
 * Directories that are gone are reported after :data:`PATIENCE` too: tools delete and write again.
 
 One thread and one native watch serve all plugins. The thread alone touches what it knows of them; ``add`` and ``remove`` leave their
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from blackhole_core.loader.contents import Change, Contents, Look, counts, difference
+from blackhole_core.loader.gitlock import git_is_writing, index_locks
 from blackhole_core.loader.snapshot import compile_source
 
 __all__ = ["PATIENCE", "RESCAN", "SETTLE", "Change", "SourceWatcher"]
@@ -72,6 +74,7 @@ class _Watched:
         self.since = 0.0  # monotonic time since when the files are as in `latest`
         self.doubted: Look | None = None  # found half-written, so that it is not parsed again at every look
         self.pending = False
+        self._locks = index_locks(contents.roots)
 
     def settles_in(self, now: float) -> float:
         """Return for how many seconds from ``now`` files that are not written to again must still be waited for."""
@@ -87,7 +90,7 @@ class _Watched:
         self.pending = True
         if not look.exists:
             return self._gone(rested)
-        if rested < SETTLE or (look == self.doubted and rested < self.patience):
+        if rested < SETTLE or (look == self.doubted and rested < self.patience) or git_is_writing(self._locks, rested):
             return None
         hashes = self.contents.hashes(look)
         if hashes is None:
@@ -135,6 +138,7 @@ class SourceWatcher:
         self._wake = threading.Event()  # set = leave the native watch: the roots changed, or the end
         self._closed = False
         self._thread: threading.Thread | None = None
+        self._refused: frozenset[tuple[str, int]] = frozenset()  # places the system did not watch when it was last asked; the thread's own
 
     def __enter__(self) -> Self:
         return self
@@ -211,9 +215,11 @@ class SourceWatcher:
         except FileNotFoundError:
             self._look_until_settled()  # deleted between listing and watching
         except (OSError, RuntimeError):  # watchfiles raises its own subclasses of both
-            logger.exception(
-                "the system does not watch %s; looking every %g s instead", ", ".join(sorted(path for path, _ in places)), self._rescan
-            )
+            if places != self._refused:
+                logger.exception(
+                    "the system does not watch %s; looking every %g s instead", ", ".join(sorted(path for path, _ in places)), self._rescan
+                )
+            self._refused = places
             while not self._wake.wait(self._rescan) and self._places() == places:
                 self._look_until_settled()
 
