@@ -13,7 +13,7 @@ from typing import Any
 
 from blackhole_core.loader.find import find_elsewhere, find_in
 from blackhole_core.loader.generation import Generation
-from blackhole_core.loader.names import tag_of
+from blackhole_core.loader.names import MARK, tag_of
 from blackhole_core.loader.shims import LATE, shimmed_after
 from blackhole_core.loader.snapshot import Snapshot
 from blackhole_core.loader.standin import canonical_of, missing, stand_in_spec
@@ -106,8 +106,22 @@ class ModuleLoader:
         loader: Any = self._found.loader
         if isinstance(loader, ExtensionFileLoader):
             _refuse_changed_extension(self.get_filename())
-            return loader.create_module(self._found)
+            return self._create_extension(loader, spec.name)
         return None
+
+    def _create_extension(self, loader: ExtensionFileLoader, key: str) -> ModuleType:
+        """Make a C extension's module, and keep it out of ``sys.modules``: extensions of the old kind (single phase) put it there by their spec's name."""
+        name = self._found.name
+        if key != name and MARK not in key.rpartition(".")[2]:
+            return loader.create_module(ModuleSpec(key, loader, origin=self._found.origin))
+        # The last part of the name says which function to call in the library, so it cannot be private.
+        there = sys.modules.get(name)
+        module = loader.create_module(self._found)
+        if key != name and there is not None:
+            sys.modules[name] = there
+        elif key != name:
+            sys.modules.pop(name, None)
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
         name, registry = self._found.name, self._generation.registry
