@@ -13,10 +13,12 @@ from typing import Any, Final
 
 from blackhole_core.callcontext import deadline
 from blackhole_core.errors import CallTimeout, PluginError, RemoteError
+from blackhole_core.executor.connection import Ended
 from blackhole_core.executor.context import PluginContext
 from blackhole_core.executor.remote import RemoteRunner
 from blackhole_core.executor.runner import Host, InProcess, Runner, RunnerSpec
 from blackhole_core.ids import Isolation, PluginId
+from blackhole_core.lifecycle.deathwatch import DeathWatch
 from blackhole_core.lifecycle.settings import Settings
 from blackhole_core.loader.leaks import Canary
 from blackhole_core.messages import CONTRACT, Call, Failure, Reply, Surface, Value, attribution
@@ -47,6 +49,7 @@ class Instance:
         self._host = host
         self._plugin_object: Any = None
         self._canary: Canary | None = None
+        self._deaths = DeathWatch(str(candidate.id), runner) if isinstance(runner, RemoteRunner) else None
 
     @property
     def id(self) -> PluginId:
@@ -79,6 +82,24 @@ class Instance:
         if self._plugin_object is None:
             self._plugin_object = self.runner.plugin_object()
         return self._plugin_object
+
+    # --- death -------------------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Say that it is about to serve: from now on a worker that ends is the supervisor's business.
+
+        :raises PluginBroken: it has ended already.
+        """
+        if self._deaths is not None:
+            self._deaths.serve()
+
+    def watch(self, on_death: Callable[[Ended], object]) -> None:
+        """Have ``on_death`` told each time the worker of a serving instance ends unasked; at the levels without one it never is.
+
+        It runs on the worker's I/O thread and must not block.
+        """
+        if self._deaths is not None:
+            self._deaths.tell(on_death)
 
     # --- contracts ---------------------------------------------------------------------------------------------------
 

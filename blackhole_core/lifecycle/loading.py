@@ -80,6 +80,7 @@ class Loader:
         self.supervisor.move(member, Phase.STARTING)
         instance = self.start(member, candidate, isolation)
         try:
+            instance.serve()
             if self.hooks.register(instance.plugin_object(), name=member.name) is None:
                 raise LoadFailed(str(instance.id), "its name is blocked (pm.set_blocked)")
             try:

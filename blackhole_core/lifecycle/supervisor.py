@@ -140,8 +140,7 @@ class Supervisor:
 
     def watch(self, member: Member, instance: Instance) -> None:
         """Restart ``instance`` from now on when its worker dies; if it has died already, now."""
-        if isinstance(instance.runner, RemoteRunner):
-            instance.runner.watch(lambda ended: self._died(member, instance, ended))
+        instance.watch(lambda ended: self._died(member, instance, ended))
 
     def release(self, member: Member) -> None:
         """Let go of the instance that serves: its deaths are nobody's business from now on."""

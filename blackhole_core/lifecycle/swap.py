@@ -322,6 +322,7 @@ class Swap:
         """The one step: from here on the new version serves. State tells a new version what historic calls told the old one."""
         with self._timed("switch"):
             new = self._loaded
+            new.serve()
             self._undo = self._tools.hooks.replace(self.member.name, new.plugin_object(), replay_history=not self._handover.done)
             self._tools.supervisor.adopt(self.member, new)
 

@@ -368,3 +368,13 @@ def test_a_source_that_went_away_is_said_to_be_gone(tmp_path: Path) -> None:
             pm.reload("upper")
         assert caught.value.phase == "prepare"
         assert pm.hook.transform(text="hi") == ["HI"]
+
+
+def test_a_worker_that_ends_in_its_first_contract_fails_the_load_at_once(tmp_path: Path) -> None:
+    """H-05: nobody starts another one yet, so nothing waits for it."""
+    tree = plugin_dir("counter", "2.0.0", tmp_path)
+    code = tree / "notes_counter" / "__init__.py"
+    text = code.read_text("utf-8").replace('        """Nothing to get ready."""', "        import os\n\n        os._exit(7)")
+    code.write_text(text, "utf-8")
+    with manager({"start_timeout": 300}) as pm, pytest.raises(bh.LoadFailed, match="status 7"):
+        pm.load("counter", source=tree, isolation="process")
