@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import builtins
 import functools
-import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import MappingProxyType, ModuleType, TracebackType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from blackhole_core.loader.distributions import Distributions, read_distributions
@@ -29,7 +28,9 @@ from blackhole_core.loader.names import Names
 from blackhole_core.loader.shims import MARK, install_shims
 from blackhole_core.loader.snapshot import read_snapshot
 from blackhole_core.loader.sourcelines import show_lines
+from blackhole_core.loader.statements import ImportStatements
 from blackhole_core.loader.table import NameTable
+from blackhole_core.loader.tracebacks import prune_traceback
 
 if TYPE_CHECKING:
     from blackhole_core.loader.children import Recipe
@@ -38,9 +39,6 @@ __all__ = ["Universe", "live_generations"]
 
 _table: Final = NameTable()
 _finder: Final = UniverseFinder(_table)
-
-#: Frames of these files are taken out of the traceback of a failed load: they say nothing to a plugin's author.
-_OWN_FILES: Final = str(Path(__file__).parent)
 
 
 class Universe(Generation):
@@ -59,7 +57,7 @@ class Universe(Generation):
         self.fresh = fresh
         self.builtins = {**vars(builtins), "__import__": _private_import(self), MARK: self}
         self._roots: dict[str, ModuleSpec] = {}
-        self._views: dict[str, _NamespaceView] = {}
+        self.statements = ImportStatements(self)
         self._distributions: Distributions | None = None
         self._recipe = recipe
         self._released = False
@@ -76,7 +74,8 @@ class Universe(Generation):
     def load(self, entry: str) -> object:
         """Import ``module`` or ``module:attribute.path`` under canonical names and return the module or the attribute.
 
-        A universe that had the names is set aside and goes on serving. On any failure everything is as before, and the
+        A universe that had the names is set aside and goes on serving; what it had imported is imported here too, so that an error in a module shows
+        before anything depends on it. On any failure everything is as before, and the
         exception of the plugin's code propagates; TimeoutError when an import of the other universe does not end. A second call
         imports more of the same generation.
         """
@@ -103,7 +102,7 @@ class Universe(Generation):
             self.registry.clear()
             self._recipe = given
             self._give_lines_back()
-            _prune(error)
+            prune_traceback(error)
             raise
 
     def release(self) -> None:
@@ -114,7 +113,7 @@ class Universe(Generation):
         _table.remove(self)
         self._released = True
         self.registry.clear()
-        self._views.clear()
+        self.statements.forget()
         self.kept = ()
         self._roots.clear()
         self._give_lines_back()
@@ -185,51 +184,6 @@ class Universe(Generation):
         self.keep([found], _table.stack)
         return found
 
-    # --- what the plugin's import statements do -----------------------------------------------------------------------
-
-    def import_statement(self, name: str, namespace: Mapping[str, Any] | None, fromlist: Sequence[str] | None, level: int) -> Any:
-        """Do what ``__import__`` does, with owned names meaning this generation's modules."""
-        absolute = self.names.absolute(name, level, namespace)
-        if fromlist:
-            return self._import_from(absolute, fromlist)
-        self._module(absolute)
-        if level == 0:
-            return self._module(absolute.partition(".")[0])
-        # `__import__("a.b", level=1)` returns `.a`
-        return self._module(absolute.removesuffix(name.partition(".")[1] + name.partition(".")[2]))
-
-    def _import_from(self, absolute: str, fromlist: Sequence[str]) -> Any:
-        module = self._module(absolute)
-        if not hasattr(module, "__path__"):
-            return module
-        wanted = [name for name in fromlist if name != "*"]
-        if "*" in fromlist:
-            wanted += getattr(module, "__all__", ())
-        for child in wanted:
-            if not hasattr(module, child):
-                self._try_submodule(f"{absolute}.{child}")
-        return module
-
-    def _try_submodule(self, full: str) -> None:
-        """Import a name of a ``from`` list that may be a submodule; the statement itself complains when it is nothing."""
-        try:
-            self._module(full)
-        except ModuleNotFoundError as error:
-            if error.name != full or sys.modules.get(self.key(full), error) is None:
-                raise
-
-    def _module(self, absolute: str) -> Any:
-        if self.names.owns(absolute):
-            return self.import_module(absolute)
-        module = builtins.__import__(absolute, None, None, ("__name__",), 0)
-        return self._view(absolute) if absolute in self.names.shared else module
-
-    def _view(self, name: str) -> _NamespaceView:
-        view = self._views.get(name)
-        if view is None:
-            view = self._views.setdefault(name, _NamespaceView(name, self))
-        return view
-
     # --- load, step by step -------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
@@ -260,6 +214,8 @@ class Universe(Generation):
         """Import what the predecessor had imported, however late: an error in a module shows now, while the old one can go on."""
         older = [known for known in _table.stack if known is not self and known.names.prefixes == self.names.prefixes]
         for name in list(older[-1].registry) if older else ():
+            if name.rpartition(".")[2] == "__main__":
+                continue  # a program, which somebody ran
             try:
                 self.import_module(name)
             except ModuleNotFoundError as error:
@@ -275,7 +231,7 @@ class Universe(Generation):
             for name in set(self.registry) - before:
                 del self.registry[name]
                 sys.modules.pop(self.key(name), None)
-            _prune(error)
+            prune_traceback(error)
             raise
 
     def _resolve(self, module_name: str, attributes: str) -> object:
@@ -286,32 +242,6 @@ class Universe(Generation):
 def live_generations() -> tuple[Generation, ...]:
     """Return what is loaded in this process, oldest first; generations that were set aside are among them."""
     return _table.stack
-
-
-class _NamespaceView(ModuleType):
-    """A namespace package as one generation sees it: its own part is its own, the rest is everybody's.
-
-    ``import ns.plug`` binds ``ns``; were that the shared module, ``ns.plug`` would be whichever generation is active.
-    """
-
-    def __init__(self, name: str, universe: Universe) -> None:
-        super().__init__(name)
-        namespace = vars(self)
-        for attribute in ("__loader__", "__spec__", "__package__", "__doc__"):
-            namespace.pop(attribute, None)
-        namespace["_blackhole_universe"] = universe
-
-    def __getattr__(self, attribute: str) -> Any:
-        namespace = vars(self)
-        universe: Universe = namespace["_blackhole_universe"]
-        full = f"{namespace['__name__']}.{attribute}"
-        if full in universe.names.shared:
-            return universe._view(full)
-        if universe.names.owns(full):
-            if full in universe.registry:
-                return universe.registry[full]
-            raise AttributeError(f"module {namespace['__name__']!r} has no attribute {attribute!r}", name=attribute, obj=self)
-        return getattr(sys.modules[namespace["__name__"]], attribute)
 
 
 def _private_import(universe: Universe) -> Callable[..., Any]:
@@ -329,8 +259,8 @@ def _private_import(universe: Universe) -> Callable[..., Any]:
             partner = universe.partner(name) if top in _table.tops else None
             if partner is None:
                 return builtins.__import__(name, globals, locals, fromlist or (), 0)
-            return partner.import_statement(name, globals, fromlist, 0)
-        return universe.import_statement(name, globals, fromlist, level)
+            return partner.statements.perform(name, globals, fromlist, 0)
+        return universe.statements.perform(name, globals, fromlist, level)
 
     return __import__
 
@@ -347,19 +277,3 @@ def _canonicalise(error: ModuleNotFoundError, names: Names) -> None:
     if error.name is not None and names.canonical(error.name) != error.name:
         error.name = names.canonical(error.name)
         error.msg = error.msg.replace(names.mark, "")
-
-
-def _prune(error: BaseException) -> None:
-    """Take this package's frames out of the traceback of a failed load."""
-    kept = [entry for entry in _entries(error.__traceback__) if not entry.tb_frame.f_code.co_filename.startswith(_OWN_FILES)]
-    if not kept:
-        return  # the fault lies between our frames and the entry: they are all there is to show
-    for entry, following in itertools.pairwise([*kept, None]):
-        entry.tb_next = following  # type: ignore[union-attr]
-    error.__traceback__ = kept[0]
-
-
-def _entries(traceback: TracebackType | None) -> Iterator[TracebackType]:
-    while traceback is not None:
-        yield traceback
-        traceback = traceback.tb_next
