@@ -20,8 +20,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
