@@ -104,12 +104,19 @@ def _install_children(module: ModuleType) -> None:
     install_reducer(module)
 
 
+def _install_marshal(module: ModuleType) -> None:
+    from blackhole_core.loader.shimmarshal import install_marshal
+
+    install_marshal(module)
+
+
 #: Modules whose functions get shims, and who puts them there.
 LATE: Final[dict[str, Callable[[ModuleType], None]]] = {
     "importlib.metadata": _install_metadata,
     "importlib.resources": _install_resources,
     "importlib_metadata": _install_metadata,
     "importlib_resources": _install_resources,
+    "marshal": _install_marshal,
     "multiprocessing.reduction": _install_children,
     "pkgutil": _install_packages,
 }

@@ -7,6 +7,7 @@ import copy
 import gc
 import inspect
 import linecache
+import marshal
 import pickle
 import subprocess
 import sys
@@ -240,3 +241,29 @@ def test_a_source_file_is_a_string_to_everyone_else() -> None:
     for copied in (pickle.loads(pickle.dumps(name)), copy.deepcopy(name), str(name)):
         assert (type(copied), copied) == (str, "/x/y.py")
     assert name.partition("y")[0] in {"/x/": 1}
+
+
+PROFILED = """
+import sys
+from pathlib import Path
+from blackhole_core.loader.universe import Universe
+Universe(["solo"], Path(sys.argv[1]), tag="1").load("solo").make()
+"""
+
+
+def test_profiles_of_plugin_code_can_be_saved(tmp_path: Path, write_tree: WriteTree) -> None:
+    """`python -m cProfile -o` writes its file, with the source's own path in it."""
+    write_tree(tmp_path, {"solo.py": OLD, "host.py": PROFILED})
+    command = [sys.executable, "-m", "cProfile", "-o", tmp_path / "out", tmp_path / "host.py", tmp_path]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    names = {key[:1] + key[2:] for key in marshal.loads((tmp_path / "out").read_bytes())}
+    assert (str(tmp_path / "solo.py"), "make") in names
+
+
+def test_marshalled_code_of_a_plugin_is_plain(two: Two) -> None:
+    """Code objects of either generation, and only they, are marshalled with plain file names; what cannot be marshalled still cannot."""
+    file, old, new = two
+    for module in (old, new):
+        assert marshal.loads(marshal.dumps([module.make.__code__]))[0].co_filename == str(file)
+    with pytest.raises(ValueError, match="unmarshallable object"):
+        marshal.dumps(object())
