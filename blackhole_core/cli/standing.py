@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import attrs
 
@@ -35,17 +35,25 @@ from blackhole_core.manager import PluginManager
 __all__ = ["StopSignal", "find_specs", "serve"]
 
 
+#: What a byte in the pipe may be that asks for the end: the number of a signal, as the interpreter writes it, or our own mark.
+_ENDS: Final = frozenset({signal.SIGTERM, signal.SIGINT, ord("!")})
+
+
 class StopSignal:
-    """Tells the main thread to end the host: by SIGTERM, by SIGINT, or by :meth:`give` from any thread. Used as a context."""
+    """Tells the main thread to end the host: by SIGTERM, by SIGINT, or by :meth:`give` from any thread. Used as a context, on the main thread."""
 
     def __init__(self, at_once: Callable[[int], object]) -> None:
         self._at_once = at_once
         self._given = 0
         self._previous: dict[int, Any] = {}
+        self._previous_wake = -1
         self._reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
 
     def __enter__(self) -> Self:
+        # A signal that comes between Python's last look for one and the read() below would wait for the end of that read: so the byte is written by
+        # the interpreter's own handler, which runs at once.
+        self._previous_wake = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._handle)
         return self
@@ -53,6 +61,7 @@ class StopSignal:
     def __exit__(self, *_: object) -> None:
         for number, previous in self._previous.items():
             signal.signal(number, previous)
+        signal.set_wakeup_fd(self._previous_wake)
         os.close(self._reading)
         os.close(self._writing)
 
@@ -60,7 +69,6 @@ class StopSignal:
         self._given += 1
         if self._given > 1:
             self._at_once(number)
-        self.give()
 
     def give(self) -> None:
         """Ask for the end."""
@@ -71,7 +79,8 @@ class StopSignal:
 
     def wait(self) -> None:
         """Return when the end was asked for."""
-        os.read(self._reading, 1)
+        while os.read(self._reading, 1)[0] not in _ENDS:
+            pass  # another signal, which is somebody else's business
 
 
 @attrs.frozen
