@@ -16,6 +16,7 @@ import pytest
 
 import blackhole_core as bh
 from blackhole_core.events import Event
+from blackhole_core.loader import leaks
 
 hookspec = bh.HookspecMarker("leaky")
 
@@ -49,6 +50,13 @@ plugin = Plugin
 """
 
 Write = Callable[[str, str], Path]
+
+
+@pytest.fixture(autouse=True)
+def no_rationing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look after every swap: the heap of a whole test session is large, and would have the looks rationed."""
+    monkeypatch.setattr("blackhole_core.loader.leaks._CHEAP", float("inf"))
+    monkeypatch.setattr(leaks._rations, "_not_before", 0.0)
 
 
 @pytest.fixture

@@ -78,8 +78,8 @@ class Guard:
         assert self._process.stdin is not None
         try:
             os.write(self._process.stdin.fileno(), text.encode())  # a few bytes: whole, or not at all
-        except BrokenPipeError:
-            return  # somebody killed it; the next worker gets a new one
+        except (BrokenPipeError, ValueError):
+            return  # somebody killed it, and the next worker gets a new one; or it was closed, and nobody is left to be guarded
 
     def _end(self) -> None:
         assert self._process.stdin is not None
