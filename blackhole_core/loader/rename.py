@@ -98,6 +98,8 @@ def _rename_class(cls: type, moved: Mapping[str, str], seen: set[int]) -> list[S
     steps: list[Step] = []
     if cls.__flags__ & _HEAP_TYPE and not cls.__flags__ & _IMMUTABLE_TYPE:
         steps.append((type.__setattr__, cls, "__module__", moved[name]))
+        if "__firstlineno__" in namespace:  # since 3.13 setting __module__ drops it, and inspect.getsource needs it
+            steps.append((type.__setattr__, cls, "__firstlineno__", namespace["__firstlineno__"]))
     for value in list(namespace.values()):
         steps += _rename_value(value, moved, seen)
     return steps

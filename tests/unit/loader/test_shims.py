@@ -44,7 +44,7 @@ ASKS = {
             import warnings
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return [importlib.resources.read_text("acme", "text.txt"), importlib.resources.is_resource(package="acme", name="text.txt"),
+                return [importlib.resources.read_text("acme", "text.txt"), importlib.resources.is_resource("acme", "text.txt"),
                         importlib.resources.open_binary("acme", "text.txt").read().decode()]
         def data():
             return pkgutil.get_data("acme", "text.txt").decode()
@@ -100,6 +100,11 @@ def two(request: pytest.FixtureRequest, make_universe: MakeUniverse, tmp_path: P
     return first, second
 
 
+def there(module: Any, name: str) -> bool:
+    """Say whether a file is still on disk: since 3.12 importlib.metadata lists only those."""
+    return Path(module.__file__).parents[1].joinpath(name).exists()
+
+
 def test_one_distribution_is_that_of_the_generation(two: Two) -> None:
     """version, distribution, metadata, requires, files and entry points, in every spelling of the name."""
     for module, v in zip(two, (1, 2), strict=True):
@@ -108,7 +113,7 @@ def test_one_distribution_is_that_of_the_generation(two: Two) -> None:
             f"{v}.0",
             f"number {v}",
             [f"json{v}"],
-            ["acme/__init__.py", f"acme/only{v}.py"],
+            [name for name in ("acme/__init__.py", f"acme/only{v}.py") if sys.version_info < (3, 12) or there(module, name)],
             [f"acme:V{v}"],
         ]
 
