@@ -32,15 +32,10 @@ _MAX_SECONDS: Final = 7 * 24 * 3600
 _MAX_MESSAGE: Final = 2**31
 
 
-@attrs.frozen
-class PluginConfig:
-    """What the operator says of one plugin; None where nothing was said."""
+@attrs.frozen(kw_only=True)
+class _Shared:
+    """What may be said of all plugins and of one; None where nothing was said."""
 
-    isolation: Isolation | None = None
-    source: str | None = None
-    version: str | None = None
-    enabled: bool = True
-    threads: int | None = None
     call_timeout: float | None = None
     start_timeout: float | None = None
     stop_grace: float | None = None
@@ -49,12 +44,23 @@ class PluginConfig:
     state_timeout: float | None = None
     max_message: int | None = None
     restart: RestartPolicy | None = None
+
+
+@attrs.frozen(kw_only=True)
+class PluginConfig(_Shared):
+    """What the operator says of one plugin; None where nothing was said."""
+
+    isolation: Isolation | None = None
+    source: str | None = None
+    version: str | None = None
+    enabled: bool = True
+    threads: int | None = None
     config: Mapping[str, Any] = attrs.field(factory=dict)
     environment: tuple[str, ...] = ()
 
 
-@attrs.frozen
-class HostConfig:
+@attrs.frozen(kw_only=True)
+class HostConfig(_Shared):
     """A checked configuration. ``directory`` is what relative paths in it are relative to."""
 
     project: str | None = None
@@ -67,14 +73,6 @@ class HostConfig:
     deny: tuple[str, ...] = ()
     watch: tuple[str, ...] = ()
     keep_snapshots: int = 10
-    call_timeout: float | None = None
-    start_timeout: float | None = None
-    stop_grace: float | None = None
-    hang_grace: float | None = None
-    drain_timeout: float | None = None
-    state_timeout: float | None = None
-    max_message: int | None = None
-    restart: RestartPolicy | None = None
     plugins: Mapping[str, PluginConfig] = attrs.field(factory=dict)
     directory: Path = attrs.field(factory=Path.cwd)
 
