@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,6 +14,10 @@ import pytest
 
 from blackhole_core.ids import Isolation
 from tests import leaks, levels
+
+# A shell that starts this in the background has SIGINT ignored, which every child would inherit: no test that presses Ctrl-C would end.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Seconds; the default is 5 ms. At 10 µs threads are switched some 500 times as often, which opens races that a year of
 #: ordinary runs would not meet.
