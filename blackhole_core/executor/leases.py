@@ -12,13 +12,13 @@ Invariants:
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from blackhole_core.errors import PluginError
+from blackhole_core.stacks import StackReading
 
 __all__ = ["Lease", "Leases", "NotUndone", "PluginStopped", "standing_at"]
 
@@ -188,7 +188,8 @@ def _on_a_new_thread(run: Callable[[], None]) -> None:
 
 def standing_at(thread: threading.Thread) -> str:
     """Say where a thread is now, as a part of a sentence; empty when it has ended meanwhile."""
-    frame = sys._current_frames().get(thread.ident or -1)
-    if frame is None:
-        return ""
-    return f", it stands in {frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})"
+    with StackReading() as tops:
+        frame = tops.get(thread.ident or -1)
+        if frame is None:
+            return ""
+        return f", it stands in {frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})"

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextvars
 import queue
-import sys
 import threading
 import time
 import traceback
@@ -33,6 +32,7 @@ from blackhole_core.executor.proxy import make_proxy, wrapper_stub
 from blackhole_core.executor.runner import Host, RunnerSpec
 from blackhole_core.ids import Isolation
 from blackhole_core.messages import Call, Failure, Implementation, Reply, Surface, Value
+from blackhole_core.stacks import stack_lines
 
 __all__ = ["ThreadRunner"]
 
@@ -277,8 +277,7 @@ class ThreadRunner:
         self._add_thread()
 
     def _report(self, event: str, thread: threading.Thread, **facts: Any) -> None:
-        frame = sys._current_frames().get(thread.ident or 0)
-        stack = traceback.format_stack(frame)[-_STACK_LINES:] if frame is not None else []
+        stack = stack_lines(thread)[-_STACK_LINES:]
         self._host.emit(event, self._spec.id.name, version=self._spec.id.version, thread=thread.name, stack="".join(stack), **facts)
 
     def _refuse_queued(self) -> None:

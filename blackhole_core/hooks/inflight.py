@@ -18,14 +18,15 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
-from types import CodeType, FrameType
+from types import CodeType
 from typing import Final, Literal, Self
 
 from blackhole_core.callcontext import origin_threads
+from blackhole_core.stacks import StackReading
 
-__all__ = ["EVIDENCE", "CodeWatch", "Evidence", "Ticket", "calling_threads", "frames_of", "running_codes", "submitters", "tickets_held"]
+__all__ = ["EVIDENCE", "CodeWatch", "Evidence", "Ticket", "calling_threads", "running_codes", "submitters", "tickets_held"]
 
 Evidence = Literal["frames", "counter"]
 
@@ -82,27 +83,16 @@ def calling_threads() -> tuple[int, ...]:
     return (threading.get_ident(), *origin_threads(), *submitters.get())
 
 
-def frames_of(threads: Iterable[int]) -> Iterator[FrameType]:
-    """Walk the stacks of ``threads``, innermost frame first, each thread once."""
-    tops = sys._current_frames()
-    # The frame of this generator would hold itself through ``tops``: a cycle that keeps every other stack's frames, and with them
-    # the code whose end is awaited, until the next garbage collection.
-    tops[threading.get_ident()] = sys._getframe(1)
-    for thread in dict.fromkeys(threads):
-        frame = tops.get(thread)
-        while frame is not None:
-            yield frame
-            frame = frame.f_back
-
-
 def running_codes(codes: Sequence[CodeType], threads: Iterable[int] | None = None) -> list[CodeType]:
     """Return those of ``codes`` that a frame on the stack of one of ``threads`` (all when None) is running right now."""
     wanted = {id(code): code for code in codes}
     found: dict[int, CodeType] = {}
-    for frame in frames_of(sys._current_frames() if threads is None else threads):
-        key = id(frame.f_code)
-        if key in wanted:
-            found[key] = wanted[key]
-            if len(found) == len(wanted):
-                break
+    with StackReading() as tops:
+        for thread in dict.fromkeys(tops if threads is None else threads):
+            frame = tops.get(thread)
+            while frame is not None and len(found) < len(wanted):
+                key = id(frame.f_code)
+                if key in wanted:
+                    found[key] = wanted[key]
+                frame = frame.f_back
     return list(found.values())

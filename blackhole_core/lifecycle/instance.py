@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import queue
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from blackhole_core.lifecycle.settings import Settings
 from blackhole_core.loader.leaks import Canary
 from blackhole_core.messages import CONTRACT, Call, Failure, Reply, Surface, Value, attribution
 from blackhole_core.registry.candidate import Candidate, Origin
+from blackhole_core.stacks import stack_lines
 
 __all__ = ["Instance", "Unhealthy", "start_instance"]
 
@@ -156,8 +156,7 @@ class Instance:
         return reply.result
 
     def _report_left(self, thread: threading.Thread) -> None:
-        frame = sys._current_frames().get(thread.ident or 0)
-        stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+        stack = "".join(stack_lines(thread))
         self._host.emit("plugin.thread_left", self.id.name, version=self.id.version, thread=thread.name, stack=stack)
 
     def begin(self, via: Callable[[Call], Any] | None = None) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final
 import attrs
 
 from blackhole_core.loader.belongings import Belongings
+from blackhole_core.stacks import StackReading
 
 __all__ = ["Holder", "Registered", "registered", "running_threads", "thread_holder"]
 
@@ -42,21 +43,29 @@ def running_threads(belongings: Belongings) -> Iterator[tuple[threading.Thread |
     """Yield the threads that run, or are about to run, the generation's code; None for one that ``threading`` does not know."""
     known = {thread.ident: thread for thread in threading.enumerate()}
     running = set()
-    for ident, top in sys._current_frames().items():
-        frame: FrameType | None = top
-        while frame is not None and not belongings.owns_frame(frame):
-            frame = frame.f_back
-        if frame is not None:
-            thread = known.get(ident)
-            running.add(ident)
-            name = repr(thread.name) if thread is not None else str(ident)
-            at = f"{frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})"
-            yield thread, Holder(f"thread {name} is still running, in {at}", _THREAD_ADVICE)
+    for ident, at in _spots(belongings).items():
+        thread = known.get(ident)
+        running.add(ident)
+        name = repr(thread.name) if thread is not None else str(ident)
+        yield thread, Holder(f"thread {name} is still running, in {at}", _THREAD_ADVICE)
     for thread in (known[ident] for ident in known.keys() - running):
         what = next((belongings.describe(value) for value in _carried(thread) if belongings.own(value)), None)
         if what is not None:
             holder = thread_holder(thread)
             yield thread, Holder(holder.text.replace("{what}", what), holder.advice)
+
+
+def _spots(belongings: Belongings) -> dict[int, str]:
+    """Return where each thread that runs the generation's code is in it, by thread ident."""
+    found = {}
+    with StackReading() as tops:
+        for ident, top in tops.items():
+            frame: FrameType | None = top
+            while frame is not None and not belongings.owns_frame(frame):
+                frame = frame.f_back
+            if frame is not None:
+                found[ident] = f"{frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})"
+    return found
 
 
 _THREAD_ADVICE = "start it with context.thread and let it end when context.stopping is set"

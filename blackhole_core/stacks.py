@@ -1,0 +1,78 @@
+"""Reading the stacks of other threads, so that the interpreter survives it.
+
+CPython makes a frame object when a frame is first looked at (``sys._current_frames``, ``frame.f_back``), and making one may start a
+garbage collection. What that runs (finalisers, callbacks of weak references and of ``gc``) lets other threads run, one of them may
+return from the very frame that is looked at, and the new object then points at memory in use for something else: a segmentation
+fault, sooner or later (seen on 3.11.7), or a deadlock on the interpreter's own list of threads (python/cpython#106883).
+
+Invariant: while anybody reads stacks here, no collection can begin. ``_readers`` and ``_was_enabled`` change under ``_lock`` only.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+import traceback
+from types import FrameType, TracebackType
+from typing import Final
+
+__all__ = ["StackReading", "stack_lines"]
+
+
+class _Pause:
+    """Holds off collections while there are readers."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # re-entrant: a signal handler may come here in the middle of it
+        self._readers = 0
+        self._was_enabled = False
+
+    def begin(self) -> None:
+        with self._lock:
+            if self._readers == 0:
+                self._was_enabled = gc.isenabled()
+                gc.disable()
+            self._readers += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._readers -= 1
+            if self._readers == 0 and self._was_enabled:
+                gc.enable()
+
+    def begin_anew_in_forked_child(self) -> None:
+        """Forget the readers: their threads are not in this process."""
+        if self._readers and self._was_enabled:
+            gc.enable()
+        self.__init__()  # type: ignore[misc]
+
+
+_pause: Final = _Pause()
+os.register_at_fork(after_in_child=_pause.begin_anew_in_forked_child)
+
+
+class StackReading:
+    """A block in which the stacks of threads may be read: it is given the innermost frame of each, by thread ident.
+
+    The frames are those at the block's start; the threads go on. The calling thread's stack begins with the frame that holds the block.
+    """
+
+    def __enter__(self) -> dict[int, FrameType]:
+        _pause.begin()
+        self._tops = sys._current_frames()
+        # This frame would hold itself through the dictionary: a cycle that keeps every other stack's frames until the next collection.
+        self._tops[threading.get_ident()] = sys._getframe(1)
+        return self._tops
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        self._tops.clear()
+        _pause.end()
+
+
+def stack_lines(thread: threading.Thread) -> list[str]:
+    """Return where ``thread`` is now, formatted as in a traceback, outermost call first; empty when it has ended."""
+    with StackReading() as tops:
+        top = tops.get(thread.ident or 0)
+        return traceback.format_stack(top) if top is not None else []
