@@ -174,7 +174,7 @@ class Stage:
 #: A worker program of a stranger: it can speak the protocol, and then does what it likes.
 _HOSTILE = """
 import sys
-sys.path[:] = sys.argv[4:]
+sys.path[:] = sys.argv[5:]
 import os, time, signal, msgspec
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.frames import FrameReader, frame

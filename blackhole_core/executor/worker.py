@@ -94,6 +94,7 @@ class Worker:
         self._numbers = itertools.count(1)
         self._load: codec.Load | None = None
         self._max_message = 0
+        self._universe: Universe | None = None
         self._hosted: Hosted | None = None
         self._leases: Leases | None = None
         self._bindings: tuple[_Binding, ...] = ()
@@ -134,8 +135,8 @@ class Worker:
         self._leases = leases_of(PluginId(load.name, load.version), load.generation)
         _report_logging(self.send, load.log_level)
         learn_codes(load.code_mark, load.codes)
-        universe = Universe(load.packages, Path(load.path), tag=str(load.generation), fresh=load.changeable)
-        self._hosted = host_object(instantiate(universe.load(load.entry)), load.project)
+        self._universe = universe = Universe(load.packages, Path(load.path), tag=str(load.generation), fresh=load.changeable)
+        self._hosted = host_object(instantiate(universe.load(load.entry, load.imported)), load.project)
         self.send(codec.Loaded(tuple(_describe(self._hosted)), dict(self._hosted.surface.contracts)))
         bind = self._queue.get()
         if not isinstance(bind, codec.Bind):
@@ -189,6 +190,8 @@ class Worker:
                     mailbox.deliver(message)
             case codec.Cancel():
                 self._cancel(message.id)
+            case codec.AskImported():
+                self._tell_imported(message.id)
             case codec.Load() | codec.Bind():
                 self._queue.put(message)
             case codec.Stop():
@@ -204,6 +207,11 @@ class Worker:
                 self._hosted.implementations, self._hosted.surface.implementations, message.types, strict=True
             )
         )
+
+    def _tell_imported(self, number: int) -> None:
+        assert self._universe is not None, "the host asks after Loaded"
+        names = [name for name in list(self._universe.registry) if len(name) <= codec.MAX_MODULE_NAME]
+        self.send(codec.Imported(number, tuple(names[: codec.MAX_IMPORTED])))
 
     def _nest(self, message: codec.Request) -> None:
         """A call that came back while one of our threads waits for the host: that thread runs it."""
@@ -394,12 +402,13 @@ def die_with(parent: int) -> None:
 
 
 def main() -> None:
-    """Run a worker on the descriptors named by ``sys.argv``: receive, send, and the pid of the host."""
+    """Run a worker on what ``sys.argv`` names: descriptors to receive and send on, the pid of the host, and further descriptors."""
     receive, send, parent = (int(word) for word in sys.argv[1:4])
+    further = tuple(map(int, filter(None, sys.argv[4].split(","))))
     del sys.argv[1:]
     die_with(parent)
     faulthandler.enable()
-    for descriptor in (receive, send):
+    for descriptor in (receive, send, *further):
         os.set_inheritable(descriptor, False)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]

@@ -17,11 +17,16 @@ __all__ = ["Child", "LaunchSpec", "Launcher", "wait_readable"]
 
 @attrs.frozen
 class LaunchSpec:
-    """What to bring up: a name for messages, the import path of the worker and its environment."""
+    """What to bring up: a name for messages, the import path of the worker, its environment, and the descriptors it gets beside its channel.
+
+    ``descriptors`` stay the caller's, who closes them when :meth:`Launcher.launch` has returned or raised; the worker is told its own numbers for
+    them, in the same order.
+    """
 
     name: str
     import_path: Sequence[str]
     environment: Mapping[str, str] = attrs.field(factory=dict)
+    descriptors: tuple[int, ...] = ()
 
 
 class Child:

@@ -5,7 +5,7 @@ every worker is forked by one thread that lives as long as the launcher does (se
 worker itself started is ended by the :mod:`~blackhole_core.executor.launch.guard`.
 
 The environment is built from nothing: see :data:`PASSED_ON`. Descriptors 0 to 2 are ``/dev/null`` and the output pipe, two
-more are the protocol; nothing else is inherited.
+more are the protocol, then come those that :attr:`LaunchSpec.descriptors` names; nothing else is inherited.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ PASSED_ON: Final = ("PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE"
 PIPE_SIZE: Final = 1024 * 1024
 
 #: The worker's program: its import path is given, so it needs no site initialisation (-S) and takes nothing from the environment (-I).
-PROGRAM: Final = "import sys; sys.path[:] = sys.argv[4:]; del sys.argv[4:]; from blackhole_core.executor.worker import main; main()"
+PROGRAM: Final = "import sys; sys.path[:] = sys.argv[5:]; del sys.argv[5:]; from blackhole_core.executor.worker import main; main()"
 
 
 class ProcessLauncher:
     """Forks workers from one thread of its own, started with the first and ended by :meth:`close`.
 
-    ``program`` is the Python text that a worker runs; it gets its two descriptors, the host's pid and the import path as arguments.
+    ``program`` is the Python text that a worker runs; its arguments are its two descriptors, the host's pid, the further descriptors
+    with commas between them, and the import path.
     ``_thread`` and ``_closed`` change, and the queue is fed, only under ``_lock``: after the ``None`` of :meth:`close` no request follows.
     """
 
@@ -98,11 +99,15 @@ def _fork(spec: LaunchSpec, program: str, guard: Guard) -> Child:
         receive, worker_send = _pipe(opened)
         output, worker_output = _pipe(opened)
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", program, str(worker_receive), str(worker_send), str(os.getpid()), *spec.import_path],
+            [
+                *(sys.executable, "-I", "-S", "-c", program),
+                *(str(worker_receive), str(worker_send), str(os.getpid()), ",".join(map(str, spec.descriptors))),
+                *spec.import_path,
+            ],
             stdin=subprocess.DEVNULL,
             stdout=worker_output,
             stderr=worker_output,
-            pass_fds=(worker_receive, worker_send),
+            pass_fds=(worker_receive, worker_send, *spec.descriptors),
             env=environment(os.environ.get) | dict(spec.environment),
             start_new_session=True,  # its own group to be killed as one, and no Ctrl-C of the host's terminal
         )
