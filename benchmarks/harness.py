@@ -3,29 +3,35 @@
 A *case* is one contender in one row of the table; its ``loop(n)`` does the thing ``n`` times and returns the seconds that took.
 Each round takes one sample of every case, in an order drawn anew, so that what the machine does meanwhile hits all of them alike.
 A ratio is the median over the rounds of the ratios within each round. Timings never decide a test; ``--check`` is for people.
+
+Most benchmarks are a list of cases given to :func:`main`. One that measures something else fills a
+:class:`~benchmarks.results.Document` and calls :func:`~benchmarks.results.publish`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import random
 import statistics
 import time
 import timeit
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
-from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Case", "Loop", "Report", "Row", "Samples", "compare", "main", "measure", "statement"]
+from benchmarks.machine import describe
+from benchmarks.results import Document, Result, publish, scaled
+
+__all__ = ["Case", "Loop", "Report", "Row", "Samples", "Targets", "compare", "main", "measure", "options", "statement"]
 
 #: Does a thing so many times and returns the seconds it took.
 Loop = Callable[[int], float]
+
+#: (row, peer) → how many times faster than that peer the subject must be in that row.
+Targets = Mapping[tuple[str, str], float]
 
 #: Seconds that one sample should take: a thousand times the clock's resolution, and short enough that a time slice is lost rarely.
 _SAMPLE: Final = 0.004
@@ -87,44 +93,39 @@ class Report:
     title: str
     subject: str
     rows: tuple[Row, ...]
-    machine: Mapping[str, str]
+    targets: Targets = attrs.field(factory=dict)
+    machine: Mapping[str, str] = attrs.field(factory=describe)
+
+    def document(self) -> Document:
+        """Return a row for the subject beside each peer (alone, where there is none)."""
+        return Document(self.title, tuple(result for row in self.rows for result in self._results(row)), self.subject, self.machine)
+
+    def _results(self, row: Row) -> Iterator[Result]:
+        own = row.samples.get(self.subject)
+        if own is None:
+            return
+        peers = [(name, samples) for name, samples in row.samples.items() if name != self.subject]
+        if not peers:
+            unit, [median] = scaled([own.median])
+            yield Result(row.name, median, unit, spread=own.spread)
+        for name, samples in peers:
+            unit, [median, peer] = scaled([own.median, samples.median])
+            at_least = self.targets.get((row.name, name))
+            yield Result(row.name, median, unit, name, peer, row.ratios[name], own.spread, at_least)
 
     def as_data(self) -> dict[str, Any]:
-        """Return plain data; times in nanoseconds per operation."""
-        return {
-            "title": self.title,
-            "subject": self.subject,
-            "machine": dict(self.machine),
-            "rows": [
-                {
-                    "name": row.name,
-                    "nanoseconds": {name: round(samples.median * 1e9, 1) for name, samples in row.samples.items()},
-                    "spread": {name: round(samples.spread, 3) for name, samples in row.samples.items()},
-                    "times_faster": {name: round(ratio, 2) for name, ratio in row.ratios.items()},
-                }
-                for row in self.rows
-            ],
-        }
+        """Return plain data, see :class:`~benchmarks.results.Result`."""
+        return self.document().as_data()
 
     def as_table(self) -> Table:
         """Return the table for people."""
-        table = Table(title=self.title, caption=", ".join(f"{key} {value}" for key, value in self.machine.items()))
-        table.add_column("")
-        contenders = list(dict.fromkeys(name for row in self.rows for name in row.samples))
-        for name in contenders:
-            table.add_column(name, justify="right")
-        for name in contenders:
-            if name != self.subject:
-                table.add_column(f"times {name}", justify="right", style="bold")
-        for row in self.rows:
-            times = [_cell(row.samples.get(name)) for name in contenders]
-            ratios = [_times(row.ratios.get(name)) for name in contenders if name != self.subject]
-            table.add_row(row.name, *times, *ratios)
-        return table
+        return self.document().as_table()
 
     def slower(self) -> list[str]:
-        """Name the rows in which the subject takes longer than another contender."""
-        return [row.name for row in self.rows if any(ratio < 1.0 for ratio in row.ratios.values())]
+        """Name the rows without a target in which the subject takes longer than another contender."""
+        return [
+            row.name for row in self.rows if any(ratio < 1.0 and (row.name, peer) not in self.targets for peer, ratio in row.ratios.items())
+        ]
 
 
 def statement(source: str, namespace: Mapping[str, Any], *, clock: Callable[[], float] = time.thread_time) -> Loop:
@@ -144,40 +145,52 @@ def measure(cases: Sequence[Case], *, rounds: int = _ROUNDS, sample: float = _SA
     return [Samples(case, tuple(taken)) for case, taken in zip(cases, seconds, strict=True)]
 
 
-def compare(title: str, subject: str, samples: Sequence[Samples]) -> Report:
-    """Put samples into rows and compute the ratios to ``subject``, round by round."""
+def compare(title: str, subject: str, samples: Sequence[Samples], targets: Targets | None = None) -> Report:
+    """Put samples into rows and compute the ratios to ``subject``, round by round.
+
+    :raises ValueError: a target is about a row or a peer that was not measured.
+    """
     rows: dict[str, dict[str, Samples]] = {}
     for taken in samples:
         rows.setdefault(taken.case.row, {})[taken.case.contender] = taken
-    return Report(title, subject, tuple(Row(name, row, _ratios(subject, row)) for name, row in rows.items()), _machine())
+    unknown = [f"{row!r} beside {peer}" for row, peer in targets or {} if peer not in rows.get(row, {})]
+    if unknown:
+        raise ValueError(f"there are targets for what was not measured: {', '.join(unknown)}")
+    return Report(title, subject, tuple(Row(name, row, _ratios(subject, row)) for name, row in rows.items()), targets or {})
+
+
+def options(about: str | None, arguments: Sequence[str] | None = None, *more: tuple[str, dict[str, Any]]) -> argparse.Namespace:
+    """Parse what every benchmark understands: ``rounds``, ``sample``, ``json``, ``check``; and ``more``: a name and what ``add_argument`` takes."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=_ROUNDS, help="samples of each contender (%(default)s)")
+    parser.add_argument("--sample", type=float, default=_SAMPLE, help="seconds per sample (%(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there ('-' prints them instead of the table)")
+    parser.add_argument(
+        "--check", action="store_true", help="exit with 1 if a target is missed, or a row without one is slower than a peer"
+    )
+    for name, how in more:
+        parser.add_argument(name, **how)
+    return parser.parse_args(arguments)
 
 
 def main(
-    title: str, subject: str, cases: Sequence[Case], arguments: Sequence[str] | None = None, *, known_slower: Collection[str] = ()
+    title: str,
+    subject: str,
+    cases: Sequence[Case],
+    arguments: Sequence[str] | None = None,
+    *,
+    known_slower: Collection[str] = (),
+    targets: Targets | None = None,
 ) -> int:
     """Be the command line of one benchmark: measure, print, and with ``--json`` write.
 
-    The exit status is 0 unless ``--check`` finds a row, other than ``known_slower``, in which the subject loses.
+    The exit status is 0 unless ``--check`` finds that a target was missed, or a row without one, other than ``known_slower``, in which the
+    subject loses.
     """
-    parser = argparse.ArgumentParser(description=title)
-    parser.add_argument("--rounds", type=int, default=_ROUNDS)
-    parser.add_argument("--sample", type=float, default=_SAMPLE, help="seconds per sample")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there ('-' prints them instead of the table)")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if any row is slower than a peer")
-    options = parser.parse_args(arguments)
-    report = compare(title, subject, measure(cases, rounds=options.rounds, sample=options.sample))
-    figures = json.dumps(report.as_data(), indent=2)
-    if options.json == Path("-"):
-        print(figures)
-    else:
-        Console().print(report.as_table())
-        if options.json is not None:
-            options.json.write_text(figures + "\n")
-    slower = [row for row in report.slower() if row not in known_slower]
-    if slower and options.check:
-        print(f"slower than a peer: {', '.join(slower)}")
-        return 1
-    return 0
+    asked = options(title, arguments)
+    report = compare(title, subject, measure(cases, rounds=asked.rounds, sample=asked.sample), targets)
+    lost = [row for row in report.slower() if row not in known_slower]
+    return publish(report.document(), to=asked.json, check=asked.check, lost=lost)
 
 
 def _enough(loop: Loop, sample: float) -> int:
@@ -202,19 +215,3 @@ def _ratios(subject: str, row: Mapping[str, Samples]) -> dict[str, float]:
         for name, samples in row.items()
         if name != subject
     }
-
-
-def _machine() -> dict[str, str]:
-    return {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}", "date": time.strftime("%Y-%m-%d")}
-
-
-def _cell(samples: Samples | None) -> str:
-    if samples is None:
-        return "-"
-    nanoseconds = samples.median * 1e9
-    time_text = f"{nanoseconds:,.0f} ns" if nanoseconds < 100_000 else f"{nanoseconds / 1e6:,.2f} ms"
-    return f"{time_text} ±{samples.spread:.0%}"
-
-
-def _times(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{ratio:.2f}"
