@@ -127,7 +127,7 @@ class Parts:
         self.registry.add_source(source)
         return candidate
 
-    def _start(self, member: Member, candidate: Candidate, isolation: Isolation | None) -> Instance:
+    def _start(self, member: Member, candidate: Candidate, isolation: Isolation | None, imported: tuple[str, ...] = ()) -> Instance:
         member.started += 1
         return start_instance(
             candidate,
@@ -137,6 +137,7 @@ class Parts:
             self._levels.make,
             isolation=isolation,
             project=self._hooks.project_name,
+            imported=imported,
         )
 
     def handle(self, name: str) -> Plugin:

@@ -23,7 +23,7 @@ _tags = itertools.count(1)
 def load_hosted(spec: RunnerSpec, universe: Universe) -> Hosted:
     """Import the plugin into ``universe`` and make its object; on any failure the universe is released again."""
     try:
-        return host_object(instantiate(universe.load(spec.entry)), spec.project)
+        return host_object(instantiate(universe.load(spec.entry, spec.imported)), spec.project)
     except BaseException:
         universe.release()
         raise

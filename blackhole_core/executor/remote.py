@@ -41,6 +41,7 @@ from blackhole_core.executor.binding import Binding
 from blackhole_core.executor.callbacks import CallbackServer
 from blackhole_core.executor.connection import Connection, Ended
 from blackhole_core.executor.failure import Rebuilder, attribute
+from blackhole_core.executor.imported import Questions
 from blackhole_core.executor.launch.child import Launcher, LaunchSpec
 from blackhole_core.executor.mailbox import Mailbox, MailboxTimeout
 from blackhole_core.executor.output import LogPump, plugin_logger
@@ -91,6 +92,7 @@ class _Worker:
     connection: Connection
     startup: Startup
     ledger: Ledger
+    imported: Questions = attrs.field(factory=Questions)
     alive: bool = True
 
 
@@ -213,6 +215,8 @@ class RemoteRunner:
 
     def _launch(self) -> _Worker:
         spec = self._spec
+        if self._state is not _State.NEW:
+            spec = attrs.evolve(spec, imported=())  # a worker that takes the place of a dead one imports no more than serving needs
         startup = Startup(spec, self._host, self._rebuilder)
         child = self._launcher.launch(LaunchSpec(spec.id.name, self._import_path, spec.environment))
         connection = Connection(
@@ -358,6 +362,11 @@ class RemoteRunner:
         with self._changed:
             return self._changed.wait_for(lambda: not self._outstanding, timeout)
 
+    def imported(self, seconds: float) -> tuple[str, ...] | None:
+        """Return which of the plugin's modules the worker has imported, None when there is none or it does not say within ``seconds``."""
+        worker = self._worker
+        return worker.imported.ask(worker.connection.send, seconds) if worker is not None and worker.startup.over else None
+
     @property
     def pid(self) -> int | None:
         """Process id of the worker, None while there is none."""
@@ -375,6 +384,8 @@ class RemoteRunner:
             self._on_host_call(worker, message)
         elif isinstance(message, codec.Answer | codec.Error):
             self._on_reply(worker, message)
+        elif isinstance(message, codec.Imported):
+            worker.imported.hear(message)
         else:
             worker.startup.hear(message)
 
@@ -408,6 +419,7 @@ class RemoteRunner:
             if died_ready and on_death is None:
                 self._death = ended
         worker.startup.end(ended)
+        worker.imported.end()
         if on_death is not None:
             on_death(ended)
 

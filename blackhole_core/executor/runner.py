@@ -50,6 +50,7 @@ class RunnerSpec:
     limits: Limits
     config: Mapping[str, Any]
     environment: Mapping[str, str] = attrs.field(factory=dict)
+    imported: tuple[str, ...] = ()  #: modules that the version before had imported; those that still exist are imported at the start
     changeable: bool = True  #: whether its files may change on disk while it runs (not those in the versioned store)
 
 

@@ -116,6 +116,7 @@ class Startup:
             changeable=spec.changeable,
             code_mark=mark,
             codes=codes,
+            imported=spec.imported,
         )
 
     def _surface(self, loaded: codec.Loaded) -> Surface:

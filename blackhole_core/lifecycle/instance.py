@@ -27,6 +27,10 @@ from blackhole_core.stacks import stack_lines
 __all__ = ["Instance", "Unhealthy", "start_instance"]
 
 
+#: Seconds for a worker to say what it has imported. It takes 1 ms; up to some 10 beside code that keeps the interpreter busy.
+_IMPORTED_SECONDS: Final = 0.5
+
+
 class Unhealthy(PluginError):
     """``plugin_health`` answered that the plugin is not well."""
 
@@ -64,6 +68,13 @@ class Instance:
         """The packages of other plugins that its code imported, as far as it runs in this process; elsewhere it has modules of its own."""
         universe = getattr(self.runner, "universe", None)
         return frozenset(universe.imports) if universe is not None else frozenset()
+
+    def imported(self) -> tuple[str, ...] | None:
+        """Return which of its modules it has imported so far, None when its worker is dead or does not say."""
+        if isinstance(self.runner, InProcess):
+            return tuple(self.runner.universe.modules)
+        assert isinstance(self.runner, RemoteRunner), "what does not run here runs in a worker"
+        return self.runner.imported(_IMPORTED_SECONDS)
 
     @property
     def hooks(self) -> frozenset[str]:
@@ -225,6 +236,7 @@ def start_instance(
     *,
     isolation: Isolation | None = None,
     project: str,
+    imported: tuple[str, ...] = (),
 ) -> Instance:
     """Bring up one version of a plugin: import it, make its object, tell it to start, ask how it is.
 
@@ -240,6 +252,7 @@ def start_instance(
         limits=settings.limits_for(candidate),
         config=settings.config_for(candidate),
         environment=settings.environment,
+        imported=imported,
         changeable=candidate.origin is not Origin.WHEEL,
     )
     runner = make_runner(isolation or settings.level(candidate), spec)

@@ -70,7 +70,7 @@ class Swapper:
     hooks: HookManager
     states: StateManager
     emit: Callable[..., object]
-    start: Callable[[Member, Candidate, Isolation | None], Instance]
+    start: Callable[[Member, Candidate, Isolation | None, tuple[str, ...]], Instance]  #: the last: modules to be imported at once
     admit: Callable[
         [Mapping[str, Candidate]], None
     ]  #: raises when the operator, a dependency or a missing requirement forbids these versions
@@ -262,11 +262,18 @@ class Swap:
     def load(self) -> None:
         """Bring the new version up; the old one goes on serving."""
         with self._timed("load"):
-            self._new = new = self._tools.start(self.member, self.candidate, self._level)
+            self._new = new = self._tools.start(self.member, self.candidate, self._level, self._imported())
             new.plugin_object()  # made now, so that it costs no time behind the gate
             if self._broken:
                 restore_newest(new, self._tools.states, self._tools.emit, self.member.settings.state_timeout)
             self._still = Standstill(self._tools.hooks, self.member, self._old, new.hooks)
+
+    def _imported(self) -> tuple[str, ...]:
+        """Return what the old version has imported, however late: an error in one of these modules must show before the new one serves."""
+        imported = self._old.imported()
+        if imported is None:
+            self._tools.emit("swap.imports_unknown", self.member.name, version=self._old.id.version)
+        return imported or ()
 
     @property
     def _loaded(self) -> Instance:

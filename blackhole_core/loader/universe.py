@@ -14,7 +14,7 @@ from __future__ import annotations
 import builtins
 import functools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -71,11 +71,11 @@ class Universe(Generation):
         """The loaded modules by canonical name, a live view."""
         return MappingProxyType(self.registry)
 
-    def load(self, entry: str) -> object:
+    def load(self, entry: str, imported: Iterable[str] = ()) -> object:
         """Import ``module`` or ``module:attribute.path`` under canonical names and return the module or the attribute.
 
         A universe that had the names is set aside and goes on serving; what it had imported is imported here too, so that an error in a module shows
-        before anything depends on it. On any failure everything is as before, and the
+        before anything depends on it; ``imported`` names such modules of a predecessor that ran elsewhere. On any failure everything is as before, and the
         exception of the plugin's code propagates; TimeoutError when an import of the other universe does not end. A second call
         imports more of the same generation.
         """
@@ -95,7 +95,7 @@ class Universe(Generation):
             if self.snapshot is not None:
                 show_lines(_table.stack, self.snapshot)
             found = self._resolve(module_name, attributes)
-            self._reimport()
+            self._reimport(imported)
             return found
         except BaseException as error:
             _table.remove(self)
@@ -210,12 +210,12 @@ class Universe(Generation):
         if snapshot is not None:
             show_lines(_table.stack, snapshot)
 
-    def _reimport(self) -> None:
+    def _reimport(self, imported: Iterable[str]) -> None:
         """Import what the predecessor had imported, however late: an error in a module shows now, while the old one can go on."""
         older = [known for known in _table.stack if known is not self and known.names.prefixes == self.names.prefixes]
-        for name in list(older[-1].registry) if older else ():
-            if name.rpartition(".")[2] == "__main__":
-                continue  # a program, which somebody ran
+        for name in dict.fromkeys((*imported, *(older[-1].registry if older else ()))):
+            if not self.names.owns(name) or name.rpartition(".")[2] == "__main__":
+                continue  # of a package it had and this one has not; a program, which somebody ran
             try:
                 self.import_module(name)
             except ModuleNotFoundError as error:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import queue
+import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import blackhole_core as bh
 from blackhole_core.errors import LoadFailed, SwapFailed
+from blackhole_core.events import Event
 
 #: Seconds for anything that must happen.
 LONG = 20.0
@@ -138,18 +142,19 @@ def test_an_edit_that_fails_leaves_everything_as_it_was(kind: str, loaded: bh.Pl
 def test_the_traceback_of_a_failed_reload_is_the_plugins(loaded: bh.PluginManager, root: Path) -> None:
     """H-05: what a developer is shown has the file, the line and its text."""
     (root / "p" / "z.py").write_text("V = 2\nboom = 1 / 0  # here\n")
-    events: list[Any] = []
-    loaded.on_event(events.append)
     with pytest.raises(SwapFailed) as caught:
         loaded.reload("p")
-    causes: list[BaseException] = [caught.value]
-    while causes[-1].__cause__ is not None:
-        causes.append(causes[-1].__cause__)
-    import traceback
-
-    shown = "".join(traceback.format_exception(causes[-1])) + "".join(map(str, causes))
+    shown = _shown(caught.value)
     assert f'File "{root / "p" / "z.py"}", line 2' in shown
     assert "boom = 1 / 0  # here" in shown
+
+
+def _shown(error: BaseException) -> str:
+    """Return what a developer is shown of a failure: its innermost cause with the traceback, and what all of them say."""
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    return "".join(traceback.format_exception(causes[-1])) + "".join(map(str, causes))
 
 
 @pytest.mark.parametrize("order", ["az", "za"])
@@ -219,17 +224,84 @@ def test_a_call_under_way_ends_in_its_own_version(loaded: bh.PluginManager, mana
     assert results == [[1, 1, 1]]
 
 
-def test_an_error_in_a_module_that_is_imported_late_shows_at_the_reload(manager: bh.PluginManager, root: Path) -> None:
-    """What the old version had imported, however late, the new one imports before it serves; what nobody imported is left alone."""
+LATE = PLUGIN.replace("from p.a import V as lazily", "from p.late import V as lazily")
+
+
+@pytest.fixture
+def late(root: Path) -> Path:
+    """The plugin's directory; it imports one module in a call, and has one that nobody imports and that cannot be."""
     (root / "p" / "never.py").write_text("raise RuntimeError('nobody asked for this')\n")
-    (root / "p" / "__init__.py").write_text(PLUGIN.replace("from p.a import V as lazily", "from p.late import V as lazily"))
-    manager.load("p", source=root)
+    (root / "p" / "__init__.py").write_text(LATE)
+    return root
+
+
+def test_an_error_in_a_module_that_is_imported_late_shows_at_the_reload(loaded: bh.PluginManager, late: Path) -> None:
+    """What the old version had imported, however late, the new one imports before it serves; what nobody imported is left alone."""
+    loaded.reload("p")
+    assert loaded.hook.versions() == [[1, 1, 1, 1, 1]]
+    write_version(late, 2)
+    (late / "p" / "late.py").write_text("V = 2\nraise RuntimeError('late')\n")
+    with pytest.raises(SwapFailed, match="RuntimeError: late") as caught:
+        loaded.reload("p")
+    assert f'File "{late / "p" / "late.py"}", line 2' in _shown(caught.value)
+    assert loaded.hook.versions() == [[1, 1, 1, 1, 1]]
+    (late / "p" / "late.py").write_text("V = 2\n")
+    loaded.reload("p")
+    assert loaded.hook.versions() == [[2, 2, 2, 2, 2]]
+
+
+@pytest.mark.parametrize(("before", "after"), [("none", "process"), ("process", "thread")])
+def test_late_imports_are_known_across_levels(before: str, after: str, manager: bh.PluginManager, late: Path) -> None:
+    """A swap to another level imports what the old version had imported at its own."""
+    manager.load("p", source=late, isolation=before)
     manager.hook.versions()
-    write_version(root, 2)
-    (root / "p" / "late.py").write_text("V = 2\nraise RuntimeError('late')\n")
+    (late / "p" / "late.py").write_text("raise RuntimeError('late')\n")
     with pytest.raises(SwapFailed, match="RuntimeError: late"):
-        manager.reload("p")
-    assert manager.hook.versions() == [[1, 1, 1, 1, 1]]
-    (root / "p" / "late.py").write_text("V = 2\n")
-    manager.reload("p")
-    assert manager.hook.versions() == [[2, 2, 2, 2, 2]]
+        manager.swap("p", isolation=after)
+    assert manager.plugin("p").isolation == before
+
+
+def test_a_late_module_that_is_deleted_is_not_missed(loaded: bh.PluginManager, late: Path) -> None:
+    """Only what still exists is imported again."""
+    loaded.reload("p")
+    loaded.hook.versions()
+    write_version(late, 2)
+    (late / "p" / "late.py").unlink()
+    (late / "p" / "__init__.py").write_text(PLUGIN)
+    loaded.reload("p")
+    assert loaded.hook.versions() == [[2, 2, 2, 2, 2]]
+
+
+def test_a_dead_worker_does_not_keep_a_reload_from_happening(root: Path, late: Path) -> None:
+    """What a dead worker had imported is unknown: that is told, and the new version serves. A restart imports only what it needs."""
+    told: queue.SimpleQueue[Event] = queue.SimpleQueue()
+
+    def next_of(name: str) -> Event:
+        while (event := told.get(timeout=LONG)).name != name:
+            pass
+        return event
+
+    with bh.PluginManager("atomic", config={"restart": {"intensity": 1}}) as pm:
+        pm.add_hookspecs(Specs)
+        pm.on_event(told.put)
+        pm.load("p", source=late, isolation="process")
+        pm.hook.versions()
+        pm.reload("p")  # the same code: nothing happens
+        (late / "p" / "a.py").write_text(A.format(v=1) + "\n")
+        assert pm.reload("p")
+        pm.hook.versions()
+        (late / "p" / "late.py").write_text("raise RuntimeError('late')\n")
+        os.kill(_pid(pm), signal.SIGKILL)
+        next_of("worker.restarted")  # a late module that is broken now keeps nobody from serving
+        assert pm.hook.count() == [1]
+        os.kill(_pid(pm), signal.SIGKILL)
+        next_of("plugin.broken")
+        assert pm.reload("p")
+        assert next_of("swap.imports_unknown").plugin == "p"
+        assert pm.hook.count() == [1]
+
+
+def _pid(pm: bh.PluginManager) -> int:
+    pid = pm.plugin("p").pid
+    assert pid is not None
+    return pid

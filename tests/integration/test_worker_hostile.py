@@ -49,6 +49,8 @@ _BREACHES = {
     "answer twice": ("say(codec.Answer(request.id, NONE), codec.Answer(request.id, NONE))", "which is not open"),  # A10
     "hello again": ("say(codec.Hello(1, 1))", "Hello from a worker that has come up"),
     "loaded again": ("say(codec.Loaded((TRANSFORM,), {}))", "Loaded from a worker that has come up"),
+    "more modules than there can be": ("say(codec.Imported(1, ('m',) * 5000))", "not a message"),
+    "a module name without end": ("say(codec.Imported(1, ('m' * 1000,)))", "not a message"),
     "bound again": ("say(codec.Answer(0, NONE))", "request 0, which is not open"),
     "a large message without a value": ("say(codec.Log(30, 'root', 'x' * (2 << 20)))", "without a value"),
 }

@@ -17,8 +17,11 @@ from blackhole_core.errors import ProtocolError
 __all__ = [
     "MAX_CONTROL",
     "MAX_GROUP",
+    "MAX_IMPORTED",
+    "MAX_MODULE_NAME",
     "PROTOCOL",
     "Answer",
+    "AskImported",
     "Bind",
     "BoundTypes",
     "Cancel",
@@ -28,6 +31,7 @@ __all__ = [
     "HostCall",
     "HostMessage",
     "ImplementationInfo",
+    "Imported",
     "Load",
     "Loaded",
     "Log",
@@ -48,6 +52,9 @@ PROTOCOL: Final = 1
 MAX_CONTROL: Final = 1024 * 1024
 #: Exceptions in one failure.
 MAX_GROUP: Final = 100
+#: Modules of a plugin that a worker names, and characters of such a name: more than plugins have, and together less than :data:`MAX_CONTROL`.
+MAX_IMPORTED: Final = 4096
+MAX_MODULE_NAME: Final = 200
 #: Arguments of one call: more than Python programs write down.
 _MAX_ARGUMENTS: Final = 255
 
@@ -97,6 +104,8 @@ class Load(msgspec.Struct, array_like=True, frozen=True, tag=1):
     #: What the host has compiled of the plugin's sources, so that the worker need not: the mark of its byte code, and (file, sha256, code).
     code_mark: bytes = b""
     codes: tuple[tuple[str, bytes, bytes], ...] = ()
+    #: The modules that the version before had imported, to be imported with the entry.
+    imported: tuple[str, ...] = ()
 
 
 class HookInfo(msgspec.Struct, array_like=True, frozen=True):
@@ -141,6 +150,12 @@ class Cancel(msgspec.Struct, array_like=True, frozen=True, tag=3):
 
 class Stop(msgspec.Struct, array_like=True, frozen=True, tag=4):
     """Answer what is begun, then exit."""
+
+
+class AskImported(msgspec.Struct, array_like=True, frozen=True, tag=12):
+    """Say, calls under way or not, which of the plugin's modules are imported."""
+
+    id: int
 
 
 # --- both ways -------------------------------------------------------------------------------------------------------
@@ -197,8 +212,15 @@ class Log(msgspec.Struct, array_like=True, frozen=True, tag=10):
     traceback: str = ""
 
 
-HostMessage: TypeAlias = Load | Bind | Request | Cancel | Stop | Answer | Error
-WorkerMessage: TypeAlias = Hello | Loaded | Answer | Error | HostCall | Log
+class Imported(msgspec.Struct, array_like=True, frozen=True, tag=13):
+    """The dotted names of the plugin's modules that are imported, those imported first first."""
+
+    id: int
+    names: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=MAX_MODULE_NAME)], ...], msgspec.Meta(max_length=MAX_IMPORTED)]
+
+
+HostMessage: TypeAlias = Load | Bind | Request | Cancel | Stop | AskImported | Answer | Error
+WorkerMessage: TypeAlias = Hello | Loaded | Answer | Error | HostCall | Log | Imported
 
 _encoder = msgspec.msgpack.Encoder()
 _host_decoder: msgspec.msgpack.Decoder[HostMessage] = msgspec.msgpack.Decoder(HostMessage)

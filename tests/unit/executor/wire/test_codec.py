@@ -19,6 +19,7 @@ _FROM_WORKER = [
     codec.Error(4, _FAILURE),
     codec.HostCall(5, "transform", {"text": _RAW}, 1.5, 7),
     codec.Log(30, "root", "text"),
+    codec.Imported(6, ("acme", "acme.core")),
 ]
 _FROM_HOST = [
     codec.Load("m:a", "/p", ("m",), "n", None, 1, "notes", 1, 100, b"\x80"),
@@ -26,6 +27,7 @@ _FROM_HOST = [
     codec.Request(1, "host", "transform", 0, _RAW, None, 0),
     codec.Cancel(1),
     codec.Stop(),
+    codec.AskImported(6),
     codec.Answer(3, _RAW),
     codec.Error(4, _FAILURE),
 ]
@@ -43,7 +45,7 @@ def test_a_host_s_messages_arrive(message: msgspec.Struct) -> None:
     assert codec.encode(codec.decode_host_message(codec.encode(message))) == codec.encode(message)
 
 
-@pytest.mark.parametrize("message", _FROM_HOST[:5], ids=lambda message: type(message).__name__)
+@pytest.mark.parametrize("message", _FROM_HOST[:6], ids=lambda message: type(message).__name__)
 def test_a_worker_cannot_speak_as_the_host(message: msgspec.Struct) -> None:
     """Each direction has its own closed set of messages."""
     with pytest.raises(ProtocolError, match="not a message of protocol 1"):
