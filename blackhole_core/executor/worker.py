@@ -47,7 +47,7 @@ from blackhole_core.loader.codes import learn_codes
 from blackhole_core.loader.universe import Universe
 from blackhole_core.messages import CONTRACT
 
-__all__ = ["Worker", "main"]
+__all__ = ["Worker", "default_signals", "die_with", "main", "serve"]
 
 #: Bytes taken from the channel at once; the kernel's pipe buffer holds at most this much.
 _READ_SIZE: Final = 1024 * 1024
@@ -401,12 +401,26 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
+def default_signals() -> None:
+    """Undo what a parent may hand on: blocked signals and ignored ones. The two that Python itself ignores stay ignored."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN and number not in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
 def main() -> None:
     """Run a worker on what ``sys.argv`` names: descriptors to receive and send on, the pid of the host, and further descriptors."""
     receive, send, parent = (int(word) for word in sys.argv[1:4])
     further = tuple(map(int, filter(None, sys.argv[4].split(","))))
     del sys.argv[1:]
     die_with(parent)
+    default_signals()
+    serve(receive, send, further)
+
+
+def serve(receive: int, send: int, further: tuple[int, ...]) -> None:
+    """Run a worker in this process, which is clean: both ways of starting one lead here. Returns when it was told to stop."""
     faulthandler.enable()
     for descriptor in (receive, send, *further):
         os.set_inheritable(descriptor, False)
