@@ -94,6 +94,8 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
         self.door = Door(name, manager.hook_lock)
         #: The state to serve once the last gate opens, when it is already compiled.
         self.ready: Compiled | None = None
+        #: Counts the changes of what :meth:`build` looks at; code that was built for an earlier one must not be stored.
+        self.revision = 0
         for method in _METHODS:
             self.__dict__[method] = getattr(self, method)
         super().__init__(name, manager._hookexec)
@@ -236,9 +238,15 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
         Not with old-style wrappers: a warning of pluggy's finds its caller by counting frames, also at the first call.
         """
         self.ready = None
+        self.revise()
         if not self.door.gates:
             lazy = not any(impl.hookwrapper for impl in self._hookimpls)
             self.switch.store(self._state(forwarding_body("first"), lazy=True) if lazy else self.build(self._hookimpls))
+
+    def revise(self) -> None:
+        """Note that what was built for this hook so far is out of date."""
+        self.revision += 1
+        self.manager.revision += 1
 
     def gate_state(self) -> Compiled:
         """Return the code that makes callers wait."""

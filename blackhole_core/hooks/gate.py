@@ -81,8 +81,23 @@ class Begun:
         alive = self._alive()
         return bool(alive) and bool(running_codes(alive, threads))
 
-    def add_code(self, watch: CodeWatch) -> None:
-        """Count the calls that run the watched code. Under the manager's lock."""
+    def add_calls_of(self, callers: Iterable[HookCaller]) -> None:
+        """Count the calls that run on code that was taken out of service, and those with tickets. Under the manager's lock."""
+        for caller in callers:
+            for watch in caller.switch.watched():
+                self._add_code(watch)
+            for ticket in caller.door.tickets:
+                self.add_ticket(ticket)
+
+    def add_running_calls_of(self, callers: Iterable[HookCaller]) -> None:
+        """Count the calls that run on the code in service as well, and go on counting those that begin on it. Under the manager's lock."""
+        given = list(callers)
+        self.add_calls_of(given)
+        for caller in given:
+            if caller.switch.serving.counts:  # else another gate is closed over it: what runs there has not begun
+                self._add_code(CodeWatch(caller.function.__code__))
+
+    def _add_code(self, watch: CodeWatch) -> None:
         watch.wakers.append(self._signal)
         self._watches.append(watch)
 
@@ -134,6 +149,8 @@ class HookGate:
         self._on_open: list[Callable[[], object]] = []
         #: The calls that the gate waits for, since it closed last.
         self.begun = Begun()
+        #: When it closed last, seconds of ``time.monotonic()``.
+        self.closed_at = 0.0
 
     def __repr__(self) -> str:
         return f"<HookGate {'open' if self.is_open else 'closed'} over {', '.join(self._hooks) or 'no hook'}>"
@@ -163,12 +180,9 @@ class HookGate:
             for caller in self._callers:
                 caller.door.gates = (*caller.door.gates, self)
             stores: list[Store] = [caller.switch.stage(state) for caller, state in states]
+            self.closed_at = time.monotonic()
             replaced: list[CodeType] = sweep(stores)
-            for caller in self._callers:
-                for watch in caller.switch.watched():
-                    self.begun.add_code(watch)
-                for ticket in caller.door.tickets:
-                    self.begun.add_ticket(ticket)
+            self.begun.add_calls_of(self._callers)
             del stores, replaced  # the codes that nobody runs die here
 
     def drained(self, timeout: float | None = None) -> bool:

@@ -52,6 +52,8 @@ class HookManager(_PluggyManager):
         self.gate_timeout = _GATE_TIMEOUT
         #: Gives the label that failures of a plugin are noted with, or None for "do not touch its exceptions".
         self.label_of: Callable[[str], str | None] | None = None
+        #: Counts the changes of all hooks, under the lock.
+        self.revision = 0
         self._monitored_hookexec: Any = _multicall
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False

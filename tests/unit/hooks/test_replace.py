@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib.metadata
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pluggy import HookimplMarker, PluginValidationError
+from pluggy import HookimplMarker, HookspecMarker, PluginValidationError
 
 from blackhole_core.errors import BlackholeError, UnknownPlugin
 from blackhole_core.hooks.gate import HookGate
 from blackhole_core.hooks.manager import HookManager
+from blackhole_core.hooks.replace import Replacement
 
 hookimpl = HookimplMarker("t")
+hookspec = HookspecMarker("t")
 
 
 def named(plugin_of, value, *hooks, **options):
@@ -219,6 +222,123 @@ def test_an_undo_under_the_gate_leaves_waiters_on_the_old_plugin(pm, plugin_of):
             assert gate.drained(5)
             pm.replace("p", named(plugin_of, "new", "a"))()
         assert waiting.result() == ["old"]
+
+
+def test_preparing_changes_nothing(pm, plugin_of):
+    """A replacement that is made and forgotten leaves no hook, no code and no plugin behind."""
+    pm.register(named(plugin_of, "old", "a"), name="p")
+    before, names = picture(pm), {name: set(caller.__globals__) for name, caller in pm.hook.__dict__.items()}
+    Replacement(pm, "p", named(plugin_of, "new", "a", "b", "fresh"))
+    assert picture(pm) == before
+    assert {name: set(caller.__globals__) for name, caller in pm.hook.__dict__.items()} == names
+    assert pm.hook.a(x=1) == ["old"]
+
+
+def _register_another(pm, plugin_of):
+    pm.register(named(plugin_of, "late", "a", "fresh"), name="late")
+    return ["late", "other", "new"], ["new", "late"]
+
+
+def _unregister_another(pm, plugin_of):
+    pm.unregister(name="other")
+    return ["new"], ["new"]
+
+
+def _monitor(pm, plugin_of):
+    seen = pm.seen = []
+    pm.add_hookcall_monitoring(lambda name, impls, kwargs: seen.append(name), lambda outcome, name, impls, kwargs: None)
+    return ["other", "new"], ["new"]
+
+
+def _replace_another(pm, plugin_of):
+    pm.replace("other", named(plugin_of, "another", "a"))
+    return ["another", "new"], ["new"]
+
+
+@pytest.mark.parametrize("change", [_register_another, _unregister_another, _monitor, _replace_another])
+@pytest.mark.parametrize("gated", [False, True], ids=["open", "gated"])
+def test_what_changed_since_it_was_prepared_counts(pm, plugin_of, change, gated):
+    """Code that was compiled for the hook as it was is not used for the hook as it is."""
+    pm.register(named(plugin_of, "old", "a", "b"), name="p")
+    pm.register(named(plugin_of, "other", "a"), name="other")
+    replacement = Replacement(pm, "p", named(plugin_of, "new", "a", "fresh"))
+    a, fresh = change(pm, plugin_of)
+    with HookGate(pm, ["a"] if gated else []):
+        replacement.commit()
+    assert (pm.hook.a(x=1), pm.hook.b(x=1), pm.hook.fresh(x=1)) == (a, [], fresh)
+    assert getattr(pm, "seen", ["a", "b", "fresh"]) == ["a", "b", "fresh"]
+
+
+def test_a_change_behind_the_gate_counts_too(pm, plugin_of):
+    """Registered after the switch and before the gate opens, a plugin answers as well."""
+    pm.register(named(plugin_of, "old", "a"), name="p")
+    with HookGate(pm, ["a"]):
+        pm.replace("p", named(plugin_of, "new", "a"))
+        pm.register(named(plugin_of, "late", "a"))
+    assert pm.hook.a(x=1) == ["late", "new"]
+
+
+def test_a_spec_that_comes_after_preparing_is_checked(pm, plugin_of):
+    """The new plugin must fit the specs of the moment it begins to serve."""
+    pm.register(named(plugin_of, "old", "fresh"), name="p")
+    replacement = Replacement(pm, "p", named(plugin_of, "new", "fresh"))
+
+    class Spec:
+        @hookspec
+        def fresh(self): ...
+
+    pm.unregister(pm.get_plugin("p"))
+    pm.register(plugin_of(fresh=lambda: "old"), name="p")
+    replacement_of_that = Replacement(pm, "p", named(plugin_of, "new", "fresh"))
+    pm.add_hookspecs(Spec)
+    before = picture(pm)
+    with pytest.raises(PluginValidationError, match="x"):
+        replacement_of_that.commit()
+    assert picture(pm) == before
+    with pytest.raises(BlackholeError, match="'p' was replaced or unregistered"):
+        replacement.commit()
+
+
+def test_a_historic_call_made_after_preparing_is_told_once(pm, plugin_of):
+    """Also one that is made while the history is being replayed, by the plugin that is told of another."""
+    got = []
+
+    def told(x):
+        got.append(("new", x))
+        if x == 1:
+            pm.hook.told.call_historic(kwargs={"x": 3})
+
+    pm.register(plugin_of(told=lambda x: got.append(("old", x))), name="p")
+    pm.hook.told.call_historic(kwargs={"x": 1})
+    replacement = Replacement(pm, "p", plugin_of(told=told))
+    pm.hook.told.call_historic(kwargs={"x": 2})
+    replacement.commit(replay_history=True)
+    assert [x for who, x in got if who == "old"] == [1, 2, 3]
+    assert [x for who, x in got if who == "new"] == [1, 2, 3]
+
+
+def test_the_calls_that_had_begun_are_known(pm, plugin_of):
+    """Without a gate too: what runs on the replaced version can be waited for, what begins later is not counted."""
+    inside, leave = threading.Semaphore(0), threading.Event()
+
+    def block(x):
+        inside.release()
+        assert leave.wait(20)
+        return x
+
+    pm.register(plugin_of(a=block), name="p")
+    with ThreadPoolExecutor(2) as pool:
+        old = pool.submit(pm.hook.a, x=1)
+        inside.acquire()
+        replacement = Replacement(pm, "p", plugin_of(a=lambda x: "new", b=lambda x: x))
+        assert replacement.begun.drained(0)
+        replacement.commit()
+        assert not replacement.begun.drained(0.02)
+        assert not replacement.begun.includes_this_call()
+        assert pm.hook.a(x=1) == ["new"]
+        leave.set()
+        assert replacement.begun.drained(20)
+        assert old.result() == [1]
 
 
 _options = st.fixed_dictionaries({}, optional={"tryfirst": st.just(True), "trylast": st.just(True), "wrapper": st.booleans()})
