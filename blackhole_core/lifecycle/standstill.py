@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from blackhole_core.hooks.gate import HookGate
+from blackhole_core.hooks.gate import Begun, HookGate
 from blackhole_core.hooks.manager import HookManager
 from blackhole_core.lifecycle.instance import Instance
 from blackhole_core.lifecycle.member import Member
@@ -19,18 +19,25 @@ FROM_INSIDE = "it was asked for from inside a call of this plugin or of one of i
 
 
 class Standstill:
-    """The closed gates of one plugin, for the length of a ``with`` block: over its hooks, and over ``execute``.
+    """The closed gates of one plugin, for the length of a ``with`` block: over ``execute``, and over its hooks unless ``hooks_open``.
 
-    Both are open again when the block is left, however it is left. What had begun when they closed can be waited for afterwards as well.
+    They are open again when the block is left, however it is left. What had begun when they closed can be waited for afterwards as well; where the hooks stayed
+    open, what had begun when they were switched, which :meth:`switched` tells.
     """
 
-    def __init__(self, manager: HookManager, member: Member, instance: Instance, more_hooks: Iterable[str] = ()) -> None:
+    def __init__(
+        self, manager: HookManager, member: Member, instance: Instance, more_hooks: Iterable[str] = (), *, hooks_open: bool = False
+    ) -> None:
+        self._manager = manager
         self._turnstile = member.turnstile
         self._instance = instance
-        self._gate = HookGate(manager, instance.hooks.union(more_hooks), plugin=member.label, part_of_other=self._turnstile.inside)
+        self._hooks = instance.hooks.union(more_hooks)
+        gated = () if hooks_open else self._hooks
+        self._gate = HookGate(manager, gated, plugin=member.label, part_of_other=self._turnstile.inside)
+        self._hooks_open = hooks_open
         self._begun = self._gate.begun
         self._shut = 0.0
-        self.seconds = 0.0  #: how long the gates were shut, once they are open again
+        self.seconds = 0.0  #: how long new calls were held back, once the gates are open again
 
     def __enter__(self) -> Self:
         self._shut = time.monotonic()
@@ -41,6 +48,7 @@ class Standstill:
             self._open()
             raise
         self._begun = self._gate.begun
+        self._shut = self._gate.closed_at
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -55,7 +63,18 @@ class Standstill:
 
     def waits_for_this_call(self) -> bool:
         """Whether the calling code is inside a call that would have to end first."""
-        return self._turnstile.inside() or self._gate.waits_for_this_call()
+        return self._turnstile.inside() or (self._inside_open_hooks() if self._hooks_open else self._gate.waits_for_this_call())
+
+    def _inside_open_hooks(self) -> bool:
+        running = Begun()
+        with self._manager.hook_lock:
+            running.add_running_calls_of(caller for name in self._hooks if (caller := self._manager.caller(name)) is not None)
+        return running.includes_this_call()
+
+    def switched(self, begun: Begun) -> None:
+        """Wait from now on for ``begun`` as well: the calls that ran on what was replaced while the hooks were open."""
+        if self._hooks_open:
+            self._begun = begun
 
     def drained(self, timeout: float) -> bool:
         """Wait for what had begun: hook calls, ``execute`` calls, and what the runner still holds for callers that gave up.

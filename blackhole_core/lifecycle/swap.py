@@ -8,8 +8,8 @@ what stands behind the hook callers is replaced (*switch*). The gate opens. *cle
 Every step before the switch can be undone, and is: the gate opens, the old version goes on with the state it never lost, and
 the new one is released. After the switch nothing can fail any more; a fault while cleaning up is an event.
 
-A plugin without state hooks needs no drain: its gate is shut for the switch alone, and the old version ends when the calls
-that had begun on it are over. A plugin that is BROKEN cannot be asked for its state: the new version gets the newest snapshot.
+A plugin that gives no state needs no drain and no gate: its hooks are switched while calls flow, what runs on the old version ends there, and the
+old version ends after it. Only ``execute`` is held back, for the switch alone, so that it never answers older than the hooks. A plugin that is BROKEN cannot be asked for its state: the new version gets the newest snapshot.
 
 Several plugins (one, and those that imported its code) go through each phase together, behind gates that are shut at the same
 time: either all of them are new, or none is.
@@ -27,7 +27,7 @@ import attrs
 from blackhole_core.callcontext import chain
 from blackhole_core.errors import BlackholeError, StateError, SwapFailed
 from blackhole_core.hooks.manager import HookManager
-from blackhole_core.hooks.replace import Undo
+from blackhole_core.hooks.replace import Replacement, Undo
 from blackhole_core.ids import Isolation
 from blackhole_core.lifecycle.carrying import plan_by, restore_newest
 from blackhole_core.lifecycle.handover import Drained, Handover
@@ -86,7 +86,7 @@ class Swapper:
         with contextlib.ExitStack() as claims:
             for one, its in wanted:
                 claims.enter_context(self.supervisor.claim(one, "a swap", patience=its.patience))
-            return _SwapOfMany([Swap(self, one, its) for one, its in wanted], self).run()
+            return _SwapOfMany([Swap(self, one, its, alone=not also) for one, its in wanted], self).run()
 
 
 class _SwapOfMany:
@@ -172,7 +172,7 @@ class _SwapOfMany:
 class Swap:
     """One plugin's part in a swap, from the first phase to the last."""
 
-    def __init__(self, tools: Swapper, member: Member, request: SwapRequest) -> None:
+    def __init__(self, tools: Swapper, member: Member, request: SwapRequest, *, alone: bool) -> None:
         old = member.instance
         if old is None:
             raise SwapFailed(member.label, "prepare", f"it is not running (phase {member.phase}); load it instead")
@@ -182,12 +182,14 @@ class Swap:
         self.unchanged = False  #: whether what is wanted serves already
         self._tools = tools
         self._request = request
+        self._alone = alone
         self._old = old
         self._new: Instance | None = None
         self._level = old.level
         self._broken = member.phase is Phase.BROKEN
         self._handover = Handover(old, member.settings, tools.states)
         self._still: Standstill | None = None
+        self._replacement: Replacement | None = None
         self._undo: Undo | None = None
         self._retiring = False
         self._times = dict.fromkeys(PHASES, 0.0)
@@ -240,7 +242,7 @@ class Swap:
             # A call cannot wait for its own end: refuse a swap that a call of the very plugin asks for.
             if self.member.turnstile.inside() or any(active.runner is self._old.runner for active in chain.get()):
                 raise RuntimeError(FROM_INSIDE)
-            if self._old.takes_part("plugin_export_state") and not self._broken:
+            if self._hands_over:
                 self._plan(self.candidate)
 
     def _plan(self, candidate: Candidate) -> None:
@@ -263,10 +265,11 @@ class Swap:
         """Bring the new version up; the old one goes on serving."""
         with self._timed("load"):
             self._new = new = self._tools.start(self.member, self.candidate, self._level, self._imported())
-            new.plugin_object()  # made now, so that it costs no time behind the gate
+            # Looked at and compiled now, so that it costs no time behind the gate.
+            self._replacement = Replacement(self._tools.hooks, self.member.name, new.plugin_object())
             if self._broken:
                 restore_newest(new, self._tools.states, self._tools.emit, self.member.settings.state_timeout)
-            self._still = Standstill(self._tools.hooks, self.member, self._old, new.hooks)
+            self._still = Standstill(self._tools.hooks, self.member, self._old, new.hooks, hooks_open=self._alone and not self._hands_over)
 
     def _imported(self) -> tuple[str, ...]:
         """Return what the old version has imported, however late: an error in one of these modules must show before the new one serves."""
@@ -274,6 +277,11 @@ class Swap:
         if imported is None:
             self._tools.emit("swap.imports_unknown", self.member.name, version=self._old.id.version)
         return imported or ()
+
+    @property
+    def _hands_over(self) -> bool:
+        """Whether the old version is asked for its state; it may not change from then on."""
+        return not self._broken and self._old.takes_part("plugin_export_state")
 
     @property
     def _loaded(self) -> Instance:
@@ -300,9 +308,9 @@ class Swap:
         """
         if self._broken:
             return
-        new, gives = self._loaded, self._old.takes_part("plugin_export_state")
+        new = self._loaded
         takes = new.takes_part("plugin_import_state")
-        if gives:
+        if self._hands_over:
             self._tools.supervisor.begin_draining(self.member)
             data = self._export()
             if takes:
@@ -333,9 +341,11 @@ class Swap:
     def switch(self) -> None:
         """The one step: from here on the new version serves. State tells a new version what historic calls told the old one."""
         with self._timed("switch"):
-            new = self._loaded
+            new, replacement = self._loaded, self._replacement
+            assert replacement is not None, "load() comes first"
             new.serve()
-            self._undo = self._tools.hooks.replace(self.member.name, new.plugin_object(), replay_history=not self._handover.done)
+            self._undo = replacement.commit(replay_history=not self._handover.done)
+            self.still.switched(replacement.begun)
             self._tools.supervisor.adopt(self.member, new)
 
     @property
@@ -362,7 +372,7 @@ class Swap:
         member, snapshot, new = self.member, self._handover.snapshot, self._loaded
         member.previous = Previous(self._old.candidate, self._old.level, snapshot.id if snapshot is not None else None)
         member.isolation = self._request.isolation or member.isolation
-        self._undo = None  # it holds the old version's functions
+        self._undo = self._replacement = None  # they hold the old version's functions
         with self._timed("cleanup"):
             self._keep_what_was_given(new)
             self._tools.supervisor.watch(member, new)

@@ -75,7 +75,7 @@ FAILURES = [
     ("interrupts", "import", "KeyboardInterrupt"),
     ("migration raises", "import", "migration 1 → 2"),
     ("migration returns nothing", "import", "returned None"),
-    ("does not fit the spec", "switch", "surprise"),
+    ("does not fit the spec", "load", "surprise"),
 ]
 
 
