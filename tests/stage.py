@@ -67,7 +67,8 @@ class Running:
 class Stage:
     """Runs test plugins at any level, registered with a hook manager of project ``notes``. Closed by its fixture."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, zygote: bool = True) -> None:
+        """``zygote`` says whether workers are forked or executed."""
         self.hooks = HookManager(notes_api.PROJECT)
         self.hooks.add_hookspecs(notes_api.NotesSpecs)
         self.hooks.add_hookspecs(notes_api.LiveSpecs)
@@ -86,9 +87,20 @@ class Stage:
             timers=self.timers,
             emit=lambda name, plugin="", **data: self.events.append((name, data)),
         )
-        self.levels = Levels(self.host)
+        self.levels = Levels(self.host, zygote=zygote)
         self._runners: list[Runner] = []
         self._closers: list[Callable[[], object]] = []
+
+    def execute_workers(self) -> None:
+        """Have every worker executed; none has been started yet."""
+        self.levels.close()
+        self.levels = Levels(self.host, zygote=False)
+
+    @property
+    def launcher(self) -> ProcessLauncher:
+        """What brought up the workers; there is one."""
+        assert isinstance(self.levels._process_launcher, ProcessLauncher)
+        return self.levels._process_launcher
 
     # --- plugins -----------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,8 @@ from tests.stage import Running, Stage, eventually, in_threads
 
 LEVELS = ("none", "thread", "process")
 INTERRUPTIBLE = ("thread", "process")
+#: At level process a worker is forked by the zygote, or executed.
+EXECUTED = "process executed"
 
 _NOTE = Note("a note", ("x", "y"), datetime.datetime(2026, 11, 22, 13, 0, tzinfo=datetime.UTC))
 
@@ -34,15 +36,22 @@ def stage() -> Iterator[Stage]:
     notes_api.release.clear()
 
 
-@pytest.fixture(params=LEVELS)
-def level(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(params=(*LEVELS, EXECUTED))
+def level(request: pytest.FixtureRequest, stage: Stage) -> str:
+    return _set_up(stage, request.param)
 
 
-@pytest.fixture(params=INTERRUPTIBLE)
-def own_level(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=(*INTERRUPTIBLE, EXECUTED))
+def own_level(request: pytest.FixtureRequest, stage: Stage) -> str:
     """A level at which the plugin has threads of its own, so that callers can give up."""
-    return str(request.param)
+    return _set_up(stage, request.param)
+
+
+def _set_up(stage: Stage, way: str) -> str:
+    level, _, executed = way.partition(" ")
+    if executed:
+        stage.execute_workers()
+    return level
 
 
 # --- values ----------------------------------------------------------------------------------------------------------

@@ -21,9 +21,9 @@ from blackhole_core.executor.connection import Ended
 from tests.stage import Running, Stage, eventually, in_threads
 
 
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    stage = Stage()
+@pytest.fixture(params=["zygote", "exec"])
+def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    stage = Stage(zygote=request.param == "zygote")
     yield stage
     stage.close()
 

@@ -29,9 +29,9 @@ from tests.stage import Running, Stage, eventually, in_threads
 _ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    stage = Stage()
+@pytest.fixture(params=["zygote", "exec"])
+def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    stage = Stage(zygote=request.param == "zygote")
     yield stage
     stage.close()
 
@@ -390,13 +390,19 @@ def test_a_closed_launcher_says_so() -> None:
 def test_a_guard_that_was_killed_is_replaced(stage: Stage) -> None:
     """The next worker brings a new guard, which knows the older workers as well."""
     first = stage.start("counter")
-    [guard] = [pid for pid in _children() if pid != first.pid]
+    zygote = _zygote(stage)
+    [guard] = [pid for pid in _children() if pid not in (first.pid, zygote)]
     os.kill(guard, signal.SIGKILL)
     assert eventually(lambda: _is_gone(guard))
     second = stage.start("full")
-    [replaced] = [pid for pid in _children() if pid not in (first.pid, second.pid)]
+    [replaced] = [pid for pid in _children() if pid not in (first.pid, second.pid, zygote)]
     assert replaced != guard
     assert (first("add", 1), second("version")) == (1, "1.0.0")
+
+
+def _zygote(stage: Stage) -> int | None:
+    zygote = stage.launcher._nursery._zygote
+    return zygote.pid if zygote is not None else None
 
 
 def _children() -> list[int]:

@@ -8,11 +8,11 @@ import select
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import attrs
 
-__all__ = ["Child", "LaunchSpec", "Launcher", "wait_readable"]
+__all__ = ["Child", "LaunchSpec", "Launcher", "Start", "wait_readable"]
 
 
 @attrs.frozen
@@ -27,6 +27,18 @@ class LaunchSpec:
     import_path: Sequence[str]
     environment: Mapping[str, str] = attrs.field(factory=dict)
     descriptors: tuple[int, ...] = ()
+    forked: bool = True  #: whether it may be forked by a zygote, which makes it a sibling in memory layout and hash seed of every other one
+
+
+@attrs.frozen
+class Start:
+    """How a worker was started: forked by a zygote, or by executing the interpreter, and why so where a zygote was wanted."""
+
+    way: Literal["zygote", "exec"]
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.way}: {self.reason}" if self.reason else self.way
 
 
 class Child:
@@ -36,12 +48,15 @@ class Child:
     and error, ``pidfd`` becomes readable when it has ended. ``on_reap`` is called just before the process id becomes free.
     """
 
-    def __init__(self, pid: int, pidfd: int, receive: int, send: int, output: int, *, on_reap: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self, pid: int, pidfd: int, receive: int, send: int, output: int, *, start: Start, on_reap: Callable[[], object] = lambda: None
+    ) -> None:
         self.pid: Final = pid
         self.pidfd: Final = pidfd
         self.receive: Final = receive
         self.send: Final = send
         self.output: Final = output
+        self.start: Final = start
         self._on_reap = on_reap
         self._lock = threading.Lock()  # a signal must never meet a number that was given to a stranger
         self._reaped = False

@@ -1,0 +1,44 @@
+"""Bring up a worker by executing the interpreter anew: for a program or an environment that is no zygote's, and where there can be none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from blackhole_core.executor.launch.child import LaunchSpec
+from blackhole_core.executor.launch.guard import Guard
+from blackhole_core.executor.launch.plumbing import Plumbing
+
+__all__ = ["execute"]
+
+
+def execute(spec: LaunchSpec, program: str, environment: Mapping[str, str], pipes: Plumbing, guard: Guard) -> tuple[int, int]:
+    """Start a worker under the eyes of ``guard``. Return its process id and pidfd.
+
+    :raises OSError: the system refused; nothing is left.
+    """
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-I", "-S", "-c", program),
+            *(str(pipes.worker_receive), str(pipes.worker_send), str(os.getpid()), ",".join(map(str, spec.descriptors))),
+            *spec.import_path,
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=pipes.worker_output,
+        stderr=pipes.worker_output,
+        pass_fds=(pipes.worker_receive, pipes.worker_send, *spec.descriptors),
+        env=dict(environment),
+        start_new_session=True,  # its own group to be killed as one, and no Ctrl-C of the host's terminal
+    )
+    try:
+        guard.watch(process.pid)
+        pidfd = os.pidfd_open(process.pid)
+    except BaseException:
+        process.kill()
+        guard.forget(process.pid)
+        process.wait()
+        raise
+    process.returncode = 0  # the exit status is read through the pidfd; Popen must neither wait nor warn
+    return process.pid, pidfd
