@@ -23,8 +23,12 @@ __all__ = ["Canary"]
 _ENDING: Final = 0.1
 
 #: Seconds in which the other threads go first. This thread has just replaced the code they call, and a collection stops them all (10 ms and more):
-#: without the pause the first answer of the new code came that much later.
-_BREATH: Final = 0.002
+#: without the pause the first answer of the new code came that much later. It is also how long one looks whether they are busy.
+_BREATH: Final = 0.005
+
+#: Share of a processor that other threads of this process use at most, for a moment to be idle enough for a collection. One request of a millisecond
+#: in every ten is above it, what an interpreter does by itself is far below.
+_BUSY: Final = 0.05
 
 #: Full collections that take longer than this many seconds of CPU are rationed: the heap of the host is large, and a collection stops every thread.
 _CHEAP: Final = 0.05
@@ -64,12 +68,15 @@ class Canary:
     def leaks(self, *, at_any_cost: bool = False) -> tuple[str, ...] | None:
         """Return one sentence for each holder of the generation, which has been released; none when it is gone.
 
-        None when that is not known: the host's heap is so large that another collection so soon would disturb it, and ``at_any_cost`` was not asked for.
+        None when that is not known, and ``at_any_cost`` was not asked for: other threads are busy, and a collection would make them wait, or the host's heap
+        is so large that another one so soon would disturb it.
         """
         gone = self._is_gone(at_any_cost)
-        if gone is None or gone:
-            return None if gone is None else ()
+        if gone:
+            return ()
         threads = list(running_threads(self._belongings))
+        if gone is None and not threads:  # a thread that runs its code is known without a collection, and may be what is busy
+            return None
         if threads and self._have_ended([thread for thread, _ in threads if thread is not None]) and self._is_gone(at_any_cost=True):
             return ()
         return tuple(f"{self._owner}: {holder.text}; {holder.advice}" for holder in self._holders())
@@ -77,7 +84,8 @@ class Canary:
     def _is_gone(self, at_any_cost: bool) -> bool | None:
         if not self._belongings.any_alive():
             return True
-        time.sleep(_BREATH)
+        if _others_are_busy() and not at_any_cost:
+            return None
         return not self._belongings.any_alive() if _rations.collect(at_any_cost=at_any_cost) else None
 
     @staticmethod
@@ -96,6 +104,13 @@ class Canary:
         if not holders:
             holders = [_from_c(what) for what in held_from_c(self._belongings)]
         return holders or [_UNKNOWN]
+
+
+def _others_are_busy() -> bool:
+    """Let the other threads go first for a moment, and tell whether they computed in it."""
+    begun = time.process_time() - time.thread_time()
+    time.sleep(_BREATH)
+    return time.process_time() - time.thread_time() - begun > _BREATH * _BUSY
 
 
 def _from_c(what: str) -> Holder:

@@ -56,6 +56,7 @@ Write = Callable[[str, str], Path]
 def no_rationing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look after every swap: the heap of a whole test session is large, and would have the looks rationed."""
     monkeypatch.setattr("blackhole_core.loader.leaks._CHEAP", float("inf"))
+    monkeypatch.setattr("blackhole_core.loader.leaks._BUSY", float("inf"))
     monkeypatch.setattr(leaks._rations, "_not_before", 0.0)
 
 
