@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks.machine import describe, versions
 
-__all__ = ["Document", "Result", "publish", "read", "scaled"]
+__all__ = ["Document", "Result", "number", "publish", "read", "scaled"]
 
 #: Units of time and how many of them are a second; a figure is given in the largest in which it is at least 10, or else in ns.
 _UNITS: Final = {"s": 1.0, "ms": 1e3, "µs": 1e6, "ns": 1e9}
