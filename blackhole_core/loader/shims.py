@@ -110,8 +110,15 @@ def _install_marshal(module: ModuleType) -> None:
     install_marshal(module)
 
 
+def _install_dataclasses(module: ModuleType) -> None:
+    from blackhole_core.loader.shimdataclasses import install_dataclasses
+
+    install_dataclasses(module)
+
+
 #: Modules whose functions get shims, and who puts them there.
 LATE: Final[dict[str, Callable[[ModuleType], None]]] = {
+    "dataclasses": _install_dataclasses,
     "importlib.metadata": _install_metadata,
     "importlib.resources": _install_resources,
     "importlib_metadata": _install_metadata,
