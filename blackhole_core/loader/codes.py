@@ -1,4 +1,4 @@
-"""Compiled source texts, the last ones, by file name and content: what was compiled once is not compiled again.
+"""Compiled source texts, the last one of each file: what was compiled once is not compiled again.
 
 A save is compiled to see whether it is half-written, to see whether it is valid, and to be loaded; a new worker needs the code of every file of
 a plugin of which one changed. All of them ask here. A host packs what it has compiled for its worker (:func:`pack_codes`), which takes it
@@ -18,15 +18,58 @@ from typing import Final
 
 __all__ = ["PackedCode", "compiled", "learn_codes", "pack_codes"]
 
-#: Texts remembered. The code of a module of 120 lines takes about 20 KB; the largest plugins we know of have some hundred modules.
-_MOST: Final = 512
+#: Bytes of source text whose code is remembered: a thousand modules of 120 lines. The code takes about six times as much memory.
+_MOST_BYTES: Final = 4 * 1024 * 1024
 
 #: File name, sha256 of the text, marshalled code.
 PackedCode = tuple[str, bytes, bytes]
 
-#: ``(file, sha256 of its text)`` → code, the one used last at the end. Guarded by ``_lock``, which is never held while something compiles.
-_codes: Final[OrderedDict[tuple[str, bytes], CodeType]] = OrderedDict()
-_lock: Final = threading.Lock()
+
+class _Codes:
+    """One text's code for each file, the one used last at the end; those used longest ago go first.
+
+    A save replaces what it changed, so that nothing grows however often the same files are reloaded. Guarded by ``_lock``, which is never held while
+    something compiles.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, tuple[bytes, CodeType, int]] = (
+            OrderedDict()
+        )  # file → sha256 of its text, code, bytes that it counts for
+        self._bytes = 0
+
+    def get(self, file: str, digest: bytes) -> CodeType | None:
+        """Return the code of the file's text with that sha256."""
+        with self._lock:
+            known = self._known.get(file)
+            if known is None or known[0] != digest:
+                return None
+            self._known.move_to_end(file)
+            return known[1]
+
+    def put(self, file: str, digest: bytes, code: CodeType, size: int) -> None:
+        """Remember ``code``, which counts for ``size`` bytes, in place of what the file had before."""
+        with self._lock:
+            self._drop(file)
+            self._known[file] = (digest, code, size)
+            self._bytes += size
+            while self._bytes > _MOST_BYTES:
+                self._drop(next(iter(self._known)))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._known.clear()
+            self._bytes = 0
+
+    def _drop(self, file: str) -> None:
+        known = self._known.pop(file, None)
+        if known is not None:
+            self._bytes -= known[2]
+
+
+_codes: Final = _Codes()
 
 
 def compiled(text: bytes, file: str) -> CodeType:
@@ -34,14 +77,11 @@ def compiled(text: bytes, file: str) -> CodeType:
 
     Raises what ``compile`` raises, every time.
     """
-    key = (file, hashlib.sha256(text).digest())
-    with _lock:
-        code = _codes.get(key)
-        if code is not None:
-            _codes.move_to_end(key)
-            return code
-    code = compile(text, file, "exec", dont_inherit=True)
-    _remember(key, code)
+    digest = hashlib.sha256(text).digest()
+    code = _codes.get(file, digest)
+    if code is None:
+        code = compile(text, file, "exec", dont_inherit=True)
+        _codes.put(file, digest, code, len(text))
     return code
 
 
@@ -61,11 +101,4 @@ def learn_codes(mark: bytes, packed: Iterable[PackedCode]) -> None:
     """Take over what :func:`pack_codes` gave, unless it is of another Python."""
     if mark == importlib.util.MAGIC_NUMBER:
         for file, digest, data in packed:
-            _remember((file, digest), marshal.loads(data))  # noqa: S302  (from the host, which chose the code of this process as well)
-
-
-def _remember(key: tuple[str, bytes], code: CodeType) -> None:
-    with _lock:
-        _codes[key] = code
-        while len(_codes) > _MOST:
-            _codes.popitem(last=False)
+            _codes.put(file, digest, marshal.loads(data), len(data))  # noqa: S302  (from the host, which chose the code of this process as well)

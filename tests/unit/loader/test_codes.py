@@ -13,13 +13,11 @@ from blackhole_core.loader.codes import compiled, learn_codes, pack_codes
 
 
 @pytest.fixture(autouse=True)
-def another_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def another_process() -> Iterator[None]:
     """Begin with nothing compiled, as a worker does."""
-    kept = codes._codes.copy()
     codes._codes.clear()
     yield
     codes._codes.clear()
-    codes._codes.update(kept)
 
 
 @pytest.fixture
@@ -60,7 +58,9 @@ def test_code_of_another_python_is_left_alone() -> None:
     mark, sent = packed({"/p/a.py": b"A = 1\n"})
     assert mark == importlib.util.MAGIC_NUMBER
     learn_codes(b"other", sent)
-    assert not codes._codes
+    before = compiled(b"A = 1\n", "/p/a.py")
+    learn_codes(b"other", sent)
+    assert compiled(b"A = 1\n", "/p/a.py") is before
 
 
 def test_what_does_not_compile_is_not_packed() -> None:
@@ -70,11 +70,26 @@ def test_what_does_not_compile_is_not_packed() -> None:
 
 
 def test_the_oldest_code_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is bounded; what was used last stays."""
-    monkeypatch.setattr(codes, "_MOST", 2)
-    for number in (1, 2):
-        compiled(b"A = %d\n" % number, "/p/a.py")
-    first = compiled(b"A = 1\n", "/p/a.py")
-    compiled(b"A = 3\n", "/p/a.py")
-    assert compiled(b"A = 1\n", "/p/a.py") is first
-    assert len(codes._codes) == 2
+    """Memory is bounded in bytes of text; what was used last stays."""
+    monkeypatch.setattr(codes, "_MOST_BYTES", 20)
+    first, second = compiled(b"A = 1   \n", "/p/a.py"), compiled(b"B = 2   \n", "/p/b.py")
+    assert compiled(b"A = 1   \n", "/p/a.py") is first
+    compiled(b"C = 3   \n", "/p/c.py")
+    assert compiled(b"A = 1   \n", "/p/a.py") is first
+    assert compiled(b"B = 2   \n", "/p/b.py") is not second
+
+
+def test_a_file_has_the_code_of_one_text() -> None:
+    """However often a file is saved, one text's code is kept: the last one's."""
+    for number in range(50):
+        last = compiled(b"A = %d\n" % number, "/p/a.py")
+    assert list(codes._codes._known) == ["/p/a.py"]
+    assert codes._codes._bytes == len(b"A = 49\n")
+    assert compiled(b"A = 49\n", "/p/a.py") is last
+
+
+def test_a_text_larger_than_the_store_is_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not kept, and nothing else goes wrong."""
+    monkeypatch.setattr(codes, "_MOST_BYTES", 3)
+    assert compiled(b"A = 1\n", "/p/a.py") is not compiled(b"A = 1\n", "/p/a.py")
+    assert codes._codes._bytes == 0
