@@ -18,9 +18,9 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Final, Literal, Self
 
 from blackhole_core.callcontext import origin_threads
@@ -89,10 +89,18 @@ def running_codes(codes: Sequence[CodeType], threads: Iterable[int] | None = Non
     found: dict[int, CodeType] = {}
     with StackReading() as tops:
         for thread in dict.fromkeys(tops if threads is None else threads):
-            frame = tops.get(thread)
-            while frame is not None and len(found) < len(wanted):
-                key = id(frame.f_code)
-                if key in wanted:
-                    found[key] = wanted[key]
-                frame = frame.f_back
+            _find(tops.get(thread), wanted, found)
     return list(found.values())
+
+
+def _find(frame: FrameType | None, wanted: Mapping[int, CodeType], found: dict[int, CodeType]) -> None:
+    """Add to ``found`` what runs in ``frame`` or above it, until all is found.
+
+    A function of its own, because a variable of :func:`running_codes` could be left holding that function's own frame: a cycle that keeps the codes
+    alive until the next collection, and with them the sign that their last call has ended.
+    """
+    while frame is not None and len(found) < len(wanted):
+        key = id(frame.f_code)
+        if key in wanted:
+            found[key] = wanted[key]
+        frame = frame.f_back

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import sys
 import threading
 import time
@@ -366,6 +367,24 @@ def test_the_end_of_a_call_is_signalled_not_polled(pm, plugin_of, threads, monke
         blocking.leave.set()
         assert drained.result(SOON)
     call.result()
+
+
+def test_looking_at_the_stacks_keeps_nothing_alive(pm, plugin_of, threads):
+    """Having been seen on a stack does not hide the end of a call, whichever thread looked, without any garbage collection."""
+    blocking = Blocking()
+    pm.register(plugin_of(a=blocking.impl()))
+    gc.disable()
+    try:
+        call = threads.submit(pm.hook.a, x=1)
+        blocking.inside.acquire()
+        with HookGate(pm, ["a"]) as gate:
+            assert not gate.drained(0.02)
+            assert not threads.submit(gate.drained, 0.02).result()
+            blocking.leave.set()
+            assert call.result() == [1]
+            assert gate.drained(0)
+    finally:
+        gc.enable()
 
 
 def test_under_greenlets_only_the_end_of_the_code_counts(pm, plugin_of, monkeypatch):
