@@ -39,11 +39,13 @@ from blackhole_core.hooks.compiling import (
 )
 from blackhole_core.hooks.door import Door
 from blackhole_core.hooks.inflight import Ticket
+from blackhole_core.hooks.probe import Measure
 from blackhole_core.hooks.switching import CodeSwitch, Compiled, compiled, new_function
 from blackhole_core.hooks.unwinding import second_yield, unwind
 
 if TYPE_CHECKING:
     from blackhole_core.hooks.manager import HookManager
+    from blackhole_core.hooks.telemetry import Meter
 
 __all__ = ["HookCaller", "HookRelay", "SubsetHookCaller", "inserted"]
 
@@ -96,6 +98,8 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
         self.ready: Compiled | None = None
         #: Counts the changes of what :meth:`build` looks at; code that was built for an earlier one must not be stored.
         self.revision = 0
+        #: What telemetry counted of this hook, None if that was never on.
+        self.meter: Meter | None = None
         for method in _METHODS:
             self.__dict__[method] = getattr(self, method)
         super().__init__(name, manager._hookexec)
@@ -183,13 +187,20 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
 
     def slow_call(self, run: Callable[..., Any], *arguments: Any, **kwargs: Any) -> Any:
         """Run a call that has no compiled body: it waits at closed gates, is counted, and its failures are attributed."""
+        measured = None
         ticket = self.door.enter(self.manager.gate_timeout)
         try:
+            if self.manager.measuring is not None:
+                measured = self.measured().slow()
             return run(*arguments, **kwargs)
         except BaseException as error:
+            if measured is not None:
+                measured.failed()
             self.attribute(error, self._hookimpls)
             raise
         finally:
+            if measured is not None:
+                measured.ended()
             self.door.leave(ticket)
 
     def _first(self, kwargs: dict[str, object]) -> Any:
@@ -213,11 +224,26 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
 
     def _pass(self, kwargs: Mapping[str, object], impls: Sequence[HookImpl]) -> Any:
         """Run a call that a closed gate let through."""
+        measured = None if self.manager.measuring is None else self.measured().slow()
         try:
             return self._hookexec(self.name, list(impls), self.given(kwargs), self.firstresult())
         except BaseException as error:
+            if measured is not None:
+                measured.failed()
             self.attribute(error, impls)
             raise
+        finally:
+            if measured is not None:
+                measured.ended()
+
+    def measured(self) -> Meter:
+        """Return what telemetry counts of this hook, made when it is first needed."""
+        with self.manager.hook_lock:
+            if self.meter is None:
+                from blackhole_core.hooks.telemetry import Meter  # only for who turns it on
+
+                self.meter = Meter(locked=self.manager.evidence == "counter")
+            return self.meter
 
     def attribute(self, error: BaseException, impls: Sequence[HookImpl], lines: Mapping[int, int] = _NO_LINES) -> None:
         """Note on ``error`` which labelled plugin it came from; a manager without labels leaves exceptions untouched."""
@@ -256,17 +282,28 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
         """Compile the hook for ``impls`` (pluggy's order: called last to first)."""
         order = list(reversed(impls))
         parameters = parameters_of(self.spec, order)
+        firstresult = self.firstresult()
         counted = self.manager.evidence == "counter"
+        sample = self._sample(order)
+        measure: Measure = "no" if sample is None else "always" if sample == 1 else "asking" if counted else "skipping"
         if parameters is None or self.is_historic() or not self.manager.calls_plainly():
-            return self._state(generic_body(firstresult=self.firstresult(), counted=counted), impls)
-        if any(impl.hookwrapper for impl in order):
-            body = wrapped_body(parameters, firstresult=self.firstresult(), counted=counted)
-        elif any(impl.wrapper for impl in order):
-            body = unrolled_body(parameters, order, firstresult=self.firstresult(), counted=counted)
-        else:
-            body = direct_body(parameters, order, firstresult=self.firstresult(), counted=counted)
+            return self._state(
+                generic_body(firstresult=firstresult, counted=counted, measure=measure), impls, sample=sample, attributed=False
+            )
         given: Mapping[str, object] = self.spec.kwargdefaults if self.spec is not None else {}
-        return self._state(body, impls, defaults={name: given.get(name, MISSING) for name in parameters})
+        defaults = {name: given.get(name, MISSING) for name in parameters}
+        if any(impl.hookwrapper for impl in order):
+            body = wrapped_body(parameters, firstresult=firstresult, counted=counted, measure=measure)
+            return self._state(body, impls, defaults=defaults, sample=sample, attributed=False)
+        write = unrolled_body if any(impl.wrapper for impl in order) else direct_body
+        body = write(parameters, order, firstresult=firstresult, counted=counted, measure=measure)
+        return self._state(body, impls, defaults=defaults, sample=sample)
+
+    def _sample(self, order: Sequence[HookImpl]) -> int | None:
+        """Return of how many calls one is timed, None while nothing is measured; each, when it leaves the thread: the time is small beside that."""
+        if self.manager.measuring is None or not any(getattr(type(impl.plugin), "__elsewhere__", False) for impl in order):
+            return self.manager.measuring
+        return 1
 
     def _state(
         self,
@@ -276,6 +313,8 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
         defaults: Mapping[str, object] | None = None,
         lazy: bool = False,
         counts: bool = True,
+        sample: int | None = None,
+        attributed: bool = True,
     ) -> Compiled:
         order = list(reversed(impls))
 
@@ -303,7 +342,13 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
             "_bh_leave": lambda _state: self.door.leave,
             "_bh_again": lambda _state: self._again,
         }
-        return compiled(body, self.name, value, defaults=defaults, lazy=lazy, counts=counts)
+        if sample is None:
+            return compiled(body, self.name, value, defaults=defaults, lazy=lazy, counts=counts)
+        tally = self.measured().tally(body, order if attributed else None, firstresult=self.firstresult(), sample=sample)
+        values.update(tally.globals(self.switch.put))
+        state = compiled(body, self.name, value, defaults=defaults, lazy=lazy, counts=counts)
+        tally.counts_in(state.code)
+        return state
 
     # --- the counted path (interpreters where a frame proves nothing) ----------------------------------------------------
 

@@ -17,7 +17,7 @@ from typing import Final
 
 import attrs
 
-from blackhole_core.hooks.compiling import Body, compile_body
+from blackhole_core.hooks.compiling import Body, compile_body, global_name
 from blackhole_core.hooks.inflight import CodeWatch
 
 __all__ = ["CodeSwitch", "Compiled", "Store", "compiled", "new_function", "sweep"]
@@ -103,6 +103,10 @@ class CodeSwitch:
         self.function.__kwdefaults__.update(new.defaults)  # type: ignore[union-attr]
         self.serving = _Serving(new.state, tuple(new.space), new.lazy, new.counts)
         return (self.function, "__code__", new.code)
+
+    def put(self, plain: str, state: int, value: object) -> None:
+        """Change a global of a state in which a call is running."""
+        self.function.__globals__[global_name(plain, state)] = value
 
     def watched(self) -> list[CodeWatch]:
         """Return a watch on every replaced code in which calls may still be running."""

@@ -7,7 +7,7 @@ which the wrappers outside of it then get.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeAlias
 
 from pluggy._callers import _raise_wrapfail
@@ -17,31 +17,40 @@ __all__ = ["second_yield", "unwind"]
 Wrapper: TypeAlias = Generator[Any, Any, Any]
 
 
-def unwind(wrappers: Sequence[Wrapper], error: BaseException) -> Any:
-    """Take ``error`` through ``wrappers``, newest first; return what the last of them ended with, or raise what is left."""
+def unwind(wrappers: Sequence[Wrapper], error: BaseException, ended: Callable[[int, bool], object] | None = None) -> Any:
+    """Take ``error`` through ``wrappers``, newest first; return what the last of them ended with, or raise what is left.
+
+    ``ended`` is told of each wrapper that is over: its place, counted from the outermost, and whether it brought an error of its own.
+    """
     __tracebackhide__ = True
     failure: BaseException | None = error
+    before: BaseException | None = None
     result: Any = None
-    for wrapper in wrappers:
+    for place, wrapper in zip(range(len(wrappers) - 1, -1, -1), wrappers, strict=True):
+        before = failure
+        yielded_again = False
         try:
             if failure is None:
                 wrapper.send(result)
-            elif not _throw(wrapper, failure):
-                continue
-            wrapper.close()
+                yielded_again = True
+            else:
+                yielded_again = _throw(wrapper, failure)
+            if yielded_again:
+                wrapper.close()
         except StopIteration as stop:
-            result, failure = stop.value, None
-            continue
+            result, failure, yielded_again = stop.value, None, False
         except BaseException as raised:
-            failure = raised
-            continue
-        _raise_wrapfail(wrapper, "has second yield")
+            failure, yielded_again = raised, False
+        if ended is not None:
+            ended(place, yielded_again or (failure is not None and failure is not before))
+        if yielded_again:
+            _raise_wrapfail(wrapper, "has second yield")
     if failure is None:
         return result
     try:
         raise failure
     finally:
-        del failure, error  # their tracebacks hold this frame
+        del failure, before, error  # their tracebacks hold this frame
 
 
 def _throw(wrapper: Wrapper, failure: BaseException) -> bool:
