@@ -9,7 +9,6 @@ What was compiled before is used only if the hook has not changed since: a calle
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +19,7 @@ from pluggy import HookImpl
 from blackhole_core.errors import BlackholeError, UnknownPlugin
 from blackhole_core.hooks.caller import HookCaller, inserted
 from blackhole_core.hooks.gate import Begun
+from blackhole_core.hooks.pausing import let_others_go_first
 from blackhole_core.hooks.switching import Compiled, Store, sweep
 
 if TYPE_CHECKING:
@@ -30,11 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Replacement", "Undo", "replace_plugin", "replaced"]
 
 
-#: Seconds of computing after which others go first. Five times shorter than the interpreter's own turns.
-_LONGEST_TURN: Final = 0.001
-
-#: Seconds of pause in which a waiting thread certainly wakes up and takes the interpreter: a wake-up takes about 50 µs, its call a few.
-_PAUSE: Final = 0.0001
+#: Hooks that are compiled between two pauses; together they take less than a millisecond.
+_AT_ONCE: Final = 20
 
 
 @attrs.frozen(eq=False)
@@ -110,7 +107,7 @@ class Replacement:
         self._distribution = distribution
         self._revision = manager.revision  # read first: what changes from here on is looked at again
         self._found = manager.implementations(plugin, name)
-        self._ready = dict(_one_by_one(manager, self._changes(self._existing())))
+        self._ready = dict(_compiled(manager, self._changes(self._existing())))
         #: The calls that were running on what was replaced, once it is.
         self.begun = Begun()
 
@@ -191,13 +188,10 @@ def _ready(manager: HookManager, change: _Change) -> _Ready:
         return _Ready(change, change.caller.build(change.after), change.caller.revision)
 
 
-def _one_by_one(manager: HookManager, changes: Iterable[_Change]) -> Iterator[tuple[str, _Ready]]:
-    """Compile each change, and let threads that wait for the interpreter go first now and then: it would let them wait 5 ms."""
-    paused = time.monotonic()
-    for change in changes:
-        if time.monotonic() > paused + _LONGEST_TURN:
-            time.sleep(_PAUSE)
-            paused = time.monotonic()
+def _compiled(manager: HookManager, changes: Iterable[_Change]) -> Iterator[tuple[str, _Ready]]:
+    for number, change in enumerate(changes):
+        if number % _AT_ONCE == 0:
+            let_others_go_first()
         yield change.caller.name, _ready(manager, change)
 
 

@@ -27,6 +27,7 @@ import attrs
 from blackhole_core.callcontext import chain
 from blackhole_core.errors import BlackholeError, StateError, SwapFailed
 from blackhole_core.hooks.manager import HookManager
+from blackhole_core.hooks.pausing import let_others_go_first
 from blackhole_core.hooks.replace import Replacement, Undo
 from blackhole_core.ids import Isolation
 from blackhole_core.lifecycle.carrying import plan_by, restore_newest
@@ -43,6 +44,10 @@ from blackhole_core.state.snapshot import Snapshot
 
 __all__ = ["Swap", "SwapRequest", "Swapper"]
 
+
+#: Seconds in which callers go first, now that new code answers them. One that waits for the interpreter's lock while this thread computes gets it only after
+#: the switch interval, 5 ms.
+_CALLERS_FIRST: Final = 0.0002
 
 #: Seconds to wait, the gates open again, for the last calls on the old version before they are left to it. Ordinary calls take less, and where only a
 #: stored traceback seems to keep one running the gate takes two looks, 5 ms apart, to see through it.
@@ -125,6 +130,7 @@ class _SwapOfMany:
 
     def _hand_over(self) -> None:
         """Hold the plugins still, carry their state over, switch; on a failure everything stands as before."""
+        let_others_go_first()  # from here on it should take so little that nobody has to be let in between
         try:
             with contextlib.ExitStack() as gates:
                 for swap in self._swaps:
@@ -161,6 +167,7 @@ class _SwapOfMany:
         return failure
 
     def _clean_up(self) -> SwapReport:
+        time.sleep(_CALLERS_FIRST)
         reports = [swap.clean_up() for swap in self._swaps]
         # When all have ended: a dependant's old version holds the code of what it depends on.
         report, *others = [attrs.evolve(report, leaks=swap.leaks()) for swap, report in zip(self._swaps, reports, strict=True)]
@@ -264,7 +271,9 @@ class Swap:
     def load(self) -> None:
         """Bring the new version up; the old one goes on serving."""
         with self._timed("load"):
+            let_others_go_first()
             self._new = new = self._tools.start(self.member, self.candidate, self._level, self._imported())
+            let_others_go_first()
             # Looked at and compiled now, so that it costs no time behind the gate.
             self._replacement = Replacement(self._tools.hooks, self.member.name, new.plugin_object())
             if self._broken:

@@ -26,9 +26,9 @@ _ENDING: Final = 0.1
 #: without the pause the first answer of the new code came that much later. It is also how long one looks whether they are busy.
 _BREATH: Final = 0.005
 
-#: Share of a processor that other threads of this process use at most, for a moment to be idle enough for a collection. One request of a millisecond
-#: in every ten is above it, what an interpreter does by itself is far below.
-_BUSY: Final = 0.05
+#: Share of a processor that other threads of this process use at most, for a moment to be idle enough for a collection. Four callers with 20 µs of work
+#: every millisecond are well above it, threads that only wait are far below.
+_BUSY: Final = 0.02
 
 #: Full collections that take longer than this many seconds of CPU are rationed: the heap of the host is large, and a collection stops every thread.
 _CHEAP: Final = 0.05
