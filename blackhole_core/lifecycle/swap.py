@@ -45,10 +45,6 @@ from blackhole_core.state.snapshot import Snapshot
 __all__ = ["Swap", "SwapRequest", "Swapper"]
 
 
-#: Seconds in which callers go first, now that new code answers them. One that waits for the interpreter's lock while this thread computes gets it only after
-#: the switch interval, 5 ms.
-_CALLERS_FIRST: Final = 0.0002
-
 #: Seconds to wait, the gates open again, for the last calls on the old version before they are left to it. Ordinary calls take less, and where only a
 #: stored traceback seems to keep one running the gate takes two looks, 5 ms apart, to see through it.
 _A_MOMENT: Final = 0.05
@@ -167,7 +163,7 @@ class _SwapOfMany:
         return failure
 
     def _clean_up(self) -> SwapReport:
-        time.sleep(_CALLERS_FIRST)
+        let_others_go_first()  # new code answers them now, and ending the old version takes a while
         reports = [swap.clean_up() for swap in self._swaps]
         # When all have ended: a dependant's old version holds the code of what it depends on.
         report, *others = [attrs.evolve(report, leaks=swap.leaks()) for swap, report in zip(self._swaps, reports, strict=True)]
