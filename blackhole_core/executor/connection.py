@@ -124,6 +124,11 @@ class Connection:
             self._reason = reason
         self.child.kill()
 
+    def breach(self, error: ProtocolError) -> None:
+        """Cut off a worker that sends what is not our protocol; nothing more of it is read."""
+        self._trusted = False
+        self.kill(f"it broke the protocol: {printable(str(error), 500)}")
+
     def join(self, timeout: float | None) -> bool:
         """Wait for the worker's end to have been handled; False when ``timeout`` seconds passed first."""
         return self.ended.wait(timeout)
@@ -142,14 +147,9 @@ class Connection:
         try:
             self._move()
         except ProtocolError as error:
-            self._breach(error)
+            self.breach(error)
         finally:
             self._finish()
-
-    def _breach(self, error: ProtocolError) -> None:
-        """Cut off a worker that sends what is not our protocol; nothing more of it is read."""
-        self._trusted = False
-        self.kill(f"it broke the protocol: {printable(str(error), 500)}")
 
     def _move(self) -> None:
         child = self.child
@@ -210,7 +210,7 @@ class Connection:
             if self._trusted:
                 _exhaust(child.receive, self._receive)
         except ProtocolError as error:
-            self._breach(error)
+            self.breach(error)
         exit_status = child.reap()
         _exhaust(child.output, self._listen)
         for line in self._lines.end():

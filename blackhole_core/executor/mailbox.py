@@ -68,7 +68,18 @@ class Mailbox(Generic[_R]):
                     return item  # type: ignore[no-any-return]
                 item.run()
         finally:
-            self._close()
+            self.close()
+
+    def poll(self) -> _R | None:
+        """Run the jobs that are here, and return the answer when it is; for one who waits elsewhere and closes this afterwards."""
+        while True:
+            try:
+                is_answer, item = self._queue.get_nowait()
+            except queue.Empty:
+                return None
+            if is_answer:
+                return item  # type: ignore[no-any-return]
+            item.run()
 
     def _next(self, deadline: float | None) -> tuple[bool, Any]:
         # Far deadlines are cut to what the platform can wait for, some 292 years.
@@ -79,7 +90,8 @@ class Mailbox(Generic[_R]):
             raise MailboxTimeout from None
         return found
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Take no more jobs, and abandon those that were not run."""
         with self._lock:
             self._closed = True
         while True:

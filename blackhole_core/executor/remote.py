@@ -1,6 +1,6 @@
 """Levels process and above: the plugin runs in a worker, and the same runner outlives several workers.
 
-Invariants (everything below is guarded by ``_changed``):
+Invariants (everything below is guarded by ``_lock``, and ``_changed`` tells of it):
 
 * A call is in ``_outstanding`` from the moment it is accepted until its answer came, the worker that had it died, or it was
   withdrawn before any worker had it; whether or not its caller still waits. ``drained`` means that it is empty.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import collections
 import enum
 import itertools
+import math
 import signal
 import threading
 import time
@@ -42,6 +43,8 @@ from blackhole_core.executor.callbacks import CallbackServer
 from blackhole_core.executor.connection import Connection, Ended
 from blackhole_core.executor.failure import Rebuilder, attribute
 from blackhole_core.executor.imported import Questions
+from blackhole_core.executor.lane import CAPACITY, UNAVAILABLE, HostLane
+from blackhole_core.executor.lanebox import LaneMailbox
 from blackhole_core.executor.launch.child import Launcher, LaunchSpec
 from blackhole_core.executor.mailbox import Mailbox, MailboxTimeout
 from blackhole_core.executor.output import LogPump, plugin_logger
@@ -53,7 +56,7 @@ from blackhole_core.executor.wire.ledger import Ledger
 from blackhole_core.executor.wire.plain import NotPlain, decode_plain, encode_plain
 from blackhole_core.executor.wire.signature import Undecodable
 from blackhole_core.ids import Isolation
-from blackhole_core.messages import CONTRACT, Call, Implementation, Surface
+from blackhole_core.messages import HOST, Call, Implementation, Surface
 
 __all__ = ["RemoteRunner"]
 
@@ -70,29 +73,37 @@ class _State(enum.Enum):
 
 @attrs.define(eq=False)
 class _Outgoing:
-    """One accepted call. ``chain`` is what it is part of, ``deadline`` when its caller gives up (``time.monotonic()``)."""
+    """One accepted call. ``deadline`` is when its caller gives up (``time.monotonic()``), ``lane`` the one it went by, if it did."""
 
     number: int
-    call: Call
-    args: msgspec.Raw
+    hook: str
+    space: str
+    index: int
+    args: bytes
     deadline: float | None
-    chain: tuple[ActiveCall, ...]
-    mailbox: Mailbox[codec.Answer | codec.Error | Exception]
+    lane: HostLane | None = None
+    mailbox: Mailbox[codec.Answer | codec.Error | Exception] | None = None
     abandoned: bool = False
 
-    def parent_in(self, connection: Connection) -> int:
-        """Return the number of the innermost call of that worker into the host that this one is part of, 0 for none."""
-        return next((active.call_id for active in reversed(self.chain) if active.runner is connection), 0) if self.chain else 0
+    def inbox(self) -> Mailbox[codec.Answer | codec.Error | Exception]:
+        """Return the mailbox, which is made when it is first asked for: for a call in a lane, when there is something to put in. Under the lock."""
+        if self.mailbox is None:
+            self.mailbox = Mailbox() if self.lane is None else LaneMailbox(self.lane)
+        return self.mailbox
 
 
 @attrs.define(eq=False)
 class _Worker:
-    """One worker of this runner: how to reach it, what it owes, and whether it still lives."""
+    """One worker of this runner: how to reach it, what it owes, and whether it still lives.
+
+    ``lane`` is the short way to it, None when there is none or the worker did not say that it takes calls there.
+    """
 
     connection: Connection
     startup: Startup
     ledger: Ledger
     imported: Questions = attrs.field(factory=Questions)
+    lane: HostLane | None = None
     alive: bool = True
 
 
@@ -111,7 +122,11 @@ class RemoteRunner:
         self._plugin = str(spec.id)
         self._rebuilder = Rebuilder(self._plugin, f"the worker of plugin {spec.id}", host.exception_type)
         self._callbacks = CallbackServer(spec, host)
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._call_timeout = spec.limits.call_timeout
+        self._max_message = spec.limits.max_message
+        self._draining = 0  # threads in ``drained``
         self._state = _State.NEW
         self._closed_by: Callable[[str], Exception] | None = None
         self._coming_up = False
@@ -198,10 +213,11 @@ class RemoteRunner:
         with self._changed:
             self._coming_up = True
         try:
-            worker = self._launch()
+            worker, lane = self._launch()
             try:
                 started = worker.startup.converse(worker.connection.send, plugin_logger(self._spec.id.name).getEffectiveLevel())
                 self._bindings = started.bindings
+                worker.lane = lane if started.lane else None
                 check(started.surface)
                 self._open(worker)
             except BaseException:
@@ -213,12 +229,21 @@ class RemoteRunner:
                 self._coming_up = False
                 self._changed.notify_all()
 
-    def _launch(self) -> _Worker:
+    def _launch(self) -> tuple[_Worker, HostLane | None]:
         spec = self._spec
         if self._state is not _State.NEW:
             spec = attrs.evolve(spec, imported=())  # a worker that takes the place of a dead one imports no more than serving needs
         startup = Startup(spec, self._host, self._rebuilder)
-        child = self._launcher.launch(LaunchSpec(spec.id.name, self._import_path, spec.environment))
+        lane = None if UNAVAILABLE else HostLane()
+        try:
+            descriptors = lane.descriptors if lane is not None else ()
+            child = self._launcher.launch(LaunchSpec(spec.id.name, self._import_path, spec.environment, descriptors))
+        except BaseException:
+            if lane is not None:
+                lane.close()
+            raise
+        if lane is not None:
+            lane.launched()
         connection = Connection(
             child,
             name=spec.id.name,
@@ -226,7 +251,7 @@ class RemoteRunner:
             logger=plugin_logger(spec.id.name),
             pump=self._pump,
             on_message=lambda message: self._on_message(worker, message),
-            on_end=lambda ended: self._on_end(worker, ended),
+            on_end=lambda ended: self._on_end(worker, lane, ended),
         )
         worker = _Worker(connection, startup, Ledger(spec.limits.threads))
         with self._changed:
@@ -234,7 +259,7 @@ class RemoteRunner:
         connection.open()
         if self._closed_by is not None:
             connection.kill()  # stop() did not see this worker yet
-        return worker
+        return worker, lane
 
     def _open(self, worker: _Worker) -> None:
         with self._changed:
@@ -251,93 +276,140 @@ class RemoteRunner:
     def plugin_object(self) -> Any:
         def target(index: int, implementation: Implementation) -> Callable[..., Any]:
             hook = implementation.hook
-            return lambda *args: self.call(Call(hook, args, index=index))
+            return lambda *args: self._answer(hook, HOST, index, args)
 
         return make_proxy(self._plugin, self._spec.project, self._surface, target)
 
     def call(self, call: Call) -> Any:
-        return self._attributed(call, control=False)
+        return self._answer(call.hook, call.space, call.index, call.args)
 
     def _control(self, call: Call) -> Any:
         """A call of the host's own to a worker that is not open to callers yet."""
-        return self._attributed(call, control=True)
+        return self._answer(call.hook, call.space, call.index, call.args, control=True)
 
-    def _attributed(self, call: Call, *, control: bool) -> Any:
+    def _answer(self, hook: str, space: str, index: int, args: tuple[Any, ...], *, control: bool = False) -> Any:
         try:
-            return self._call(call, control=control)
+            return self._call(hook, space, index, args, control)
         except Exception as error:
-            attribute(error, self._spec.id, call.hook, self.level)
+            attribute(error, self._spec.id, hook, self.level)
             raise
 
-    def _call(self, call: Call, *, control: bool) -> Any:
-        deadline = get_deadline()
+    def _call(self, hook: str, space: str, index: int, args: tuple[Any, ...], control: bool) -> Any:
         begun = time.monotonic()
-        if deadline is None and self._spec.limits.call_timeout is not None:
-            deadline = begun + self._spec.limits.call_timeout
-        outgoing = _Outgoing(next(self._numbers), call, msgspec.Raw(self._encode(call)), deadline, chain.get(), Mailbox())
-        self._accept(outgoing, control=control)
+        deadline = get_deadline()
+        if deadline is None and self._call_timeout is not None:
+            deadline = begun + self._call_timeout
+        outgoing = _Outgoing(next(self._numbers), hook, space, index, self._encode(hook, space, index, args), deadline)
+        worker, mailbox = self._accept(outgoing, control)
         try:
-            reply = outgoing.mailbox.wait(deadline)
+            reply = mailbox.wait(deadline) if mailbox is not None else self._wait_in_lane(worker, outgoing)
         except MailboxTimeout:
             where = self._abandon(outgoing)
-            raise CallTimeout(self._plugin, call.hook, time.monotonic() - begun, where=where) from None
+            raise CallTimeout(self._plugin, hook, time.monotonic() - begun, where=where) from None
         except BaseException:  # Ctrl-C, here or in a nested call
             self._abandon(outgoing)
             raise
         if isinstance(reply, codec.Answer):
-            return self._result(call, reply)
-        raise self._rebuilder.rebuild(reply.failure, call.hook) if isinstance(reply, codec.Error) else reply
+            return self._result(hook, space, index, reply.result)
+        raise self._rebuilder.rebuild(reply.failure, hook) if isinstance(reply, codec.Error) else reply
 
-    def _encode(self, call: Call) -> bytes:
+    def _encode(self, hook: str, space: str, index: int, args: tuple[Any, ...]) -> bytes:
         try:
-            args = encode_plain(list(call.args)) if call.space == CONTRACT else self._bindings[call.index].arguments.encode(call.args)
+            data = self._bindings[index].arguments.encode(args) if space == HOST else encode_plain(list(args))
         except NotPlain as error:
-            names = self._surface.contracts.get(call.hook) if call.space == CONTRACT else self._surface.implementations[call.index].argnames
-            raise CannotCross(self._plugin, call.hook, _argument(names or (), error.path), error.type_name) from None
-        cap = self._spec.limits.max_message
-        if len(args) > cap:
-            raise LimitExceeded(self._plugin, "max_message", wanted=cap, got=len(args), unit="bytes")
-        return args
+            names = self._surface.implementations[index].argnames if space == HOST else self._surface.contracts.get(hook)
+            raise CannotCross(self._plugin, hook, _argument(names or (), error.path), error.type_name) from None
+        if len(data) > self._max_message:
+            raise LimitExceeded(self._plugin, "max_message", wanted=self._max_message, got=len(data), unit="bytes")
+        return data
 
-    def _result(self, call: Call, reply: codec.Answer) -> Any:
+    def _result(self, hook: str, space: str, index: int, result: msgspec.Raw) -> Any:
         try:
-            if call.space == CONTRACT:
-                return decode_plain(bytes(reply.result))
-            return self._bindings[call.index].result.decode(reply.result)
+            return self._bindings[index].result.decode(result) if space == HOST else decode_plain(bytes(result))
         except (Undecodable, ProtocolError) as error:
-            raise CannotCross(self._plugin, call.hook, "the result", f"not what the spec's annotation says: {error}") from None
+            raise CannotCross(self._plugin, hook, "the result", f"not what the spec's annotation says: {error}") from None
 
-    def _accept(self, outgoing: _Outgoing, *, control: bool) -> None:
-        with self._changed:
+    def _accept(self, outgoing: _Outgoing, control: bool) -> tuple[_Worker, Mailbox[codec.Answer | codec.Error | Exception] | None]:
+        """Send a call or have it wait for its turn; return who has it and the caller's mailbox, None for a caller that waits in the lane."""
+        active = chain.get()
+        with self._lock:
             if self._closed_by is not None and not control:
-                raise self._closed_by(outgoing.call.hook)
+                raise self._closed_by(outgoing.hook)
             worker = self._worker
             assert worker is not None, "call follows start"
-            parent = outgoing.parent_in(worker.connection)
+            idle = not self._outstanding
             self._outstanding[outgoing.number] = outgoing
-            if worker.alive and (control or parent or self._state is _State.READY):
+            parent = _parent_in(worker.connection, active) if active else 0
+            if worker.alive and (self._state is _State.READY or parent or control):
+                if idle and self._dispatch_by_lane(worker, outgoing):
+                    return worker, None
                 self._dispatch(worker, outgoing, parent)
             elif parent or control:
                 self._settle(outgoing, lambda hook: WorkerDied(self._plugin, hook, exit=None, executed="no"))
             else:
                 self._waiting.append(outgoing)
+            return worker, outgoing.inbox()
+
+    # --- by the lane -------------------------------------------------------------------------------------------------
+
+    def _dispatch_by_lane(self, worker: _Worker, outgoing: _Outgoing) -> bool:
+        """Send a call by the lane of a worker that owes nothing, and so begins it first, as the ledger has it; False when it must go by the channel."""
+        lane = worker.lane
+        if lane is None or lane.held or outgoing.space != HOST or len(outgoing.args) > CAPACITY:
+            return False
+        deadline = outgoing.deadline
+        worker.ledger.sent(outgoing.number, nested=False)
+        outgoing.lane = lane
+        lane.send(outgoing.number, outgoing.index, math.inf if deadline is None else deadline - time.monotonic(), outgoing.args)
+        return True
+
+    def _wait_in_lane(self, worker: _Worker, outgoing: _Outgoing) -> codec.Answer | codec.Error | Exception:
+        """Wait for the reply to a call that holds the lane, wherever it comes from, and give the lane up."""
+        lane, by_lane = outgoing.lane, False
+        assert lane is not None
+        try:
+            if not lane.look():
+                other = _sleep_in_lane(lane, outgoing)
+                if other is not None:
+                    return other
+            answer = codec.Answer(outgoing.number, msgspec.Raw(lane.receive(outgoing.number)))
+            by_lane = True
+        except ProtocolError as error:
+            return self._cut_off(worker, outgoing, error)
+        finally:
+            with self._lock:
+                lane.leave()
+                if by_lane and worker.ledger.answered(outgoing.number):  # else the I/O thread has noted it
+                    self._forget(outgoing.number)
+            if outgoing.mailbox is not None:
+                outgoing.mailbox.close()
+        return answer
+
+    def _cut_off(self, worker: _Worker, outgoing: _Outgoing, breach: ProtocolError) -> codec.Answer | codec.Error | Exception:
+        """End a worker that misuses its lane, and return what its end means for the call."""
+        worker.connection.breach(breach)
+        with self._lock:
+            mailbox = outgoing.inbox()
+        return mailbox.wait(None)  # a killed process ends
+
+    # --- by the channel ----------------------------------------------------------------------------------------------
 
     def _dispatch(self, worker: _Worker, outgoing: _Outgoing, parent: int) -> None:
         timeout = remaining(outgoing.deadline, time.monotonic())
-        call = outgoing.call
         worker.ledger.sent(outgoing.number, nested=parent != 0)
-        worker.connection.send(codec.Request(outgoing.number, call.space, call.hook, call.index, outgoing.args, timeout, parent))
+        args = msgspec.Raw(outgoing.args)
+        worker.connection.send(codec.Request(outgoing.number, outgoing.space, outgoing.hook, outgoing.index, args, timeout, parent))
 
     def _settle(self, outgoing: _Outgoing, error: Callable[[str], Exception]) -> None:
         self._outstanding.pop(outgoing.number, None)
-        outgoing.mailbox.deliver(error(outgoing.call.hook))
+        outgoing.inbox().deliver(error(outgoing.hook))
 
     def _abandon(self, outgoing: _Outgoing) -> str:
         """Note that nobody waits for a call any more, and say what is known of it.
 
         It is withdrawn if it has not begun, else watched, and its worker killed if it never ends.
         """
-        number, hook = outgoing.number, outgoing.call.hook
+        number, hook = outgoing.number, outgoing.hook
         with self._changed:
             outgoing.abandoned = True
             worker = self._worker
@@ -347,7 +419,7 @@ class RemoteRunner:
                 del self._outstanding[number]
                 self._changed.notify_all()
                 return "executed: no, its worker is being restarted"
-        worker.connection.send(codec.Cancel(number))
+        worker.connection.send(codec.Cancel(number, outgoing.lane is not None))
         self._host.timers.after(self._spec.limits.hang_grace, lambda: self._kill_if_hung(number, hook, worker))
         return "executed: unknown"
 
@@ -360,7 +432,11 @@ class RemoteRunner:
 
     def drained(self, timeout: float | None) -> bool:
         with self._changed:
-            return self._changed.wait_for(lambda: not self._outstanding, timeout)
+            self._draining += 1
+            try:
+                return self._changed.wait_for(lambda: not self._outstanding, timeout)
+            finally:
+                self._draining -= 1
 
     def imported(self, seconds: float) -> tuple[str, ...] | None:
         """Return which of the plugin's modules the worker has imported, None when there is none or it does not say within ``seconds``."""
@@ -393,17 +469,22 @@ class RemoteRunner:
         with self._changed:
             if not worker.ledger.answered(message.id):
                 raise ProtocolError(f"an answer to request {message.id}, which is not open")
-            outgoing = self._outstanding.pop(message.id)
-            if not self._outstanding:
-                self._changed.notify_all()
-        outgoing.mailbox.deliver(message)
+            mailbox = self._forget(message.id).inbox()
+        mailbox.deliver(message)
+
+    def _forget(self, number: int) -> _Outgoing:
+        outgoing = self._outstanding.pop(number)
+        if not self._outstanding and self._draining:
+            self._changed.notify_all()
+        return outgoing
 
     def _on_host_call(self, worker: _Worker, message: codec.HostCall) -> None:
         with self._changed:
             parent = self._outstanding.get(message.parent)
-        self._callbacks.receive(message, worker.connection, parent.mailbox if parent is not None else None)
+            mailbox = parent.inbox() if parent is not None else None
+        self._callbacks.receive(message, worker.connection, mailbox)
 
-    def _on_end(self, worker: _Worker, ended: Ended) -> None:
+    def _on_end(self, worker: _Worker, lane: HostLane | None, ended: Ended) -> None:
         with self._changed:
             worker.alive = False
             died_ready = self._state is _State.READY
@@ -414,6 +495,8 @@ class RemoteRunner:
             for number in lost:
                 self._settle(self._outstanding[number], lambda hook: self._died(hook, ended, executed="unknown"))
             self._requeue([self._outstanding[number] for number in untouched])
+            if lane is not None:
+                lane.close()
             self._changed.notify_all()
             on_death = self._on_death if died_ready else None
             if died_ready and on_death is None:
@@ -438,6 +521,27 @@ class RemoteRunner:
         if ended.reason:
             error.add_note(f"the host ended it: {ended.reason}")
         return error
+
+
+def _sleep_in_lane(lane: HostLane, outgoing: _Outgoing) -> codec.Answer | codec.Error | Exception | None:
+    """Wait until there is an answer in the lane (None), or return the reply that came by the channel; run nested calls meanwhile.
+
+    :raises MailboxTimeout: the call's deadline passed first.
+    """
+    while not lane.answered():
+        mailbox = outgoing.mailbox
+        if mailbox is not None:
+            reply = mailbox.poll()
+            if reply is not None:
+                return reply
+        if not lane.sleep(outgoing.deadline):
+            raise MailboxTimeout
+    return None
+
+
+def _parent_in(connection: Connection, active: tuple[ActiveCall, ...]) -> int:
+    """Return the number of the innermost of the active calls that ``connection``'s worker made into the host, 0 for none."""
+    return next((call.call_id for call in reversed(active) if call.runner is connection), 0)
 
 
 def _argument(names: tuple[str, ...], path: str) -> str:

@@ -17,6 +17,7 @@ import contextvars
 import faulthandler
 import itertools
 import logging
+import math
 import os
 import queue
 import signal
@@ -34,6 +35,7 @@ from blackhole_core.callcontext import bound_deadline, get_deadline
 from blackhole_core.executor.context import PluginContext, leases_of
 from blackhole_core.executor.failure import Rebuilder, cannot_cross, to_wire, too_large
 from blackhole_core.executor.hosted import Hosted, host_object, instantiate
+from blackhole_core.executor.lane import CAPACITY, WorkerLane
 from blackhole_core.executor.leases import Leases
 from blackhole_core.executor.mailbox import Job, Mailbox, MailboxTimeout
 from blackhole_core.executor.printable import printable
@@ -45,7 +47,7 @@ from blackhole_core.executor.wire.types import annotations_of, type_of_expressio
 from blackhole_core.ids import PluginId
 from blackhole_core.loader.codes import learn_codes
 from blackhole_core.loader.universe import Universe
-from blackhole_core.messages import CONTRACT
+from blackhole_core.messages import CONTRACT, HOST
 
 __all__ = ["Worker", "default_signals", "die_with", "main", "serve"]
 
@@ -63,9 +65,9 @@ _request: Final[contextvars.ContextVar[int]] = contextvars.ContextVar("blackhole
 class _Binding:
     """How one implementation's arguments and results travel."""
 
-    __slots__ = ("arguments", "function", "result")
+    __slots__ = ("arguments", "function", "hook", "result")
 
-    def __init__(self, function: Callable[..., Any], argnames: tuple[str, ...], types: codec.BoundTypes) -> None:
+    def __init__(self, hook: str, function: Callable[..., Any], argnames: tuple[str, ...], types: codec.BoundTypes) -> None:
         own = annotations_of(function)
         wanted = [
             type_of_expression(expression) if expression is not None else own.get(name, Any)
@@ -74,22 +76,27 @@ class _Binding:
         self.function: Final = function
         self.arguments: Final = ArgumentsDecoder(wanted)
         self.result: Final = ResultEncoder(types.open_result)
+        self.hook: Final = hook
 
 
 class Worker:
     """The plugin's side of one connection.
 
-    Owners: ``_queue`` is fed by the reader and emptied by the executing threads; ``_queued`` and ``_mailboxes`` are guarded by ``_lock``; whoever
-    writes to the channel holds ``_write_lock`` for one whole frame.
+    Owners: ``_queue`` is fed by the reader and emptied by the executing threads; ``_queued``, ``_mailboxes``, ``_in_lane``, ``_left_lane`` and
+    ``_withdrawn`` are guarded by ``_lock``; whoever writes to the channel holds ``_write_lock`` for one whole frame. The lane belongs to the main thread.
     """
 
-    def __init__(self, receive: int, send: int) -> None:
+    def __init__(self, receive: int, send: int, lane: WorkerLane | None = None) -> None:
         self._receive = receive
         self._send = send
         self._write_lock = threading.Lock()
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[codec.Load | codec.Bind | codec.Request | None] = queue.SimpleQueue()
         self._queued: set[int] = set()
+        self._lane = lane
+        self._in_lane = 0  # the request that came by the lane and is to be answered there
+        self._left_lane = 0  # the latest that was answered there
+        self._withdrawn = 0  # the latest that was cancelled before it was taken from the lane
         self._mailboxes: dict[int, Mailbox[codec.Answer | codec.Error]] = {}
         self._numbers = itertools.count(1)
         self._load: codec.Load | None = None
@@ -107,14 +114,17 @@ class Worker:
     def run(self) -> None:
         """Serve until told to stop. Called on the main thread."""
         os.register_at_fork(after_in_child=self._forget_channel)
-        self.send(codec.Hello(codec.PROTOCOL, os.getpid(), sys.version.partition(" ")[0]))
+        self.send(codec.Hello(codec.PROTOCOL, os.getpid(), sys.version.partition(" ")[0], self._lane is not None))
         threading.Thread(target=self._read, name="blackhole-reader", daemon=True).start()
         try:
             self._bring_up()
         except BaseException as error:
             self.send(codec.Error(0, to_wire(error)))
             return
-        self._serve()
+        if self._lane is not None:
+            self._serve_lane(self._lane)
+        else:
+            self._serve()
         for thread in self._threads:  # each finishes the call it has begun, then finds the queue's end
             thread.join()
         self._end_leases()
@@ -154,6 +164,8 @@ class Worker:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
         self._receive = self._send = -1  # the numbers may soon mean other files
+        if self._lane is not None:
+            self._lane.forget()
         self._lock = threading.Lock()  # another thread may have held them when this process was forked off
         self._write_lock = threading.Lock()
 
@@ -180,7 +192,7 @@ class Worker:
             case codec.Request(parent=0):
                 with self._lock:
                     self._queued.add(message.id)
-                self._queue.put(message)
+                self._enqueue(message)
             case codec.Request():
                 self._nest(message)
             case codec.Answer() | codec.Error():
@@ -189,20 +201,25 @@ class Worker:
                 if mailbox is not None:
                     mailbox.deliver(message)
             case codec.Cancel():
-                self._cancel(message.id)
+                self._cancel_in_lane(message.id) if message.lane else self._cancel(message.id)
             case codec.AskImported():
                 self._tell_imported(message.id)
             case codec.Load() | codec.Bind():
                 self._queue.put(message)
             case codec.Stop():
                 for _ in range(self._load.threads if self._load else 1):
-                    self._queue.put(None)
+                    self._enqueue(None)
+
+    def _enqueue(self, message: codec.Request | None) -> None:
+        self._queue.put(message)
+        if self._lane is not None:
+            self._lane.wake()
 
     def _bind(self, message: codec.Bind) -> None:
         assert self._hosted is not None, "the host binds after Loaded"
         self._hooks = message.hooks
         self._bindings = tuple(
-            _Binding(function, implementation.argnames, types)
+            _Binding(implementation.hook, function, implementation.argnames, types)
             for function, implementation, types in zip(
                 self._hosted.implementations, self._hosted.surface.implementations, message.types, strict=True
             )
@@ -232,19 +249,70 @@ class Worker:
 
     # --- calls of the plugin -----------------------------------------------------------------------------------------
 
+    def _serve_lane(self, lane: WorkerLane) -> None:
+        """Serve the lane and the queue. A request in the lane was sent before anything that is queued."""
+        while True:
+            if lane.look():
+                self._answer_in_lane(lane)
+                continue
+            try:
+                message = self._queue.get_nowait()
+            except queue.Empty:
+                lane.sleep(self._queue.empty)
+                continue
+            if message is None:
+                return
+            self._take(message)
+            del message  # or its arguments live until the next one comes
+
     def _serve(self) -> None:
         while (message := self._queue.get()) is not None:
-            if not isinstance(message, codec.Request):
-                continue
+            self._take(message)
+            del message
+
+    def _take(self, message: codec.Load | codec.Bind | codec.Request) -> None:
+        if isinstance(message, codec.Request):
             with self._lock:
                 wanted = message.id in self._queued
                 self._queued.discard(message.id)
             if wanted:
                 self._answer(message)
-            del message  # or its arguments live until the next one comes
 
     def _answer(self, request: codec.Request) -> None:
         self.send(contextvars.copy_context().run(self._perform, request))
+
+    # --- calls that come by the lane ---------------------------------------------------------------------------------
+
+    def _answer_in_lane(self, lane: WorkerLane) -> None:
+        """Answer the request in the lane: there, or by the channel when it cannot or nobody looks there any more."""
+        number, index, seconds, args = lane.receive()
+        with self._lock:
+            self._in_lane = number if number != self._withdrawn else 0
+        if not self._in_lane:
+            return self.send(codec.Error(number, to_wire(TimeoutError("cancelled before it began"))))
+        timeout = None if seconds == math.inf else seconds
+        request = codec.Request(number, HOST, self._bindings[index].hook, index, msgspec.Raw(args), timeout)
+        reply = contextvars.copy_context().run(self._perform, request)
+        with self._lock:
+            looked_for = self._in_lane == number
+            self._in_lane = 0
+            if looked_for and isinstance(reply, codec.Answer) and len(reply.result) <= CAPACITY:
+                lane.send(number, reply.result)
+                self._left_lane = number
+                return None
+        return self.send(reply)
+
+    def _cancel_in_lane(self, number: int) -> None:
+        """Have a request answered by the channel from now on: nobody looks into the lane for it any more."""
+        with self._lock:
+            if number == self._in_lane:
+                self._in_lane = 0
+            elif number == self._left_lane:
+                self.send(codec.Error(number, to_wire(TimeoutError("answered when nobody waited any more"))))
+            else:
+                self._withdrawn = number
+
+    # --- any call ----------------------------------------------------------------------------------------------------
 
     def _perform(self, request: codec.Request) -> codec.Answer | codec.Error:
         assert self._hosted is not None
@@ -426,4 +494,4 @@ def serve(receive: int, send: int, further: tuple[int, ...]) -> None:
         os.set_inheritable(descriptor, False)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    Worker(receive, send).run()
+    Worker(receive, send, WorkerLane(*further) if further else None).run()

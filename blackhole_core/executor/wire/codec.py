@@ -143,9 +143,10 @@ class Request(msgspec.Struct, array_like=True, frozen=True, tag=2):
 
 
 class Cancel(msgspec.Struct, array_like=True, frozen=True, tag=3):
-    """Nobody waits for this request any more; drop it if it has not begun."""
+    """Nobody waits for this request any more; drop it if it has not begun. ``lane``: it went there, its answer must not."""
 
     id: int
+    lane: bool = False
 
 
 class Stop(msgspec.Struct, array_like=True, frozen=True, tag=4):
@@ -184,6 +185,8 @@ class Hello(msgspec.Struct, array_like=True, frozen=True, tag=7):
     protocol: int
     pid: int
     python: str = ""
+    #: Whether the worker takes calls from the memory that it was given, see :mod:`blackhole_core.executor.lane`.
+    lane: bool = False
 
 
 class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=8):

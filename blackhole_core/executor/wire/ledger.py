@@ -24,6 +24,10 @@ class Ledger:
         self._sent: dict[int, None] = {}  # a dict keeps order and forgets in O(1)
         self._nested: set[int] = set()
 
+    def __bool__(self) -> bool:
+        """Whether the worker owes anything."""
+        return bool(self._sent or self._nested)
+
     def sent(self, number: int, *, nested: bool) -> None:
         """Note that request ``number`` went to the worker."""
         if nested:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from blackhole_core.executor.wire.plain import NotPlain, decode_extension, encode_plain, is_scalar, wrap_plain
+from blackhole_core.executor.wire.plain import NotPlain, decode_extension, encode_plain, is_bare, wrap_plain
 from blackhole_core.executor.wire.types import contains_any
 
 __all__ = ["ArgumentsDecoder", "ArgumentsEncoder", "ResultDecoder", "ResultEncoder", "Signature", "Undecodable"]
@@ -43,16 +43,22 @@ class Signature:
 class ArgumentsEncoder:
     """Encodes positional arguments whose annotations are ``types``."""
 
-    __slots__ = ("_open",)
+    __slots__ = ("_open", "_positions")
 
     def __init__(self, types: Sequence[Any]) -> None:
         self._open = tuple(contains_any(annotation) for annotation in types)
+        self._positions = tuple(position for position, is_open in enumerate(self._open) if is_open)
 
     def encode(self, args: Sequence[Any]) -> bytes:
         """Return the msgpack array of ``args``.
 
         :raises NotPlain: an argument cannot cross; ``path`` begins with its position, such as ``[1]``.
         """
+        try:
+            if all(is_bare(args[position]) for position in self._positions):
+                return _encoder.encode(args)
+        except _ENCODE_ERRORS:
+            pass  # the other way tells what is wrong, or wraps an integer beyond 64 bit
         try:
             return _encoder.encode([wrap_plain(value) if is_open else value for value, is_open in zip(args, self._open, strict=True)])
         except NotPlain as error:
@@ -102,7 +108,7 @@ class ResultEncoder:
         :raises NotPlain: it cannot cross.
         """
         try:
-            return encode_plain(value) if self._open and not is_scalar(value) else _encoder.encode(value)
+            return encode_plain(value) if self._open else _encoder.encode(value)
         except NotPlain:
             raise
         except _ENCODE_ERRORS as error:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blackhole_core.errors import ProtocolError
-from blackhole_core.executor.wire.plain import MAX_DEPTH, NotPlain, decode_plain, encode_plain, is_scalar
+from blackhole_core.executor.wire.plain import MAX_DEPTH, NotPlain, decode_plain, encode_plain, is_bare
 
 _text = st.text(st.characters(exclude_categories=["Cs"]))
 _hashable_scalars = (
@@ -175,7 +175,14 @@ def test_extensions_nested_in_extensions_end() -> None:
         decode_plain(data)
 
 
-def test_scalars_are_known() -> None:
-    """Only what needs no look inside counts as a scalar."""
-    assert all(map(is_scalar, (None, True, 1.5, "x", b"x")))
-    assert not any(map(is_scalar, ((), [], decimal.Decimal(1), uuid.UUID(int=0))))
+def test_bare_values_are_known() -> None:
+    """Only what msgpack keeps as it is counts as bare."""
+    assert all(map(is_bare, (None, True, 1, 1.5, "x", b"x", [], {}, [1, "x", [2.5]], {"a": {"b": [None]}, "c": [{}]})))
+    assert not any(map(is_bare, ((), [()], {1: 2}, {"a": {1}}, decimal.Decimal(1), [[uuid.UUID(int=0)]], [bytearray()])))
+
+
+def test_what_nests_too_deep_is_not_bare() -> None:
+    """A list in itself ends the look."""
+    endless: list[object] = []
+    endless.append(endless)
+    assert not is_bare(endless)

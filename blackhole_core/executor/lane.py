@@ -1,0 +1,344 @@
+"""The short way to a worker and back: one call at a time through memory that both processes map.
+
+A call that finds its worker idle need not wake the host's I/O thread nor the worker's reader: the calling thread writes the
+arguments into shared memory, and the thread that runs the plugin's calls takes them from there and puts the result beside
+them. While calls come in quick succession both sides look at the memory for a moment before they sleep, so a call and its
+answer cost no system call at all; an idle pair of processes sleeps. Everything else (several calls at once, nested calls,
+large values, exceptions, logs, control) travels through the channel's pipes.
+
+Layout, each flag on a cache line of its own::
+
+    REQUEST   1 byte   tag of the latest request
+    DOZING    1 byte   the worker sleeps, or is about to: a request must be followed by a ring at its door
+    WAITING   1 byte   the same for the host
+    ANSWER    1 byte   tag of the latest answer
+    IN, OUT   header and body of the request, and of the answer
+
+Invariants:
+
+* The host makes the memory, sealed against growing and shrinking, so no access of its own can fault, whatever the worker does.
+* At most one call holds the lane (:meth:`HostLane.send` to :meth:`HostLane.leave`). It has a tag of its own; a tag that stands
+  in the memory for another call is no answer.
+* The host reads each number once, checks it, and copies the body out before it is decoded: a worker that writes nonsense, or at
+  the wrong time, spoils its own answers and nothing else.
+* A tag is stored after what it announces, and a door is looked at after the tag was stored and a fence passed: either the
+  sleeper sees the tag, or the other side sees it asleep and rings. Stores are only ordered like that on x86; elsewhere there
+  is no lane (:data:`UNAVAILABLE`).
+* Each end waits on a door that only the other process rings, and on an event of its own that only threads of this process set.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import platform
+import select
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from blackhole_core.errors import ProtocolError
+
+__all__ = ["CAPACITY", "UNAVAILABLE", "HostLane", "WorkerLane"]
+
+
+def _why_not() -> str | None:
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return f"stores to shared memory are not ordered on {platform.machine()}"
+    if not hasattr(os, "memfd_create") or not hasattr(os, "eventfd"):
+        return "this system has no memfd or no eventfd"
+    return None
+
+
+#: Why there is no lane on this machine, None when there is.
+UNAVAILABLE: Final = _why_not()
+
+#: Bytes of arguments or result. More than nearly every call has, few enough that a lane takes 128 KiB.
+CAPACITY: Final = 64 * 1024 - 256
+_REQUEST, _DOZING, _WAITING, _ANSWER, _IN = 0, 64, 128, 192, 256
+_OUT: Final = 64 * 1024
+_SIZE: Final = 128 * 1024
+#: number, seconds left (infinity: none), index of the implementation, bytes of the body
+_INWARD: Final = struct.Struct("<QdiI")
+#: number, bytes of the body
+_OUTWARD: Final = struct.Struct("<QI")
+_TAGS: Final = 255
+
+#: Looks at a flag before it is slept on, in rounds with the processor offered to others between them. A round takes about a microsecond. The host's
+#: are few: it holds the interpreter meanwhile, and looks only when the worker was awake. The worker's bridge the time a caller takes between two calls.
+_LOOKS: Final = (None,) * 12
+_HOST_ROUNDS: Final = (None,) * 15
+_WORKER_ROUNDS: Final = (None,) * 60
+#: Seconds between an answer and the next request: below it calls come in quick succession.
+_QUICK: Final = 150e-6
+#: Calls without looking after looks in vain, at most.
+_PATIENCE: Final = 64
+#: Rings in one call that announce nothing: an honest worker rings once.
+_FALSE_RINGS: Final = 100
+
+#: At most one thread of a process looks without sleeping.
+_looking: Final = threading.Lock()
+
+
+def _open_door() -> tuple[int, int]:
+    # A pipe: its two ends have flags of their own, so that the other process cannot make this one block, and the kernel wakes
+    # its reader on the processor of the writer.
+    return os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+def _several_processors() -> bool:
+    return len(os.sched_getaffinity(0)) > 1
+
+
+class HostLane:
+    """The host's end. Made before the worker, which gets :attr:`descriptors`; closed once, when the worker has ended.
+
+    Its owner has a lock under which it sends, leaves and closes; the rest belongs to the call that holds it.
+    """
+
+    def __init__(self) -> None:
+        import fcntl
+
+        opened: list[int] = []
+        try:
+            memory = os.memfd_create("blackhole-lane", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            opened.append(memory)
+            os.ftruncate(memory, _SIZE)
+            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            there, self._bell = _open_door()
+            opened += (there, self._bell)
+            self._door, back = _open_door()
+            opened += (self._door, back)
+            self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            opened.append(self._event)
+            self._memory = memoryview(mmap.mmap(memory, _SIZE))
+        except BaseException:
+            for descriptor in opened:
+                os.close(descriptor)
+            raise
+        #: What the worker gets: memory, its door, and what rings at ours.
+        self.descriptors: tuple[int, ...] = (memory, there, back)
+        self._poller = select.poll()
+        self._poller.register(self._door, select.POLLIN)
+        self._poller.register(self._event, select.POLLIN)
+        self._fence = threading.Lock()
+        self.held = False  #: whether a call has it; guarded, like ``_closed``, by the lock of its owner
+        self._closed = False
+        self._calls = 0
+        self._tag = 0
+        self._look = False  # whether the worker was awake when the present call was sent
+        self._spins = _several_processors()
+        self._vain = 0  # looks in vain, one after the other
+        self._pass = 0  # calls to come that do not look
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def launched(self) -> None:
+        """Close what only the worker needs."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        self.descriptors = ()
+
+    def close(self) -> None:
+        """End the lane; the call that still holds it does so when it leaves. Under the owner's lock."""
+        self.launched()
+        self._closed = True
+        if not self.held:
+            self._release()
+
+    def _release(self) -> None:
+        for descriptor in (self._bell, self._door, self._event):
+            os.close(descriptor)
+        self._memory = memoryview(b"")
+
+    # --- a call ------------------------------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Give the lane up. Under the owner's lock."""
+        self.held = False
+        if self._closed:
+            self._release()
+
+    def send(self, number: int, index: int, seconds: float, args: bytes) -> None:
+        """Take the lane for a call: put its request there for the worker, and ring if it sleeps. Under the owner's lock, when the lane is free."""
+        self.held = True
+        memory = self._memory
+        _INWARD.pack_into(memory, _IN, number, seconds, index, len(args))
+        start = _IN + _INWARD.size
+        memory[start : start + len(args)] = args
+        self._calls += 1
+        self._tag = memory[_REQUEST] = 1 + self._calls % _TAGS
+        with self._fence:
+            pass
+        self._look = not memory[_DOZING]
+        if not self._look:
+            _ring(self._bell)
+
+    def answered(self) -> bool:
+        """Whether the worker has put an answer to the present call there. Holders only."""
+        return self._memory[_ANSWER] == self._tag
+
+    def look(self) -> bool:
+        """Look for an answer for some microseconds if that is likely to help, and return whether it is there. Holders only."""
+        if not (self._look and self._spins):
+            return False
+        if self._pass:
+            self._pass -= 1
+            return False
+        if not _looking.acquire(blocking=False):
+            return False
+        try:
+            memory, tag = self._memory, self._tag
+            for _ in _HOST_ROUNDS:
+                for _ in _LOOKS:
+                    if memory[_ANSWER] == tag:
+                        self._vain = 0
+                        return True
+                os.sched_yield()
+        finally:
+            _looking.release()
+        self._vain += 1
+        self._pass = min(2**self._vain - 1, _PATIENCE)
+        return False
+
+    def sleep(self, deadline: float | None) -> bool:
+        """Wait until there is an answer or somebody here calls :meth:`wake`; False when ``deadline`` (``time.monotonic()``) passed. Holders only.
+
+        :raises ProtocolError: the worker rings and has nothing to say.
+        """
+        memory = self._memory
+        memory[_WAITING] = 1
+        try:
+            with self._fence:
+                pass
+            for _ in range(_FALSE_RINGS):
+                if self.answered():
+                    return True
+                milliseconds = None if deadline is None else min(max(0.0, deadline - time.monotonic()) * 1000 + 1, 2**31 - 1)
+                ready = self._poller.poll(milliseconds)
+                if not ready:
+                    return False
+                for descriptor, _ in ready:
+                    _empty(descriptor)
+                    if descriptor == self._event:
+                        return True
+        finally:
+            memory[_WAITING] = 0
+        raise ProtocolError(f"{_FALSE_RINGS} rings without an answer")
+
+    def wake(self) -> None:
+        """Have the holder's :meth:`sleep` return. Only the thread that closes the lane may call this, before it does."""
+        os.eventfd_write(self._event, 1)
+
+    def receive(self, number: int) -> bytes:
+        """Return the body of the answer that is there. Holders only.
+
+        :raises ProtocolError: it is not an answer to ``number``, or says that it is larger than it can be.
+        """
+        said, length = _OUTWARD.unpack_from(self._memory, _OUT)
+        if said != number or length > CAPACITY:
+            raise ProtocolError(f"an answer of {length} bytes to request {said} in the shared memory, where request {number} was made")
+        start = _OUT + _OUTWARD.size
+        return bytes(self._memory[start : start + length])
+
+
+class WorkerLane:
+    """The worker's end. :meth:`receive` and :meth:`send` belong to the thread that runs the lane's calls."""
+
+    def __init__(self, memory: int, door: int, bell: int) -> None:
+        self._memory = memoryview(mmap.mmap(memory, _SIZE))
+        os.close(memory)
+        self._door = door
+        self._bell = bell
+        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poller = select.poll()
+        self._poller.register(self._door, select.POLLIN)
+        self._poller.register(self._event, select.POLLIN)
+        self._fence = threading.Lock()
+        self._calls = 0
+        self._spins = _several_processors()
+        self._quick = False
+
+    def look(self) -> bool:
+        """Return whether there is a request, after looking for it for some microseconds if calls come in quick succession."""
+        memory, tag = self._memory, self._next_tag()
+        if memory[_REQUEST] == tag:
+            return True
+        if not self._quick:
+            return False
+        for _ in _WORKER_ROUNDS:
+            for _ in _LOOKS:
+                if memory[_REQUEST] == tag:
+                    return True
+            os.sched_yield()
+        self._quick = False
+        return False
+
+    def sleep(self, idle: Callable[[], bool]) -> None:
+        """Wait for a request, or for :meth:`wake`; not if ``idle()`` is false by now."""
+        begun = time.perf_counter()
+        memory, tag = self._memory, self._next_tag()
+        memory[_DOZING] = 1
+        with self._fence:
+            pass
+        if memory[_REQUEST] != tag and idle():
+            for descriptor, _ in self._poller.poll():
+                _empty(descriptor)
+        memory[_DOZING] = 0
+        self._quick = self._spins and time.perf_counter() - begun < _QUICK
+
+    def wake(self) -> None:
+        """Have :meth:`sleep` return, after what ``idle`` tells was changed. Any thread."""
+        with self._fence:
+            pass
+        if self._memory[_DOZING]:
+            os.eventfd_write(self._event, 1)
+
+    def receive(self) -> tuple[int, int, float, bytes]:
+        """Return the request that is there: number, index of the implementation, seconds left, arguments."""
+        self._calls += 1
+        number, seconds, index, length = _INWARD.unpack_from(self._memory, _IN)
+        start = _IN + _INWARD.size
+        return number, index, seconds, bytes(self._memory[start : start + length])
+
+    def send(self, number: int, result: msgspec.Raw) -> None:
+        """Put the answer to the request received last there for the host, and ring if it waits."""
+        memory = self._memory
+        _OUTWARD.pack_into(memory, _OUT, number, len(result))
+        start = _OUT + _OUTWARD.size
+        memory[start : start + len(result)] = result
+        memory[_ANSWER] = 1 + self._calls % _TAGS
+        with self._fence:
+            pass
+        if memory[_WAITING]:
+            _ring(self._bell)
+
+    def forget(self) -> None:
+        """In a forked child: it is not the worker, so it must neither answer nor take requests."""
+        for descriptor in (self._door, self._bell, self._event):
+            os.close(descriptor)
+        self._bell = -1
+        self._memory = memoryview(bytearray(_SIZE))
+
+    def _next_tag(self) -> int:
+        return 1 + (self._calls + 1) % _TAGS
+
+
+def _ring(bell: int) -> None:
+    try:
+        os.write(bell, b"\1")
+    except BlockingIOError:
+        pass  # it has been rung thousands of times and not answered: that wakes, too
+    except BrokenPipeError:
+        pass  # the other end is gone; whoever waits here is told by the channel
+
+
+def _empty(descriptor: int) -> None:
+    try:
+        os.read(descriptor, 4096)
+    except BlockingIOError:
+        pass  # the event was reset by an earlier look
