@@ -95,6 +95,7 @@ def test_queued_calls_survive_the_worker(stage: Stage, tmp_path: Path) -> None:
             assert eventually(lambda: len(plugin.remote._outstanding) >= 1)
             return plugin("transform", str(number))
         assert eventually(lambda: len(plugin.remote._outstanding) == 6)
+        assert eventually(lambda: "about to be slow" in plugin.remote._worker.connection._records.tail.lines())  # type: ignore[union-attr]
         os.kill(plugin.pid, signal.SIGKILL)
         deaths.wait()
         return deaths.bring_back()
