@@ -16,6 +16,7 @@ wish under a lock and wake it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -44,9 +45,13 @@ RESCAN: Final = 2.0
 #: about a second of looking every :data:`SETTLE`.
 _LONGEST_PAUSE: Final = 0.2
 
-#: Milliseconds for which the native watch collects before it hands over; quiet for this long ends a batch. So an event comes 5 to 10 ms
-#: after the write, in time for the look that finds the files settled; idle that costs 0.28 % of a core (10 ms: 0.21 %, and 7 ms later).
-_STEP_MS: Final = 5
+#: Milliseconds for which the native watch collects before it hands over; quiet for this long ends a batch. So an event comes 3 to 6 ms
+#: after the write, in time to compile the file before the look that finds it settled; idle that costs a quarter more than 5 ms and
+#: about 0.35 % of a core.
+_STEP_MS: Final = 3
+
+#: Changed files that are compiled while they settle: a save of more is rare, and what compiling saves is little beside importing them.
+_AHEAD: Final = 4
 
 #: Seconds added to the time at which files will have settled, so that a look does not come a tick before it.
 _MARGIN: Final = 0.0005
@@ -85,7 +90,9 @@ class _Watched:
         look = self.contents.look()
         if look != self.latest:
             self.since = now - min(SETTLE, look.rest_since(self.latest, time.time_ns()))
-            self.latest = look
+            former, self.latest = self.latest, look
+            if now - self.since < SETTLE:
+                self._compile_ahead(former)
         rested = now - self.since
         self.pending = True
         if not look.exists:
@@ -102,6 +109,13 @@ class _Watched:
         self.pending = False
         self.was_there, self.reported, self.doubted = True, hashes, None
         return change
+
+    def _compile_ahead(self, former: Look) -> None:
+        """Use the time in which files settle to compile those that were saved; whether they are whole is judged when they have settled."""
+        saved = [file for file, stamp in self.latest.stamps.items() if file.endswith(".py") and former.stamps.get(file) != stamp]
+        for file in saved if len(saved) <= _AHEAD else ():
+            with contextlib.suppress(OSError):
+                _parses(file, Path(file).read_bytes())
 
     def _gone(self, rested: float) -> Change | None:
         if self.was_there and rested < self.patience:

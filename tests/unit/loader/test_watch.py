@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import logging
 import os
 import queue
@@ -318,6 +319,20 @@ def test_an_event_that_comes_late_is_waited_for_less(tree: Path) -> None:
     left = watched.settles_in(100.0)
     assert left < SETTLE + 0.001
     assert watched.consider(100.0 + left) == Change(modified=("acme/core.py",))
+
+
+def test_a_saved_file_is_compiled_while_it_settles(tree: Path) -> None:
+    """The time that must pass anyway is used; a file that does not compile yet is no error."""
+    watched = _Watched(Contents([tree]), PATIENCE)
+    file, text = tree / "acme" / "core.py", b"C = 'ahead of time'\n"
+    file.write_bytes(b"C = (")
+    assert watched.consider(100.0) is None
+    file.write_bytes(text)
+    assert watched.consider(100.001) is None
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(builtins, "compile", lambda *_args, **_options: pytest.fail("compiled again"))
+        change = watched.consider(100.001 + SETTLE)
+    assert change == Change(modified=("acme/core.py",))
 
 
 def test_edits_within_one_second_of_a_coarse_clock_are_told_apart(tree: Path) -> None:
