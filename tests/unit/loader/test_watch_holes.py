@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import queue
+import select
+import signal
+import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -190,6 +195,85 @@ def test_lost_events_are_made_up_for(tree: Path, monkeypatch: pytest.MonkeyPatch
         assert watching.next() == Change(modified=("acme/core.py",))
     finally:
         watching.watcher.close()
+
+
+#: A process that watches the directory in its first argument and prints the files of each report.
+_WATCHING = """
+import sys
+from pathlib import Path
+from blackhole_core.loader.watch import SourceWatcher
+
+watcher = SourceWatcher(lambda _, change: print(*change.files, flush=True), rescan=float(sys.argv[2]))
+watcher.add("acme", [Path(sys.argv[1])])
+sys.stdin.read()
+watcher.close()
+"""
+
+#: Where Linux tells how many events an inotify queue holds.
+_QUEUE_LENGTH = Path("/proc/sys/fs/inotify/max_queued_events")
+
+
+class _UnreadQueue:
+    """An inotify queue over a directory that nobody reads until the end."""
+
+    def __init__(self, place: Path) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._queue = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        all_events = 0xFFF
+        assert self._queue >= 0
+        assert libc.inotify_add_watch(self._queue, os.fsencode(place), all_events) >= 0
+
+    def overflowed(self) -> bool:
+        """Read to the end and say whether the kernel dropped events; closes the queue."""
+        overflow, header = 0x4000, struct.Struct("iIII")
+        masks = set()
+        with open(self._queue, "rb", buffering=0) as stream:  # noqa: PTH123  (a descriptor)
+            while data := stream.read(1 << 20):
+                position = 0
+                while position < len(data):
+                    _watch, mask, _cookie, length = header.unpack_from(data, position)
+                    masks.add(mask)
+                    position += header.size + length
+        return overflow in masks
+
+
+@pytest.mark.skipif(not _QUEUE_LENGTH.exists(), reason="inotify is Linux's")
+def test_an_edit_whose_event_the_kernel_dropped_is_found(tree: Path) -> None:
+    """The queue of a watcher that is stopped overflows, and then a file is saved: its event is lost, the edit is not."""
+    limit = int(_QUEUE_LENGTH.read_text())
+    if limit > 200_000:
+        pytest.skip(f"this system queues {limit} events; filling that takes long")
+    noise = [tree / "acme" / f"noise{number}.tmp" for number in (1, 2)]
+    for file in noise:
+        file.touch()
+    command = [sys.executable, "-c", _WATCHING, str(tree), str(SHORT)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        ready, attempt = False, 0
+        while not ready:  # until it watches
+            attempt += 1
+            (tree / "acme" / "core.py").write_text(f"C = {attempt}\n")
+            ready = bool(select.select([process.stdout], [], [], 1.0)[0])
+        assert process.stdout.readline() == "acme/core.py\n"
+        process.send_signal(signal.SIGSTOP)
+        try:
+            like_its_own = _UnreadQueue(tree / "acme")
+            for number in range(limit + 1000):
+                os.utime(noise[number % 2])
+            (tree / "acme" / "__init__.py").write_text("V = 1\n")
+            assert like_its_own.overflowed()
+        finally:
+            process.send_signal(signal.SIGCONT)
+        assert select.select([process.stdout], [], [], LONG)[0], "the edit was never found"
+        assert process.stdout.readline() == "acme/__init__.py\n"
+        process.stdin.close()
+        assert process.wait(LONG) == 0
+
+
+def _environment() -> dict[str, str]:
+    """Return an environment in which a child can import what this process can."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def test_a_reader_that_was_held_up_finds_the_last_edit(tree: Path) -> None:
