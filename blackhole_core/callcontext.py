@@ -17,12 +17,12 @@ from typing import Any, Final
 
 import attrs
 
-__all__ = ["ActiveCall", "bound_deadline", "chain", "deadline", "earliest", "get_deadline", "origin_threads", "remaining"]
+__all__ = ["ActiveCall", "bound_deadline", "chain", "deadline", "earliest", "enter", "get_deadline", "origin_threads", "remaining"]
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class ActiveCall:
-    """One call under way through a runner.
+    """One call under way through a runner. Not frozen: one is made for each call, and that would take five times as long.
 
     ``runner`` runs it, ``thread`` is the ident of the thread that made the call and is blocked until its answer, ``mailbox`` what that
     thread is blocked on, ``call_id`` the runner's own number for the call.
@@ -32,6 +32,10 @@ class ActiveCall:
     thread: int
     mailbox: Any
     call_id: int
+
+    def post(self, job: Any) -> bool:
+        """Have the blocked thread run ``job``; False when it is not blocked any more."""
+        return bool(self.mailbox.post(job))
 
 
 #: The calls this code runs inside of, outermost first.
@@ -72,6 +76,13 @@ def deadline(seconds: float) -> Iterator[None]:
 def bound_deadline(instant: float) -> None:
     """Set the deadline of the current context for good; for code that runs each call in a context of its own."""
     _deadline.set(earliest(_deadline.get(), instant))
+
+
+def enter(call: ActiveCall, outer: tuple[ActiveCall, ...], instant: float | None) -> None:
+    """Make ``call`` the innermost of the current context's chain for good, after ``outer``; ``instant`` is its deadline where the context has none."""
+    chain.set((*outer, call))
+    if instant is not None:
+        _deadline.set(instant)
 
 
 def origin_threads() -> tuple[int, ...]:

@@ -1,0 +1,176 @@
+"""Level thread beyond what all levels share: what a call leaves behind, interruptions, and platforms without eventfd."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import notes_api
+import pytest
+
+import blackhole_core as bh
+from blackhole_core.errors import CallTimeout, PluginUnloaded
+from tests.stage import Stage, eventually, in_threads
+
+_PLUGIN = """
+class Plugin:
+    @bh.hookimpl
+    def plugin_start(self, context):
+        self.hook = context.hook
+    @hookimpl
+    def raw(self, value):
+        return value() if callable(value) else value
+    @hookimpl
+    def ask(self, text: str) -> str:
+        depth = int(text)
+        return f"{depth}>" + ("end" if depth == 0 else "|".join(self.hook.ask(text=str(depth - 1))))
+"""
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    stage = Stage()
+    yield stage
+    notes_api.release.set()
+    stage.close()
+    notes_api.release.clear()
+
+
+class _Argument:
+    """Something that can be watched."""
+
+
+def test_without_eventfd_it_works_the_same(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls, nested calls and deadlines need no eventfd; it is faster with them, that is all."""
+    monkeypatch.delattr(os, "eventfd")
+    plugin = stage.start("adhoc", "thread", threads=2, **stage.write(tmp_path, _PLUGIN))
+    assert in_threads(4, lambda number: [plugin("raw", number) for _ in range(50)]) == [[number] * 50 for number in range(4)]
+    assert plugin("ask", "3") == "3>2>1>0>end"
+    with bh.deadline(0.05), pytest.raises(CallTimeout, match="still running"):
+        plugin("raw", lambda: notes_api.release.wait(10))
+    notes_api.release.set()
+    assert plugin.runner.drained(10)
+
+
+def test_a_call_leaves_nothing_to_collect(stage: Stage, tmp_path: Path) -> None:
+    """Arguments, results and errors are gone with their last user, not with the next garbage collection."""
+    plugin = stage.start("adhoc", "thread", **stage.write(tmp_path, _PLUGIN))
+    argument = _Argument()
+    watch = weakref.ref(argument)
+
+    def fail(argument: _Argument = argument) -> None:
+        raise ValueError(argument)
+
+    plugin("raw", 1)
+    gc.collect()
+    gc.disable()
+    try:
+        plugin("raw", argument)
+        with pytest.raises(ValueError, match="_Argument") as caught:
+            plugin("raw", fail)
+        del caught
+        del argument, fail
+        assert eventually(lambda: watch() is None)
+    finally:
+        gc.enable()
+
+
+def test_a_kept_error_keeps_no_descriptor(stage: Stage, tmp_path: Path) -> None:
+    """The traceback of a failed call may live long; the stopped plugin's descriptors do not live with it."""
+    before = len(os.listdir("/proc/self/fd"))
+    plugin = stage.start("adhoc", "thread", **stage.write(tmp_path, _PLUGIN))
+    kept: list[BaseException] = []
+
+    def fail() -> None:
+        raise ValueError
+
+    with bh.deadline(0.02):
+        for action in (fail, lambda: notes_api.release.wait(10)):
+            with pytest.raises((ValueError, CallTimeout)) as caught:
+                plugin("raw", action)
+            kept.append(caught.value)
+    notes_api.release.set()
+    plugin.runner.stop()
+    with pytest.raises(PluginUnloaded) as refused:
+        plugin("raw", 1)
+    kept.append(refused.value)
+    assert eventually(lambda: len(os.listdir("/proc/self/fd")) == before)  # who rang last may still stand in the ring
+
+
+def test_ctrl_c_ends_the_wait_and_nothing_else(stage: Stage, tmp_path: Path) -> None:
+    """An interrupted caller gets its KeyboardInterrupt; the plugin answers the next call, and counts as drained when the first has ended."""
+    plugin = stage.start("adhoc", "thread", **stage.write(tmp_path, _PLUGIN))
+
+    def interrupt() -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        notes_api.release.wait(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        plugin("raw", interrupt)
+    assert not plugin.runner.drained(0)
+    notes_api.release.set()
+    assert plugin("raw", "next") == "next"
+    assert plugin.runner.drained(10)
+
+
+def test_a_call_whose_deadline_has_passed_does_not_begin(stage: Stage, tmp_path: Path) -> None:
+    """It is told so at once."""
+    plugin = stage.start("adhoc", "thread", **stage.write(tmp_path, _PLUGIN))
+    ran: list[int] = []
+    with bh.deadline(-1.0), pytest.raises(CallTimeout, match="executed: no"):
+        plugin("raw", lambda: ran.append(1))
+    assert ran == []
+
+
+def test_callers_that_gave_up_are_not_answered_later(stage: Stage, tmp_path: Path) -> None:
+    """A late answer to one call never becomes that of the next one, which waits on the same bell."""
+    plugin = stage.start("adhoc", "thread", **stage.write(tmp_path, _PLUGIN))
+
+    def call(number: int) -> list[Any]:
+        answers: list[Any] = []
+        for turn in range(60):
+            try:
+                with bh.deadline(0.002):
+                    answers.append(plugin("raw", lambda turn=turn: (time.sleep(turn % 3 / 1000), (number, turn))[1]) == (number, turn))
+            except CallTimeout:
+                continue
+        return answers
+
+    outcomes = in_threads(6, call)
+    assert all(isinstance(answers, list) and all(answers) for answers in outcomes)
+    assert plugin.runner.drained(10)
+
+
+@pytest.mark.usefixtures("fast_switching")
+def test_every_call_has_one_fate_when_the_plugin_stops(stage: Stage, tmp_path: Path) -> None:
+    """Callers race with the end: each call either ran and was answered, or did not run and was refused."""
+    source = stage.write(tmp_path, _PLUGIN)
+    for _ in range(10):
+        runner = stage.make("adhoc", "thread", **source)
+        runner.start()
+        stub = runner.plugin_object().raw
+        ran: list[tuple[int, int]] = []
+
+        def call(number: int, runner: Any = runner, stub: Any = stub, ran: list[tuple[int, int]] = ran) -> Any:
+            if number == 0:
+                assert eventually(lambda: len(ran) > 20)
+                return runner.stop()
+            answered = []
+            for turn in range(10_000):
+                try:
+                    stub(lambda turn=turn: ran.append((number, turn)))
+                except PluginUnloaded:
+                    return answered
+                answered.append((number, turn))
+            return answered
+
+        _stopped, *answered = in_threads(5, call)
+        assert sorted(ran) == sorted(pair for some in answered for pair in some)
+        assert runner.drained(0)
