@@ -1,36 +1,22 @@
 """Find the plugins among the installed distributions, by entry point group, without importing any of them.
 
-Every look is fresh: what ``pip install -U`` did a moment ago is seen. Half-done installations and plugins that cannot be used are reported
+Every look is fresh: what ``pip install -U`` did a moment ago is seen. Who has entry points of the group is known from the discovery index; what such a distribution says of itself is
+read from its files every time. Half-done installations and plugins that cannot be used are reported
 beside the others and stop none of them.
 """
 
 from __future__ import annotations
 
-import csv
 import itertools
-import json
-from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
+from collections.abc import Sequence
 
-from blackhole_core.errors import BlackholeError, NameClash, SourceError
+from blackhole_core.errors import NameClash
 from blackhole_core.ids import canonical_name
 from blackhole_core.registry.candidate import Candidate, Discovery, Origin, Unusable
-from blackhole_core.registry.describe import Code, describe_all
-from blackhole_core.registry.digest import code_digest, hash_file
-from blackhole_core.registry.distributions import distributions, location
-from blackhole_core.registry.entrypoints import entry_groups
-from blackhole_core.registry.layout import module_file, owned_packages
-from blackhole_core.registry.tree import tree_code
-
-if TYPE_CHECKING:
-    from importlib_metadata import IDistribution
+from blackhole_core.registry.distributions import is_leaving, metadata_of
+from blackhole_core.registry.index import declarers
 
 __all__ = ["installed", "without_clashes"]
-
-#: Written by the installer, not by the plugin's author: not part of what identifies the code.
-_INSTALLERS: Final = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
 
 
 def installed(group: str, *, path: Sequence[str] | None = None) -> Discovery:
@@ -39,10 +25,11 @@ def installed(group: str, *, path: Sequence[str] | None = None) -> Discovery:
     ``path`` is searched in place of ``sys.path``. Of two distributions of one name the first on the path counts, as for an import.
     """
     found = Discovery()
-    for distribution in distributions(path).values():
-        text = distribution.read_text("entry_points.txt") or ""
-        if group in text:  # cheap: most distributions end here
-            found += _of_distribution(distribution, text, group)
+    for declarer in declarers(group, path):
+        if not is_leaving(declarer.name):
+            from blackhole_core.registry.installation import plugins_of  # 40 ms; only who has plugins pays for it
+
+            found += plugins_of(metadata_of(declarer), group)
     return without_clashes(found)
 
 
@@ -74,92 +61,3 @@ def _are_rivals(first: Candidate, second: Candidate) -> bool:
 
 def _claimant(candidate: Candidate) -> str:
     return f"{candidate.entry} of {candidate.distribution or 'no distribution'} at {candidate.source}"
-
-
-def _of_distribution(distribution: IDistribution, text: str, group: str) -> Discovery:
-    try:
-        name, version = str(distribution.metadata["Name"]), str(distribution.metadata["Version"])
-    except (FileNotFoundError, KeyError):
-        return Discovery()  # without METADATA, or without these in it: an installer has not written it yet, or is removing it
-    try:
-        entries = entry_groups(text).get(group, {})
-        if not entries:
-            return Discovery()
-        code = _code(distribution, name, version, entries.values())
-    except BlackholeError as error:
-        return Discovery((), (Unusable(name, location(distribution), error),))
-    return describe_all(code, entries)
-
-
-def _code(distribution: IDistribution, name: str, version: str, values: Iterable[str]) -> Code:
-    record = _record(distribution)
-    base = Path(str(distribution.locate_file("")))
-    project = _editable_project(distribution)
-    modules = [value.partition(":")[0].strip() for value in values]
-    if project is not None:
-        root = _editable_root(base, record, project, modules)
-        return tree_code(root, origin=Origin.INSTALLED, source=project, needed=modules, distribution=name, version=version)
-    files = {file for file in record if not file.endswith(".pyc")}
-    return Code(
-        origin=Origin.INSTALLED,
-        source=location(distribution),
-        base=base,
-        files=files,
-        packages=owned_packages(files),
-        digest=code_digest((file, record[file] or hash_file(base / file)) for file in files if not _is_installers(file)),
-        distribution=name,
-        version=version,
-    )
-
-
-def _is_installers(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.parent.name.endswith((".dist-info", ".egg-info")) and path.name in _INSTALLERS
-
-
-def _record(distribution: IDistribution) -> dict[str, str]:
-    """Return file name → hash (empty when none is noted) of the distribution's files."""
-    text = distribution.read_text("RECORD")
-    if text is not None:
-        rows = [row for row in csv.reader(text.splitlines()) if row]
-        return {row[0]: row[1] if len(row) > 1 else "" for row in rows if not row[0].startswith(("/", "../"))}
-    files = distribution.files  # an egg-info directory, as old installers and some Linux distributions write it
-    if files is None:
-        raise SourceError(f"{location(distribution)} has no RECORD, so nobody knows which files are its own; install it again with pip")
-    return {str(file): "" for file in files if Path(str(file.locate())).is_file()}
-
-
-def _editable_project(distribution: IDistribution) -> Path | None:
-    """Return the project directory of a distribution installed with ``pip install -e`` (PEP 610), else None."""
-    text = distribution.read_text("direct_url.json")
-    if text is None:
-        return None
-    try:
-        origin = json.loads(text)
-        editable = bool(origin.get("dir_info", {}).get("editable"))
-        url = urlsplit(str(origin["url"])) if editable else None
-    except (ValueError, AttributeError, KeyError) as error:
-        raise SourceError(f"the direct_url.json of {location(distribution)} is not readable: {error}") from error
-    return Path(unquote(url.path)) if url is not None and url.scheme == "file" else None
-
-
-def _editable_root(base: Path, record: Iterable[str], project: Path, modules: Sequence[str]) -> Path:
-    """Return the directory an editable distribution is imported from: named by its ``.pth`` file, or ``src``, or the project itself.
-
-    Build tools differ: hatchling, flit and poetry write a ``.pth`` file with a directory in it, setuptools writes code that maps names. The code is
-    not run; the two usual layouts are looked at in its place.
-    """
-    pth = [base / name for name in record if name.endswith(".pth") and "/" not in name]
-    named = [Path(line) for file in pth if file.is_file() for line in file.read_text("utf-8").splitlines() if line.startswith("/")]
-    for root in (*named, project / "src", project):
-        if all(_has_module(root, module) for module in modules):
-            return root
-    raise SourceError(
-        f"its modules {', '.join(modules)} are neither in {project / 'src'} nor in {project}; an editable install needs one of these"
-    )
-
-
-def _has_module(root: Path, module: str) -> bool:
-    stem = root.joinpath(*module.split("."))
-    near = {path.relative_to(root).as_posix() for folder in (stem.parent, stem) if folder.is_dir() for path in folder.iterdir()}
-    return module_file(module, near) is not None

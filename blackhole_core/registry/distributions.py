@@ -23,7 +23,9 @@ from blackhole_core.ids import canonical_name
 if TYPE_CHECKING:
     from importlib_metadata import IDistribution
 
-__all__ = ["distribution", "distributions", "location", "version_of"]
+    from blackhole_core.registry.index import Declarer
+
+__all__ = ["distribution", "distributions", "is_leaving", "location", "metadata_of", "version_of"]
 
 #: Nanoseconds by which a listing must be younger than the directory's time of change: two ticks of the coarsest clock (FAT, 2 s).
 _RACY_NS: Final = 4_000_000_000
@@ -62,7 +64,7 @@ def distributions(path: Sequence[str] | None = None) -> Mapping[str, IDistributi
     found: dict[str, IDistribution] = {}
     for known in importlib_metadata.distributions() if path is None else importlib_metadata.distributions(path=list(path)):
         place = location(known).name
-        if not _is_leaving(place):
+        if not is_leaving(place):
             found.setdefault(_name_in(place), known)
     return found
 
@@ -80,6 +82,16 @@ def distribution(name: str, path: Sequence[str] | None = None) -> IDistribution 
             break  # an egg or a zip file, which comes before the rest of the path
     # It may be in one of these, or come from a finder of its own.
     return distributions(path).get(wanted)
+
+
+def metadata_of(declarer: Declarer) -> IDistribution:
+    """Return the distribution that the discovery index found, with its metadata as it is now."""
+    import importlib_metadata
+
+    if declarer.found is None:
+        return importlib_metadata.Distribution.at(declarer.place)
+    place = getattr(declarer.found, "_path", None)  # in a zip file, say; the standard library's class reads less of what is there
+    return declarer.found if place is None else importlib_metadata.PathDistribution(place)
 
 
 def location(distribution: IDistribution) -> Path:
@@ -104,7 +116,7 @@ def _listing(directory: str) -> _Listing | None:
             return known
         names: dict[str, str] = {}
         for place in os.listdir(directory):
-            if place.lower().endswith((".dist-info", ".egg-info")) and not _is_leaving(place):
+            if place.lower().endswith((".dist-info", ".egg-info")) and not is_leaving(place):
                 names.setdefault(_name_in(place), place)
     except OSError:
         return None
@@ -112,8 +124,8 @@ def _listing(directory: str) -> _Listing | None:
     return listing
 
 
-def _is_leaving(place: str) -> bool:
-    """Pip moves what it is about to remove to ``~ame-1.0.dist-info``."""
+def is_leaving(place: str) -> bool:
+    """Tell whether a metadata directory is about to be removed: pip moves it to ``~ame-1.0.dist-info`` first."""
     return place.startswith("~")
 
 
