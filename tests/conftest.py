@@ -44,6 +44,14 @@ def private_temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture(scope="session", autouse=True)
+def private_cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep this run, and every process it starts, out of the user's cache."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def nothing_leaks_from_the_session(private_temporary_directory: Path) -> Iterator[None]:
     """Fail the last test when a fixture of a wider scope left something behind."""
     before = leaks.take_census()
