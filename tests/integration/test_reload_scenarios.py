@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import string
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
@@ -70,6 +71,7 @@ class Scenario:
     new: object
     kept: str = ""  #: an expression that gives a callable; level none only, a worker hands out no objects
     still: object = None  #: what the kept callable answers after the edit
+    leak: str = ""  #: what the report says of what stays behind; level none only, a worker takes everything along
     error: str = ""  #: the edit cannot be loaded: what the error mentions
     note: str = ""
 
@@ -262,6 +264,13 @@ HOOK_UNDONE = "import atexit, p.a as a\n" + ENTRY + "    @bh.hookimpl\n    def p
 ATEXIT = {'entry': HOOK_UNDONE, 'a': 'import atexit\ndef at_end(): pass\natexit.register(at_end)\nV = 1\n', 'ask': 'import atexit\nfrom p import a\nbase = None\ndef answer(): return a.V\n'}
 scenario(WHOLE, 'atexit', '`atexit` at import, undone in `plugin_stop`', ATEXIT, {'a': str(ATEXIT['a']).replace('V = 1', 'V = 2')}, '', [1], [2])
 
+PATCH = ENTRY + "    @bh.hookimpl\n    def plugin_start(self, context):\n        import string\n        context.patch(string, 'capwords', lambda text: [text, {v}])\n"
+WORDS = {'ask': "import string\ndef answer(): return string.capwords('a b')\n"}
+scenario(WHOLE, 'context_patch', '`context.patch` of a foreign module', {'entry': PATCH.format(v=1), **WORDS}, {'entry': PATCH.format(v=2)}, '', [['a b', 1]], [['a b', 2]])
+scenario(WHOLE, 'context_patch_gone', '`context.patch` of a foreign module is taken away', {'entry': PATCH.format(v=1), **WORDS}, {'entry': ENTRY}, '', [['a b', 1]], ['A B'], note='what was there is put back')
+SHOUT = "import string\ndef shout(text): return text.upper()\nstring.capwords = shout\n"
+scenario(WHOLE, 'plain_patch', 'a foreign module is patched by hand, and then not any more', SHOUT + F1, F2, 'a.f()', [1], [2], leak='string.capwords is function p.a.shout')
+
 
 # fmt: on
 # --- running them ------------------------------------------------------------------------------------------------------------
@@ -331,10 +340,16 @@ def names() -> list[str]:
 @pytest.mark.parametrize("level", ["none", "process"])
 @pytest.mark.parametrize("case", SCENARIOS, ids=names())
 def test_what_reload_does(
-    case: Scenario, level: str, manager: bh.PluginManager, tmp_path: Path, require_level: Callable[[str], object]
+    case: Scenario,
+    level: str,
+    manager: bh.PluginManager,
+    tmp_path: Path,
+    require_level: Callable[[str], object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The next call is answered by the new text, whole; what was kept goes on with the old; what cannot be loaded changes nothing."""
     require_level(level)
+    monkeypatch.setattr(string, "capwords", string.capwords)  # some plugins leave another one there
     root = prepare(tmp_path, case)
     manager.load("p", source=root, isolation=level)
     assert plain(answers(manager, case)) == case.old
@@ -348,6 +363,8 @@ def test_what_reload_does(
         report = manager.reload("p")
         assert report is not None
         assert not report.unchanged
+        if case.leak and level == "none":
+            assert any(case.leak in leak for leak in report.leaks or ())
     assert plain(answers(manager, case)) == case.new
     if kept is not None:
         assert what_it_answers(kept) == case.still
@@ -378,7 +395,9 @@ def table() -> str:
         for case in SCENARIOS:
             if case.group == group:
                 kept = cell(case.still) if case.kept else ""
-                note = f"refused: “{case.error}”" if case.error else case.note
+                note = (
+                    f"refused: “{case.error}”" if case.error else f"stays, and the report says: “{case.leak}”" if case.leak else case.note
+                )
                 lines.append(f"| {case.edit} | {cell(case.old)} | {cell(case.new)} | {kept} | {note} |")
         lines.append("")
     return "\n".join(lines)
