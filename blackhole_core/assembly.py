@@ -141,10 +141,13 @@ class Parts:
         )
 
     def handle(self, name: str) -> Plugin:
-        return Plugin(self.supervisor.member(name))
+        return self._handle(self.supervisor.member(name))
 
     def handles(self) -> tuple[Plugin, ...]:
-        return tuple(Plugin(member) for member in self.supervisor.members())
+        return tuple(self._handle(member) for member in self.supervisor.members())
+
+    def _handle(self, member: Member) -> Plugin:
+        return Plugin(member, self._hooks.telemetry.plugin)
 
     def load(self, name: str, source: Path | str | None, version: str | None, isolation: Isolation | None) -> Plugin:
         try:
@@ -156,7 +159,7 @@ class Parts:
             raise
         member = self.enrol(candidate.name)
         self.loader.load(member, candidate, isolation)
-        return Plugin(member)
+        return self._handle(member)
 
     def unload(self, name: str) -> None:
         self.loader.unload(self.supervisor.member(name))

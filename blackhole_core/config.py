@@ -16,13 +16,14 @@ import attrs
 from blackhole_core.errors import ConfigError
 from blackhole_core.executor.runner import Limits
 from blackhole_core.executor.wire.frames import DEFAULT_MAX_MESSAGE
+from blackhole_core.hooks.telemetry import DEFAULT_SAMPLE
 from blackhole_core.ids import NAME, Isolation, canonical_name
 from blackhole_core.lifecycle.restart import RestartPolicy
 from blackhole_core.lifecycle.settings import Settings
 from blackhole_core.manifest.kinds import Choice, Field, Flag, Kind, ListOf, Number, Plain, Record, Report, Text
 from blackhole_core.manifest.yaml import Node, load_strict
 
-__all__ = ["HostConfig", "PluginConfig", "config_schema", "parse_config", "read_config"]
+__all__ = ["HostConfig", "PluginConfig", "TelemetryConfig", "config_schema", "parse_config", "read_config"]
 
 #: Bytes of a configuration file; a host with a thousand configured plugins stays below it.
 MAX_CONFIG: Final = 1024 * 1024
@@ -59,6 +60,13 @@ class PluginConfig(_Shared):
     environment: tuple[str, ...] = ()
 
 
+@attrs.frozen
+class TelemetryConfig:
+    """That hook calls are counted, and one in ``sample`` is timed."""
+
+    sample: int = DEFAULT_SAMPLE
+
+
 @attrs.frozen(kw_only=True)
 class HostConfig(_Shared):
     """A checked configuration. ``directory`` is what relative paths in it are relative to."""
@@ -73,6 +81,7 @@ class HostConfig(_Shared):
     deny: tuple[str, ...] = ()
     watch: tuple[str, ...] = ()
     keep_snapshots: int = 10
+    telemetry: TelemetryConfig | None = None
     plugins: Mapping[str, PluginConfig] = attrs.field(factory=dict)
     directory: Path = attrs.field(factory=Path.cwd)
 
@@ -181,6 +190,10 @@ _RESTART: Final = _Restart(
         ),
     )
 )
+_TELEMETRY: Final = Record(
+    TelemetryConfig,
+    (Field("sample", Number("calls", least=1, most=1_000_000, whole=True), "One call in so many is timed; all are counted."),),
+)
 #: What may be said of all plugins and of one.
 _SHARED: Final = (
     Field("call_timeout", _SECONDS, "Seconds a caller waits for one call at levels thread and process."),
@@ -221,6 +234,7 @@ _HOST: Final = Record(
         Field("allow", _name_list("plugin names or patterns"), "Only these may be loaded."),
         Field("deny", _name_list("plugin names or patterns"), "These may not be loaded; wins over allow."),
         Field("watch", _name_list("plugin names"), "Plugins to reload when their source changes; for ``blackhole run``."),
+        Field("telemetry", _TELEMETRY, "Count and time hook calls; {} is enough to turn it on."),
         Field("keep_snapshots", Number("snapshots", least=1, most=10_000, whole=True), "Snapshots kept per plugin."),
         *_SHARED,
         Field("plugins", _MapOf(_PLUGIN, "a mapping of plugin names to their settings"), "Settings of single plugins."),

@@ -62,6 +62,8 @@ class PluginManager(HookManager):
         self._parts: Parts | None = None
         self._at_exit: Callable[[], None] | None = None
         self._events = EventBus(time.time)
+        if self._config is not None and self._config.telemetry is not None:
+            self.telemetry.start(sample=self._config.telemetry.sample)
 
     @property
     def config(self) -> HostConfig:

@@ -25,6 +25,9 @@ _MAX_ARGUMENTS: Final = 100
 class PluginProxy:
     """Stands for a plugin that runs elsewhere. Its functions are its instance attributes."""
 
+    #: Telemetry times each call that leaves the thread.
+    __elsewhere__: Final = True
+
     def __init__(self, label: str) -> None:
         self.__label = label
 

@@ -11,12 +11,13 @@ Reading changes nothing and holds no call back. All numbers only ever grow, also
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+import attrs
 from pluggy import HookImpl
 
-from blackhole_core.hooks.callstats import CallReport, CallStats, HookCalls
+from blackhole_core.hooks.callstats import CallReport, CallStats, HookCalls, PluginCalls
 from blackhole_core.hooks.counting import new_counter, steps
 from blackhole_core.hooks.histogram import Histogram
 from blackhole_core.hooks.tally import Shape, Tally
@@ -75,14 +76,21 @@ class Telemetry:
                 caller.changed()
 
     def read(self) -> CallReport:
-        """Return what was counted so far. Takes some 20 µs per hook and plugin; hooks that were never measured are left out."""
-        measured = [(caller, caller.meter) for caller in self._manager.callers() if caller.meter is not None]
-        report = {}
-        for caller, meter in sorted(measured, key=lambda pair: pair[0].name):
-            with self._manager.hook_lock:  # for one hook at a time: a call that has to compile its hook waits for it
-                calls, reached, aside = meter.counts()
-            report[caller.name] = meter.report(calls, reached, aside)
-        return CallReport(report)
+        """Return what was counted so far. Takes some 20 µs per hook and plugin; hooks without a measured call are left out."""
+        return CallReport({hook: counted.report() for hook, counted in self._counted()})
+
+    def plugin(self, name: str) -> PluginCalls | None:
+        """Return what reached the plugin registered as ``name``, None when nothing of it was ever measured."""
+        hooks = {hook: stats for hook, counted in self._counted() if (stats := counted.plugin(name)) is not None}
+        return PluginCalls(CallStats.together(hooks.values()), hooks) if hooks else None
+
+    def _counted(self) -> Iterator[tuple[str, Counted]]:
+        for caller in sorted(self._manager.callers(), key=lambda caller: caller.name):
+            if caller.meter is not None:
+                with self._manager.hook_lock:  # for one hook at a time: a call that has to compile its hook waits for it
+                    counted = caller.meter.counted()
+                if counted.calls:
+                    yield caller.name, counted
 
 
 class PluginMeter:
@@ -147,8 +155,8 @@ class Meter:
         for name in departed[:-_DEPARTED]:
             del self._plugins[name]
 
-    def counts(self) -> tuple[int, Mapping[str, int], int]:
-        """Return the number of calls, how often each plugin was reached, and the calls of which that is not known."""
+    def counted(self) -> Counted:
+        """Return the numbers as they are now."""
         self._fold()
         reached = {plugin: plugin.count for plugin in self._plugins.values()}
         calls, unattributed = self._calls, self._unattributed
@@ -160,21 +168,36 @@ class Meter:
             calls += counted
             unattributed += 0 if tally.shape.attributed else counted
         aside = steps(self.aside)
-        return calls + aside, {name: reached[plugin] for name, plugin in self._plugins.items()}, unattributed + aside
-
-    def report(self, calls: int, reached: Mapping[str, int], unattributed: int) -> HookCalls:
-        """Return everything as a value."""
         errors = steps(self.errors) + steps(self.aside_failed)
-        plugins = {name: (count, self._plugins.get(name)) for name, count in reached.items()}
-        return HookCalls(
-            total=_stats(calls, errors, self.histogram),
-            plugins={name: _stats(count, steps(meter.errors), meter.histogram) for name, (count, meter) in plugins.items() if meter},
-            unattributed=unattributed,
-        )
+        plugins = {name: (reached[plugin], plugin) for name, plugin in self._plugins.items()}
+        return Counted(calls + aside, errors, unattributed + aside, self.histogram, plugins)
 
     def slow(self) -> SlowCall:
         """Count a call that has no generated body, and begin to time it."""
         return SlowCall(self)
+
+
+@attrs.frozen
+class Counted:
+    """The numbers of one hook; what takes longer, its histograms, is read outside the lock."""
+
+    calls: int
+    errors: int
+    unattributed: int
+    histogram: Histogram
+    plugins: Mapping[str, tuple[int, PluginMeter]]
+
+    def report(self) -> HookCalls:
+        """Return everything as a value."""
+        plugins = {name: _stats(count, steps(plugin.errors), plugin.histogram) for name, (count, plugin) in self.plugins.items()}
+        return HookCalls(_stats(self.calls, self.errors, self.histogram), plugins, self.unattributed)
+
+    def plugin(self, name: str) -> CallStats | None:
+        """Return what reached one plugin."""
+        if name not in self.plugins:
+            return None
+        count, plugin = self.plugins[name]
+        return _stats(count, steps(plugin.errors), plugin.histogram)
 
 
 class SlowCall:

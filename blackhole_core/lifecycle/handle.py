@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from blackhole_core.hooks.callstats import PluginCalls
 from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.lifecycle.member import Member
 from blackhole_core.lifecycle.phase import Phase
@@ -31,10 +32,11 @@ class Usage:
 class Plugin:
     """The live view of one plugin."""
 
-    __slots__ = ("_member",)
+    __slots__ = ("_calls_of", "_member")
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: Member, calls_of: Callable[[str], PluginCalls | None]) -> None:
         self._member = member
+        self._calls_of = calls_of
 
     @property
     def name(self) -> str:
@@ -97,6 +99,11 @@ class Plugin:
         return _measure(pid) if pid is not None else Usage()
 
     @property
+    def calls(self) -> PluginCalls | None:
+        """How often its hooks were called, failed and how long they took, None as long as ``pm.telemetry`` has not been on."""
+        return self._calls_of(self.name)
+
+    @property
     def enforcement(self) -> Mapping[str, str]:
         """How each permission and limit that the manifest names is enforced.
 
@@ -111,6 +118,7 @@ class Plugin:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data, for JSON."""
+        calls = self.calls
         return {
             "name": self.name,
             "version": self.version,
@@ -122,6 +130,7 @@ class Plugin:
             "source": str(self.source) if self.source is not None else None,
             "last_error": str(self.last_error) if self.last_error is not None else None,
             "usage": attrs.asdict(self.usage),
+            "calls": calls.as_dict() if calls is not None else None,
             "enforcement": dict(self.enforcement),
         }
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -31,6 +32,7 @@ CONFIG = """
 project: notes
 specs: ["notes_api:NotesSpecs"]
 state_dir: state
+telemetry: {}
 plugins:
   counter: {isolation: process}
   upper: {isolation: thread}
@@ -247,6 +249,18 @@ def test_ps_lists_the_plugins(shared_place: Place, shared_host: Host) -> None:
     table = output.splitlines()
     assert table[0].split()[:5] == ["NAME", "VERSION", "PHASE", "LEVEL", "GEN"]
     assert len(table) == 3
+
+
+def test_ps_shows_calls_that_are_counted(shared_place: Place, shared_host: Host) -> None:
+    """Number, failures and percentiles of each plugin; JSON has them by hook."""
+    shared_place.run("call", "transform", "text=hi")
+    calls = {plugin["name"]: plugin["calls"] for plugin in shared_place.json("ps")}
+    assert calls["upper"]["count"] >= calls["upper"]["hooks"]["transform"]["count"] >= 1
+    assert 0 < calls["upper"]["hooks"]["transform"]["p50"] <= calls["upper"]["max"]
+    table = shared_place.run("ps").splitlines()
+    assert table[0].split()[-5:] == ["CALLS", "ERRORS", "P50", "P99", "SOURCE"]
+    [upper] = [line for line in table if line.startswith("upper ")]
+    assert re.search(r" \d+ +0 +[\d.]+ (µs|ms|s) +[\d.]+ (µs|ms|s) ", upper)
 
 
 def test_calls_are_typed_by_the_spec(shared_place: Place, shared_host: Host) -> None:

@@ -29,6 +29,7 @@ EVERYTHING: dict[str, Any] = {
     "allow": ["count*"],
     "deny": ["count-evil"],
     "watch": ["counter"],
+    "telemetry": {"sample": 7},
     "keep_snapshots": 3,
     "call_timeout": 20,
     "start_timeout": 5,
