@@ -75,7 +75,9 @@ def deadline(seconds: float) -> Iterator[None]:
 
 def bound_deadline(instant: float) -> None:
     """Set the deadline of the current context for good; for code that runs each call in a context of its own."""
-    _deadline.set(earliest(_deadline.get(), instant))
+    known = _deadline.get()
+    if known is None or instant < known:
+        _deadline.set(instant)
 
 
 def enter(call: ActiveCall, outer: tuple[ActiveCall, ...], instant: float | None) -> None:

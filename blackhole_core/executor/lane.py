@@ -39,8 +39,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
 from blackhole_core.errors import ProtocolError
 
 __all__ = ["CAPACITY", "UNAVAILABLE", "HostLane", "WorkerLane"]
@@ -305,7 +303,7 @@ class WorkerLane:
         start = _IN + _INWARD.size
         return number, index, seconds, bytes(self._memory[start : start + length])
 
-    def send(self, number: int, result: msgspec.Raw) -> None:
+    def send(self, number: int, result: bytes) -> None:
         """Put the answer to the request received last there for the host, and ring if it waits."""
         memory = self._memory
         _OUTWARD.pack_into(memory, _OUT, number, len(result))

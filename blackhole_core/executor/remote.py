@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import collections
 import enum
+import functools
 import itertools
 import math
 import signal
@@ -275,19 +276,18 @@ class RemoteRunner:
 
     def plugin_object(self) -> Any:
         def target(index: int, implementation: Implementation) -> Callable[..., Any]:
-            hook = implementation.hook
-            return lambda *args: self._answer(hook, HOST, index, args)
+            return functools.partial(self._answer, implementation.hook, HOST, index)
 
         return make_proxy(self._plugin, self._spec.project, self._surface, target)
 
     def call(self, call: Call) -> Any:
-        return self._answer(call.hook, call.space, call.index, call.args)
+        return self._answer(call.hook, call.space, call.index, *call.args)
 
     def _control(self, call: Call) -> Any:
         """A call of the host's own to a worker that is not open to callers yet."""
-        return self._answer(call.hook, call.space, call.index, call.args, control=True)
+        return self._answer(call.hook, call.space, call.index, *call.args, control=True)
 
-    def _answer(self, hook: str, space: str, index: int, args: tuple[Any, ...], *, control: bool = False) -> Any:
+    def _answer(self, hook: str, space: str, index: int, /, *args: Any, control: bool = False) -> Any:
         try:
             return self._call(hook, space, index, args, control)
         except Exception as error:
@@ -309,6 +309,8 @@ class RemoteRunner:
         except BaseException:  # Ctrl-C, here or in a nested call
             self._abandon(outgoing)
             raise
+        if isinstance(reply, bytes):
+            return self._result(hook, space, index, reply)
         if isinstance(reply, codec.Answer):
             return self._result(hook, space, index, reply.result)
         raise self._rebuilder.rebuild(reply.failure, hook) if isinstance(reply, codec.Error) else reply
@@ -323,7 +325,7 @@ class RemoteRunner:
             raise LimitExceeded(self._plugin, "max_message", wanted=self._max_message, got=len(data), unit="bytes")
         return data
 
-    def _result(self, hook: str, space: str, index: int, result: msgspec.Raw) -> Any:
+    def _result(self, hook: str, space: str, index: int, result: bytes | msgspec.Raw) -> Any:
         try:
             return self._bindings[index].result.decode(result) if space == HOST else decode_plain(bytes(result))
         except (Undecodable, ProtocolError) as error:
@@ -341,7 +343,9 @@ class RemoteRunner:
             self._outstanding[outgoing.number] = outgoing
             parent = _parent_in(worker.connection, active) if active else 0
             if worker.alive and (self._state is _State.READY or parent or control):
-                if idle and self._dispatch_by_lane(worker, outgoing):
+                lane = worker.lane
+                if idle and lane is not None and not lane.held and outgoing.space == HOST and len(outgoing.args) <= CAPACITY:
+                    self._dispatch_by_lane(worker, lane, outgoing)
                     return worker, None
                 self._dispatch(worker, outgoing, parent)
             elif parent or control:
@@ -352,19 +356,15 @@ class RemoteRunner:
 
     # --- by the lane -------------------------------------------------------------------------------------------------
 
-    def _dispatch_by_lane(self, worker: _Worker, outgoing: _Outgoing) -> bool:
-        """Send a call by the lane of a worker that owes nothing, and so begins it first, as the ledger has it; False when it must go by the channel."""
-        lane = worker.lane
-        if lane is None or lane.held or outgoing.space != HOST or len(outgoing.args) > CAPACITY:
-            return False
+    def _dispatch_by_lane(self, worker: _Worker, lane: HostLane, outgoing: _Outgoing) -> None:
+        """Send a call by the lane of a worker that owes nothing, and so begins it first, as the ledger has it."""
         deadline = outgoing.deadline
         worker.ledger.sent(outgoing.number, nested=False)
         outgoing.lane = lane
         lane.send(outgoing.number, outgoing.index, math.inf if deadline is None else deadline - time.monotonic(), outgoing.args)
-        return True
 
-    def _wait_in_lane(self, worker: _Worker, outgoing: _Outgoing) -> codec.Answer | codec.Error | Exception:
-        """Wait for the reply to a call that holds the lane, wherever it comes from, and give the lane up."""
+    def _wait_in_lane(self, worker: _Worker, outgoing: _Outgoing) -> bytes | codec.Answer | codec.Error | Exception:
+        """Wait for the reply to a call that holds the lane, and give the lane up. The body of the answer when it came there, else a reply."""
         lane, by_lane = outgoing.lane, False
         assert lane is not None
         try:
@@ -372,17 +372,20 @@ class RemoteRunner:
                 other = _sleep_in_lane(lane, outgoing)
                 if other is not None:
                     return other
-            answer = codec.Answer(outgoing.number, msgspec.Raw(lane.receive(outgoing.number)))
+            answer = lane.receive(outgoing.number)
             by_lane = True
         except ProtocolError as error:
             return self._cut_off(worker, outgoing, error)
         finally:
             with self._lock:
                 lane.leave()
-                if by_lane and worker.ledger.answered(outgoing.number):  # else the I/O thread has noted it
+                if by_lane and worker.ledger.answered(outgoing.number):
                     self._forget(outgoing.number)
-            if outgoing.mailbox is not None:
-                outgoing.mailbox.close()
+                    mailbox = outgoing.mailbox
+                else:  # the I/O thread has noted the reply, or there is none yet: whoever has something for the mailbox must find it closed
+                    mailbox = outgoing.inbox()
+            if mailbox is not None:
+                mailbox.close()
         return answer
 
     def _cut_off(self, worker: _Worker, outgoing: _Outgoing, breach: ProtocolError) -> codec.Answer | codec.Error | Exception:

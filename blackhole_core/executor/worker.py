@@ -47,7 +47,7 @@ from blackhole_core.executor.wire.types import annotations_of, type_of_expressio
 from blackhole_core.ids import PluginId
 from blackhole_core.loader.codes import learn_codes
 from blackhole_core.loader.universe import Universe
-from blackhole_core.messages import CONTRACT, HOST
+from blackhole_core.messages import CONTRACT
 
 __all__ = ["Worker", "default_signals", "die_with", "main", "serve"]
 
@@ -77,6 +77,18 @@ class _Binding:
         self.arguments: Final = ArgumentsDecoder(wanted)
         self.result: Final = ResultEncoder(types.open_result)
         self.hook: Final = hook
+
+    def call(self, data: bytes | msgspec.Raw) -> bytes:
+        """Call the implementation with the arguments that ``data`` holds, and return its result.
+
+        :raises NotPlain: the result cannot cross.
+        """
+        try:
+            args = self.arguments.decode(data)
+        except Undecodable as error:
+            raise TypeError(f"an argument of hook {self.hook!r} is not what its annotation says: {error}") from None
+        result = self.function(*args)
+        return self.result.encode(_settle(result) if hasattr(result, "__await__") else result)
 
 
 class Worker:
@@ -279,7 +291,9 @@ class Worker:
                 self._answer(message)
 
     def _answer(self, request: codec.Request) -> None:
-        self.send(contextvars.copy_context().run(self._perform, request))
+        target = request.hook if request.space == CONTRACT else self._bindings[request.index]
+        result = contextvars.copy_context().run(self._perform, request.id, target, request.args, request.timeout)
+        self.send(_reply(request.id, result))
 
     # --- calls that come by the lane ---------------------------------------------------------------------------------
 
@@ -290,17 +304,17 @@ class Worker:
             self._in_lane = number if number != self._withdrawn else 0
         if not self._in_lane:
             return self.send(codec.Error(number, to_wire(TimeoutError("cancelled before it began"))))
-        timeout = None if seconds == math.inf else seconds
-        request = codec.Request(number, HOST, self._bindings[index].hook, index, msgspec.Raw(args), timeout)
-        reply = contextvars.copy_context().run(self._perform, request)
+        result = contextvars.copy_context().run(
+            self._perform, number, self._bindings[index], args, None if seconds == math.inf else seconds
+        )
         with self._lock:
             looked_for = self._in_lane == number
             self._in_lane = 0
-            if looked_for and isinstance(reply, codec.Answer) and len(reply.result) <= CAPACITY:
-                lane.send(number, reply.result)
+            if looked_for and isinstance(result, bytes) and len(result) <= CAPACITY:
+                lane.send(number, result)
                 self._left_lane = number
                 return None
-        return self.send(reply)
+        return self.send(_reply(number, result))
 
     def _cancel_in_lane(self, number: int) -> None:
         """Have a request answered by the channel from now on: nobody looks into the lane for it any more."""
@@ -314,39 +328,27 @@ class Worker:
 
     # --- any call ----------------------------------------------------------------------------------------------------
 
-    def _perform(self, request: codec.Request) -> codec.Answer | codec.Error:
-        assert self._hosted is not None
-        _request.set(request.id)
-        if request.timeout is not None:
-            bound_deadline(time.monotonic() + request.timeout)
+    def _perform(self, number: int, target: _Binding | str, args: bytes | msgspec.Raw, timeout: float | None) -> bytes | codec.WireFailure:
+        """Run one call in a context of its own, of an implementation or the contract of that name; return the result or what went wrong."""
+        _request.set(number)
+        if timeout is not None:
+            bound_deadline(time.monotonic() + timeout)
         try:
-            if request.space == CONTRACT:
-                result = self._contract(request)
-            else:
-                result = self._implementation(request)
+            result = self._contract(target, bytes(args)) if isinstance(target, str) else target.call(args)
         except NotPlain as error:
-            return codec.Error(request.id, cannot_cross("the result" + (f" at {error.path}" if error.path else ""), error.type_name))
+            return cannot_cross("the result" + (f" at {error.path}" if error.path else ""), error.type_name)
         except BaseException as error:
-            return codec.Error(request.id, to_wire(error))
-        cap = self._max_message
-        return codec.Answer(request.id, msgspec.Raw(result)) if len(result) <= cap else codec.Error(request.id, too_large(len(result), cap))
+            return to_wire(error)
+        return result if len(result) <= self._max_message else too_large(len(result), self._max_message)
 
-    def _contract(self, request: codec.Request) -> bytes:
+    def _contract(self, hook: str, data: bytes) -> bytes:
         assert self._hosted is not None
-        args = decode_plain(bytes(request.args))
-        if request.hook == "plugin_start":
+        args = decode_plain(data)
+        if hook == "plugin_start":
             args = tuple(self._context() for _ in args)
-        elif request.hook == "plugin_stop" and self._leases is not None:
+        elif hook == "plugin_stop" and self._leases is not None:
             self._leases.stopping.set()
-        return encode_plain(_settle(self._hosted.contracts[request.hook](*args)))
-
-    def _implementation(self, request: codec.Request) -> bytes:
-        binding = self._bindings[request.index]
-        try:
-            args = binding.arguments.decode(request.args)
-        except Undecodable as error:
-            raise TypeError(f"an argument of hook {request.hook!r} is not what its annotation says: {error}") from None
-        return binding.result.encode(_settle(binding.function(*args)))
+        return encode_plain(_settle(self._hosted.contracts[hook](*args)))
 
     def _context(self) -> PluginContext:
         load, leases = self._load, self._leases
@@ -411,6 +413,10 @@ def _encode_argument(name: str, value: Any, hook: str, info: codec.HookInfo) -> 
         return ResultEncoder(name in info.open_args).encode(value)
     except NotPlain as error:
         raise TypeError(f"argument {name!r} of hook {hook!r} cannot leave the worker: {error}") from None
+
+
+def _reply(number: int, result: bytes | codec.WireFailure) -> codec.Answer | codec.Error:
+    return codec.Answer(number, msgspec.Raw(result)) if isinstance(result, bytes) else codec.Error(number, result)
 
 
 def _settle(result: Any) -> Any:

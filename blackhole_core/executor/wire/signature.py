@@ -22,6 +22,8 @@ __all__ = ["ArgumentsDecoder", "ArgumentsEncoder", "ResultDecoder", "ResultEncod
 _encoder = msgspec.msgpack.Encoder()
 #: What msgspec raises for a value it cannot encode: unknown type, integer beyond 64 bit, recursion.
 _ENCODE_ERRORS: Final = (TypeError, OverflowError, RecursionError, ValueError)
+#: What it raises for bytes that are not what was wanted.
+_DECODE_ERRORS: Final = (msgspec.DecodeError, ValueError, TypeError, ArithmeticError, RecursionError)
 
 
 class Undecodable(ValueError):
@@ -54,11 +56,14 @@ class ArgumentsEncoder:
 
         :raises NotPlain: an argument cannot cross; ``path`` begins with its position, such as ``[1]``.
         """
-        try:
-            if all(is_bare(args[position]) for position in self._positions):
+        for position in self._positions:
+            if not is_bare(args[position]):
+                break
+        else:
+            try:
                 return _encoder.encode(args)
-        except _ENCODE_ERRORS:
-            pass  # the other way tells what is wrong, or wraps an integer beyond 64 bit
+            except _ENCODE_ERRORS:
+                pass  # the other way tells what is wrong, or wraps an integer beyond 64 bit
         try:
             return _encoder.encode([wrap_plain(value) if is_open else value for value, is_open in zip(args, self._open, strict=True)])
         except NotPlain as error:
@@ -91,7 +96,10 @@ class ArgumentsDecoder:
 
         :raises Undecodable: they are not what the annotations say.
         """
-        return tuple(_decode(self._decoder, data))
+        try:
+            return tuple(self._decoder.decode(data))
+        except _DECODE_ERRORS as error:
+            raise Undecodable(str(error)) from error
 
 
 class ResultEncoder:
@@ -129,14 +137,10 @@ class ResultDecoder:
 
         :raises Undecodable: it is not what the annotation says.
         """
-        return _decode(self._decoder, data)
-
-
-def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes | msgspec.Raw) -> Any:
-    try:
-        return decoder.decode(data)
-    except (msgspec.DecodeError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
-        raise Undecodable(str(error)) from error
+        try:
+            return self._decoder.decode(data)
+        except _DECODE_ERRORS as error:
+            raise Undecodable(str(error)) from error
 
 
 def _describe(value: Any, error: Exception) -> str:
