@@ -148,7 +148,7 @@ class Stage:
         return running
 
     def hostile(self, program: str, **options: Any) -> RemoteRunner:
-        """Return a runner whose workers run ``program``, which has the names ``say``, ``hear``, ``raw``, ``codec`` and ``send``/``receive``."""
+        """Return a runner whose workers run ``program``, which has the names ``say``, ``hear``, ``raw``, ``codec`` ``send``/``receive`` and ``shared``."""
         launcher, pump = ProcessLauncher(_HOSTILE + program), LogPump()
         self._closers += [launcher.close, pump.close]
         import_path = tuple(str(Path(entry).absolute()) for entry in sys.path)
@@ -191,6 +191,7 @@ import os, time, signal, msgspec
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.frames import FrameReader, frame
 receive, send = int(sys.argv[1]), int(sys.argv[2])
+shared = [int(word) for word in sys.argv[4].split(",") if word]
 frames, inbox = FrameReader(2**32), []
 def raw(data):
     data = memoryview(data)
@@ -208,8 +209,8 @@ def hear():
     return inbox.pop(0)
 NONE = msgspec.Raw(b"\\xc0")
 TRANSFORM = codec.ImplementationInfo("transform", "transform", ("text",), {}, annotated=("text",))
-def come_up(*implementations, contracts={}):
-    say(codec.Hello(codec.PROTOCOL, os.getpid()))
+def come_up(*implementations, contracts={}, lane=False):
+    say(codec.Hello(codec.PROTOCOL, os.getpid(), "", lane))
     hear()
     say(codec.Loaded(implementations or (TRANSFORM,), contracts))
     hear()

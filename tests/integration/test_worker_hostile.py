@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import blackhole_core as bh
-from blackhole_core.errors import BlackholeError, CannotCross, LoadFailed, ProtocolError, RemoteError, WorkerDied
+from blackhole_core.errors import BlackholeError, CallTimeout, CannotCross, LoadFailed, ProtocolError, RemoteError, WorkerDied
 from blackhole_core.executor.connection import Ended
+from blackhole_core.executor.lane import UNAVAILABLE
 from tests.stage import Running, Stage, eventually
 
 
@@ -118,6 +119,78 @@ def test_a_worker_that_never_says_ready(stage: Stage) -> None:
     """H-06: the start timeout ends it."""
     with pytest.raises(LoadFailed, match=r"not ready within 0.3 s \(start_timeout\)"):
         stage.hostile("say(codec.Hello(1, 1))\nhold()", start_timeout=0.3).start()
+
+
+_IN_LANE = """
+import mmap, random
+from blackhole_core.executor import lane as lanes
+come_up(lane=True)
+memory = memoryview(mmap.mmap(shared[0], lanes._SIZE))
+mine = lanes.WorkerLane(*shared)
+def request():
+    while not mine.look():
+        time.sleep(0.001)
+    return mine.receive()
+def answer(number, body=b"\\xa2hi", length=None):
+    lanes._OUTWARD.pack_into(memory, lanes._OUT, number, len(body) if length is None else length)
+    memory[lanes._OUT + lanes._OUTWARD.size:][:len(body)] = body
+    memory[lanes._ANSWER] = 1 + mine._calls % 255
+    lanes._ring(mine._bell)
+"""
+
+_LANE_BREACHES = {
+    "another request's answer": ("answer(77)", "to request 77 in the shared memory"),
+    "an answer larger than the memory": ("answer(number, length=2**32 - 1)", "an answer of 4294967295 bytes"),
+    "rings for ever": ("[lanes._ring(mine._bell) for _ in iter(int, 1)]", "100 rings without an answer"),
+    "an answer by both ways": ("answer(number); say(codec.Answer(number, NONE), codec.Answer(number, NONE))", "which is not open"),
+}
+
+
+@pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))
+@pytest.mark.parametrize("breach", _LANE_BREACHES)
+def test_a_breach_in_shared_memory_cuts_the_worker_off(stage: Stage, breach: str) -> None:
+    """A worker that misuses the memory it shares with its host ends, with the reason; its caller is told or has its answer."""
+    act, reason = _LANE_BREACHES[breach]
+    plugin, ends = _up(stage, f"{_IN_LANE}\nnumber, *_ = request()\n{act}\nhold()")
+    try:
+        assert plugin("transform", "x") in ("hi", None)
+    except WorkerDied as error:
+        assert error.executed == "unknown"  # noqa: PT017
+    assert eventually(lambda: bool(ends))
+    assert reason in str(ends[0].reason)
+
+
+@pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))
+@pytest.mark.parametrize("seed", range(2))
+def test_scribbling_over_shared_memory_harms_nobody_else(stage: Stage, seed: int) -> None:
+    """Random bytes at random places, all the time: calls end in a value of the right type or in a typed error, and others go on."""
+    scribble = """
+chance = random.Random(SEED)
+def write_all_over():
+    while True:
+        start = chance.choice([0, 64, 128, 192, 256, lanes._OUT, chance.randrange(lanes._SIZE)])
+        noise = chance.randbytes(chance.randrange(1, 40))
+        memory[start : start + len(noise)] = noise[: lanes._SIZE - start]
+import threading
+threading.Thread(target=write_all_over, daemon=True).start()
+while True:
+    try:
+        number, *_ = request()
+        answer(number)
+    except Exception:
+        pass
+""".replace("SEED", str(seed))
+    plugin, ends = _up(stage, _IN_LANE + scribble, call_timeout=0.3, hang_grace=0.2)
+    other = stage.start("upper", "process")
+    for number in range(15):
+        if ends:
+            break
+        try:
+            assert isinstance(plugin("transform", "x"), str | None)
+        except (WorkerDied, CannotCross, CallTimeout):
+            pass
+        assert other("transform", f"a{number}") == f"A{number}"
+    assert other("transform", "still") == "STILL"
 
 
 def test_results_of_the_wrong_type_never_reach_the_host(stage: Stage) -> None:

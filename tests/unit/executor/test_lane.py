@@ -1,0 +1,207 @@
+"""Both ends of a lane in one process, the worker's on a thread of its own."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from blackhole_core.errors import ProtocolError
+from blackhole_core.executor import lane as lanes
+from blackhole_core.executor.lane import CAPACITY, HostLane, WorkerLane
+
+pytestmark = pytest.mark.skipif(lanes.UNAVAILABLE is not None, reason=str(lanes.UNAVAILABLE))
+
+
+class Pair:
+    """A host's end and a worker's; the worker's runs ``answer`` for each request until :meth:`close`."""
+
+    def __init__(self) -> None:
+        self.host = HostLane()
+        self.worker = WorkerLane(*map(os.dup, self.host.descriptors))
+        self.host.launched()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.number = 0
+
+    def serve(self, answer: Callable[[int, bytes], bytes]) -> None:
+        def run() -> None:
+            while not self._stop.is_set():
+                if self.worker.look():
+                    number, index, _seconds, args = self.worker.receive()
+                    self.worker.send(number, answer(index, args))
+                else:
+                    self.worker.sleep(lambda: not self._stop.is_set())
+
+        self._thread = threading.Thread(target=run)
+        self._thread.start()
+
+    def call(self, args: bytes, index: int = 0) -> bytes:
+        self.number += 1
+        self.host.send(self.number, index, math.inf, args)
+        try:
+            if not self.host.look():
+                while not self.host.answered():
+                    assert self.host.sleep(time.monotonic() + 20), "no answer within 20 s"
+            return self.host.receive(self.number)
+        finally:
+            self.host.leave()
+
+    def close(self) -> None:
+        self._stop.set()
+        self.worker.wake()
+        if self._thread is not None:
+            self._thread.join()
+        self.host.close()
+        self.worker.forget()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    pair = Pair()
+    yield pair
+    pair.close()
+
+
+def test_each_request_gets_its_answer(pair: Pair) -> None:
+    """More calls than there are tags, of all sizes that fit."""
+    pair.serve(lambda index, args: bytes([index]) + args[::-1])
+    for number in range(600):
+        args = bytes([number % 256]) * (number % 50)
+        assert pair.call(args, number % 7) == bytes([number % 7]) + args[::-1]
+    whole = os.urandom(CAPACITY)
+    assert pair.call(whole[:-1])[1:] == whole[:-1][::-1]
+
+
+def test_no_ring_is_missed_whenever_threads_switch(pair: Pair) -> None:
+    """The two sides meet at every point of each other's falling asleep: with a ring missed a call would wait for ever."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        pair.serve(lambda _, args: args)
+        end = time.monotonic() + 1.5
+        count = 0
+        while time.monotonic() < end:
+            count += 1
+            args = str(count).encode()
+            assert pair.call(args) == args
+            if count % 7 == 0:
+                time.sleep(count % 5 * 1e-4)  # let the worker fall asleep at different moments
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_a_worker_that_sleeps_is_rung_and_one_that_is_awake_is_not(pair: Pair) -> None:
+    pair.worker._memory[lanes._DOZING] = 1
+    pair.host.send(1, 0, math.inf, b"")
+    assert os.read(pair.worker._door, 10) == b"\1"
+    pair.host.leave()
+    pair.worker._memory[lanes._DOZING] = 0
+    pair.host.send(2, 0, math.inf, b"")
+    with pytest.raises(BlockingIOError):
+        os.read(pair.worker._door, 10)
+    pair.host.leave()
+
+
+def test_waiting_ends_at_the_deadline(pair: Pair) -> None:
+    pair.host.send(1, 0, math.inf, b"")
+    assert not pair.host.sleep(time.monotonic() + 0.01)
+    assert not pair.host.answered()
+    assert pair.worker._memory[lanes._WAITING] == 0
+    pair.host.leave()
+
+
+def test_waiting_ends_when_the_host_has_something_to_say(pair: Pair) -> None:
+    pair.host.send(1, 0, math.inf, b"")
+    pair.host.wake()
+    assert pair.host.sleep(None)
+    assert not pair.host.answered()
+    pair.host.leave()
+
+
+def test_a_late_answer_is_none_to_the_next_call(pair: Pair) -> None:
+    """The answer to a call that was given up stays in the memory, and the next call does not take it for its own."""
+    pair.host.send(1, 0, math.inf, b"")
+    assert pair.worker.look()
+    number, *_ = pair.worker.receive()
+    pair.host.leave()
+    pair.worker.send(number, b"late")
+    pair.host.send(2, 0, math.inf, b"")
+    assert not pair.host.answered()
+    pair.host.leave()
+
+
+@pytest.mark.parametrize(("number", "length"), [(7, 3), (1, CAPACITY + 1), (1, 2**32 - 1), (2**64 - 1, 0)])
+def test_an_answer_that_cannot_be_is_a_breach(pair: Pair, number: int, length: int) -> None:
+    pair.host.send(1, 0, math.inf, b"")
+    lanes._OUTWARD.pack_into(pair.worker._memory, lanes._OUT, number, length)
+    with pytest.raises(ProtocolError, match="where request 1 was made"):
+        pair.host.receive(1)
+    pair.host.leave()
+
+
+def test_rings_without_an_answer_are_a_breach(pair: Pair) -> None:
+    """A worker that keeps ringing does not keep the caller's processor busy."""
+    stop = threading.Event()
+
+    def ring() -> None:
+        while not stop.is_set():
+            lanes._ring(pair.worker._bell)
+
+    thread = threading.Thread(target=ring)
+    thread.start()
+    pair.host.send(1, 0, math.inf, b"")
+    try:
+        with pytest.raises(ProtocolError, match="rings without an answer"):
+            pair.host.sleep(time.monotonic() + 20)
+    finally:
+        stop.set()
+        thread.join()
+        pair.host.leave()
+
+
+def test_the_memory_keeps_its_size() -> None:
+    """A worker cannot shrink it under the host, whose next look would be a bus error."""
+    host = HostLane()
+    for size in (0, 1 << 20):
+        with pytest.raises(PermissionError):
+            os.ftruncate(host.descriptors[0], size)
+    host.close()
+
+
+def test_a_lane_in_use_is_closed_by_the_call_that_has_it() -> None:
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = open_files()
+    host = HostLane()
+    host.launched()
+    host.send(1, 0, math.inf, b"")
+    host.close()
+    assert not host.answered()  # the memory is still there
+    host.leave()
+    assert open_files() == before
+
+
+def test_calls_that_come_seldom_are_not_looked_for(pair: Pair) -> None:
+    """An idle pair sleeps: after a pause the worker does not look before it sleeps again."""
+    pair.worker._quick = True
+    assert not pair.worker.look()  # in vain
+    assert not pair.worker._quick
+
+
+def test_a_host_that_looked_in_vain_does_not_look_at_every_call(pair: Pair) -> None:
+    """Plugins whose calls take long do not cost the host's processor time at each of them."""
+    pair.host._spins = True
+    passed = []
+    for number in range(1, 200):
+        pair.host.send(number, 0, math.inf, b"")
+        passed.append(pair.host._pass)
+        assert not pair.host.look()
+        pair.host.leave()
+    assert max(passed) == lanes._PATIENCE
