@@ -67,7 +67,7 @@ def examine(state_dir: Path | None, socket_directory: Path) -> Report:
         versions=_versions(),
         levels=levels,
         transport="none" if levels["process"] else "two pipes, pidfd and eventfd",
-        findings=(_sockets(socket_directory), *([_state(state_dir)] if state_dir is not None else [])),
+        findings=(_sockets(socket_directory), *([_state(state_dir)] if state_dir is not None else []), _index()),
         groups=_groups(),
     )
 
@@ -120,6 +120,17 @@ def _sockets(directory: Path) -> Finding:
     elif not os.access(directory.parent, os.W_OK | os.X_OK):
         return Finding(what, str(directory), f"{directory.parent} is missing or cannot be written to; set XDG_RUNTIME_DIR, or use --socket")
     return Finding(what, str(directory))
+
+
+def _index() -> Finding:
+    """Look at the discovery index. Whatever is wrong with it costs only time, so nothing of it is a problem."""
+    from blackhole_core.registry.index import VARIABLE, index_status
+
+    status = index_status()
+    if status.directory is None:
+        return Finding("discovery index", f"not kept on disk ({VARIABLE}={status.mode})")
+    known = f"{status.directory}, {status.distributions} distributions in {status.directories} directories"
+    return Finding("discovery index", f"{known}; {status.trouble}" if status.trouble else known)
 
 
 def _groups() -> dict[str, int]:

@@ -28,7 +28,18 @@ if TYPE_CHECKING:
 
     from blackhole_core.registry.indexscan import Record
 
-__all__ = ["VARIABLE", "Declarer", "DiscoveryIndex", "IndexedPoint", "Status", "declarers", "entry_points", "index_status", "the_index"]
+__all__ = [
+    "VARIABLE",
+    "Declarer",
+    "DiscoveryIndex",
+    "IndexedPoint",
+    "Status",
+    "clear_index",
+    "declarers",
+    "entry_points",
+    "index_status",
+    "the_index",
+]
 
 #: The environment variable that says how far the index is used.
 VARIABLE: Final = "BLACKHOLE_DISCOVERY_INDEX"
@@ -81,7 +92,7 @@ class Status(NamedTuple):
     directory: str | None  #: where it lies on disk; None when it does not
     directories: int  #: how many directories of import paths it knows
     distributions: int  #: how many distributions lie in them
-    trouble: str  #: what went wrong last, as a sentence
+    trouble: str  #: what keeps it from being kept on disk, or went wrong last
 
 
 class DiscoveryIndex:
@@ -234,8 +245,18 @@ def index_status() -> Status:
         None if index.files is None else index.files.directory,
         len(tables),
         sum(table.distributions for table in tables),
-        "" if index.files is None else index.files.trouble,
+        "" if index.files is None else index.files.obstacle() or index.files.trouble,
     )
+
+
+def clear_index() -> int:
+    """Remove the index from the disk and from this process; the next look makes it anew. Returns how many files there were.
+
+    :raises OSError: they cannot be removed, or are not this user's.
+    """
+    files = the_index().files
+    _index_for.cache_clear()
+    return 0 if files is None else files.clear()
 
 
 @lru_cache(maxsize=8)

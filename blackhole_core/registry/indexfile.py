@@ -111,6 +111,19 @@ class IndexFiles:
             return False
         return True
 
+    def obstacle(self) -> str:
+        """Say what keeps the index from being written here, as a sentence; empty when nothing does."""
+        try:
+            os.close(_open_folder(self.directory))
+        except FileNotFoundError:
+            near = self.directory
+            while not os.path.lexists(near):
+                near = near.rpartition("/")[0] or "/"
+            return "" if os.access(near, os.W_OK | os.X_OK) else f"{near} cannot be written to by user {os.geteuid()}"
+        except OSError as error:
+            return f"{self.directory} is not used: {error.strerror or error}"
+        return "" if os.access(self.directory, os.W_OK | os.X_OK) else f"{self.directory} cannot be written to"
+
     def clear(self) -> int:
         """Remove the files of the index, of every Python, and return how many there were.
 

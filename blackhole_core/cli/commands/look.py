@@ -41,9 +41,10 @@ _source_option = click.option(
 
 @click.command()
 @click.option("--require", "required", type=_LEVELS, multiple=True, help="A level that must run here; may be given several times.")
+@click.option("--clear-index", is_flag=True, help="Remove the discovery index first; the next look for plugins makes it anew.")
 @_config_option
 @json_option
-def doctor(required: tuple[str, ...], config: Path | None, as_json: bool) -> None:
+def doctor(required: tuple[str, ...], clear_index: bool, config: Path | None, as_json: bool) -> None:
     """Say which isolation levels run here, why others do not, and what to install.
 
     Ends with code 4 when a level named by --require is missing or something a host needs is wrong.
@@ -51,6 +52,10 @@ def doctor(required: tuple[str, ...], config: Path | None, as_json: bool) -> Non
     from blackhole_core.cli.control.place import default_directory
     from blackhole_core.cli.doctor import examine
 
+    if clear_index:
+        from blackhole_core.registry import index
+
+        index.clear_index()
     settings = find_config(config)
     state_dir = settings.path(settings.state_dir) if settings is not None and settings.state_dir is not None else None
     report = examine(state_dir, default_directory(os.environ, os.geteuid()))

@@ -14,6 +14,7 @@ from blackhole_core.cli.exits import Exit
 from blackhole_core.cli.main import main
 from blackhole_core.executor.levels import Level
 from blackhole_core.ids import Isolation
+from blackhole_core.registry.index import the_index
 from tests.plugins.build import install_plugin, plugin_dir, plugin_wheel
 
 
@@ -76,6 +77,28 @@ def test_doctor_looks_at_the_socket_directory(runner: CliRunner, tmp_path: Path)
     result = runner.invoke(main, ["doctor"])
     assert result.exit_code == Exit.PROBLEMS
     assert "is a symbolic link" in result.stderr
+
+
+def test_doctor_shows_and_clears_the_discovery_index(runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says where the index lies, what it knows and what keeps it from being used, and removes it when told to."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    place = tmp_path / "cache" / "blackhole" / "discovery"
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site"), *sys.path])
+    for number in range(8):
+        (tmp_path / "site" / f"dist{number}-1.0.dist-info").mkdir(parents=True)
+    runner.invoke(main, ["list", "--group", "notes"])
+    known = [table.distributions for table in the_index().files.tables()]  # type: ignore[union-attr]
+    assert 8 in known
+    assert f"{place}, {sum(known)} distributions in {len(known)} directories" in runner.invoke(main, ["doctor"]).stdout
+    place.chmod(0o777)
+    result = runner.invoke(main, ["doctor"])
+    assert "others may write to the directory (mode 0777)" in result.stdout
+    assert result.exit_code == Exit.OK
+    place.chmod(0o700)
+    assert f"{place}, 0 distributions in 0 directories" in runner.invoke(main, ["doctor", "--clear-index"]).stdout
+    assert list(place.iterdir()) == []
+    monkeypatch.setenv("BLACKHOLE_DISCOVERY_INDEX", "off")
+    assert "not kept on disk (BLACKHOLE_DISCOVERY_INDEX=off)" in runner.invoke(main, ["doctor"]).stdout
 
 
 # --- check --------------------------------------------------------------------------------------------------------------

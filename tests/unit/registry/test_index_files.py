@@ -313,3 +313,15 @@ def test_a_real_process_after_another(site: Path, tmp_path: Path) -> None:
     for _ in range(2):
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=environment)
         assert found.stdout == "1 10\n"
+
+
+def test_what_keeps_it_from_being_written(files: IndexFiles, clock: Clock, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said without trying, before there is a directory and after."""
+    assert files.obstacle() == ""
+    written(files, clock, site)
+    assert files.obstacle() == ""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert files.obstacle() == f"{files.directory} cannot be written to"
+    elsewhere = IndexFiles(f"{files.directory}/missing/discovery", HERE)
+    assert elsewhere.obstacle() == f"{files.directory} cannot be written to by user {os.geteuid()}"
+    assert not Path(elsewhere.directory).exists()
