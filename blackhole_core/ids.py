@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import re
 from typing import Final
 
@@ -24,6 +25,7 @@ class Isolation(enum.StrEnum):
     VM = "vm"
 
 
+@functools.lru_cache(maxsize=4096)  # a host asks for the names of all its plugins again and again
 def canonical_name(name: str) -> str:
     """Return ``name`` in the one spelling under which clashes are found (PEP 503): ``Foo_Bar`` is ``foo-bar``."""
     return re.sub(r"[-_.]+", "-", name).lower()

@@ -20,7 +20,7 @@ from blackhole_core.loader.validate import validate_sources
 from blackhole_core.registry.candidate import Candidate, Origin
 from blackhole_core.registry.registry import PluginRegistry
 from blackhole_core.registry.requirements import missing_requirements
-from blackhole_core.registry.resolve import dependants, start_order
+from blackhole_core.registry.resolve import dependants, refusals, start_order
 
 __all__ = ["LoadReport", "Loader"]
 
@@ -164,7 +164,7 @@ class Loader:
         for candidate in candidates.values():
             self._admit_alone(candidate)
         others = {**self._running_candidates(), **{canonical_name(name): candidate for name, candidate in candidates.items()}}
-        refused = start_order(others).refused
+        refused = refusals(others)
         if refused:
             raise DependencyError([reason for reasons in refused.values() for reason in reasons])
 

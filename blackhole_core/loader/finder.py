@@ -67,6 +67,8 @@ class UniverseFinder:
 
     def _find_shared(self, fullname: str, path: Sequence[str] | None) -> ModuleSpec | None:
         """Find a namespace package above an owned one; when nobody else has it, in the universe's own directory."""
+        if fullname.partition(".")[0] not in self._table.tops:
+            return None
         for generation in self._table.active:
             if fullname in generation.names.shared and generation.path is not None and find_elsewhere(fullname, path) is None:
                 directory = generation.path.joinpath(*fullname.split(".")[:-1])

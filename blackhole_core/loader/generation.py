@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, Final
@@ -62,8 +62,10 @@ class Generation:
         """Find the canonical ``name``: in ``path`` (its parent's ``__path__``), or anywhere when that is None."""
         return find_elsewhere(name, path)
 
-    def keep(self, others: Iterable[Generation], living: Collection[Generation]) -> None:
+    def keep(self, others: Collection[Generation], living: Collection[Generation]) -> None:
         """Stay with ``others`` wherever no one of ``living`` is kept already."""
+        if not others and not self.kept:
+            return
         kept = tuple(known for known in self.kept if known in living)
         new = tuple(other for other in others if not any(known.names.overlaps(other.names) for known in kept))
         if new or len(kept) != len(self.kept):

@@ -55,6 +55,8 @@ class Names:
 
     def overlaps(self, other: Names) -> bool:
         """Say whether the two generations cannot both have their canonical names."""
+        if self.tops.isdisjoint(other.tops):
+            return False  # the answer for nearly all of the plugins of a host
         return any(other.owns(name) for name in self.prefixes) or any(self.owns(name) for name in other.prefixes)
 
     def private(self, name: str) -> str:

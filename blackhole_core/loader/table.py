@@ -25,6 +25,9 @@ from blackhole_core.loader.standin import StandIn
 
 __all__ = ["NameTable"]
 
+#: The active generations, and the same by the first part of their names.
+_Index = tuple[tuple[Generation, ...], dict[str, list[Generation]]]
+
 
 class Outside(Generation):
     """Modules imported by the host itself. Their own late absolute imports get whoever is active: see the docs."""
@@ -37,12 +40,18 @@ class NameTable:
         self.stack: tuple[Generation, ...] = ()
         self.active: tuple[Generation, ...] = ()
         self.tops: frozenset[str] = frozenset()  #: first parts of all names that a live generation owns
+        self._by_top: _Index = ((), {})
         self._lock = threading.RLock()  # held for a whole switch, waiting for imports included (bounded by SWITCH_SECONDS)
         self._outside_tags = (f"outside-{number}" for number in itertools.count(1))
 
     def owner(self, name: str) -> Generation | None:
         """Return the generation that has the canonical ``name`` now."""
-        for generation in self.active:
+        active, by_top = self._by_top
+        if active is not self.active:
+            active = self.active
+            by_top = _by_top(active)
+            self._by_top = (active, by_top)
+        for generation in by_top.get(name.partition(".")[0], ()):
             if generation.names.owns(name):
                 return generation
         return None
@@ -62,11 +71,12 @@ class NameTable:
             if outside:
                 self._set_aside(Outside(Names(new.names.prefixes, next(self._outside_tags))), outside)
             covered = [known for known in self.active if known.names.overlaps(new.names)]
+            living = set(self.stack)
             for other in self.stack:
-                if not other.names.overlaps(new.names):
-                    other.keep(covered, self.stack)
+                if (covered or other.kept) and not other.names.overlaps(new.names):
+                    other.keep(covered, living)
             try:
-                self._switch((*self.stack, new))
+                self._switch((*self.stack, new), {*self.active, new}.difference(covered))
             except BaseException:
                 self._retire_outside()
                 raise
@@ -77,13 +87,18 @@ class NameTable:
             if gone not in self.stack:
                 return
             self._sweep(gone.names)
-            self._switch(tuple(known for known in self.stack if known is not gone), gone=gone)
+            stack = tuple(known for known in self.stack if known is not gone)
+            heirs = {known for known in stack if known.names.overlaps(gone.names) and not _is_covered(known, stack)}
+            self._switch(stack, heirs.union(self.active).difference((gone,)), gone)
             self._retire_outside()
 
-    def _switch(self, stack: tuple[Generation, ...], gone: Generation | None = None) -> None:
-        active = _uncovered(stack)
-        demoted = [known for known in self.active if known not in active and known in stack]
-        promoted = [known for known in active if known not in self.active and known in self.stack]
+    def _switch(self, stack: tuple[Generation, ...], serving: set[Generation], gone: Generation | None = None) -> None:
+        """Let ``stack`` be what lives and ``serving`` what has its names."""
+        # Sets: a host may have a thousand generations, and each `in` would look at all of them.
+        living, lived, served = set(stack), set(self.stack), set(self.active)
+        active = tuple(known for known in stack if known in serving)
+        demoted = [known for known in self.active if known not in serving and known in living]
+        promoted = [known for known in active if known not in served and known in lived]
         deadline = time.monotonic() + SWITCH_SECONDS
         with contextlib.ExitStack() as held:
             for generation in (*demoted, *promoted):
@@ -93,7 +108,7 @@ class NameTable:
                 steps += [*_unbind(generation), *generation.unchanged(lambda one=generation: _demotion(one))]  # type: ignore[misc]
             for generation in promoted:
                 steps += [*generation.unchanged(lambda one=generation: _promotion(one)), *_bind(generation)]  # type: ignore[misc]
-            steps += [(setattr, known, "active", known in active) for known in {*self.stack, *stack}]
+            steps += [(setattr, known, "active", known in serving) for known in lived | living if known.active is not (known in serving)]
             tops = frozenset(top for known in stack for top in known.names.tops)
             steps += [(setattr, self, "stack", stack), (setattr, self, "active", active), (setattr, self, "tops", tops)]
             apply(steps)
@@ -107,14 +122,13 @@ class NameTable:
         return steps
 
     def _sweep(self, names: Names) -> dict[str, Any]:
-        """Hand modules that got into ``sys.modules`` by themselves to the generation under whose names they stand.
+        """Hand modules that got into ``sys.modules`` by themselves near ``names`` to the generation under whose names they stand.
 
-        Plugins put aliases there. Stand-ins for generations that are gone are forgotten. Returns those under ``names`` that stand under no generation's: the host's own imports.
+        Plugins put aliases there. Only generations that overlap ``names`` change theirs now; the others are looked after when it is their turn. Stand-ins for generations that are gone are forgotten. Returns those under ``names`` that stand under no generation's: the host's own imports.
         """
         outside = {}
-        tops = names.tops.union(*(known.names.tops for known in self.active))
         for key, module in list(sys.modules.items()):
-            if key.partition(".")[0] not in tops and MARK not in key:
+            if key.partition(".")[0] not in names.tops and MARK not in key:
                 continue  # nearly all of the thousands of modules in a host
             tag = tag_of(key)
             owner = self.owner(key) if tag is None else self.tagged(tag)
@@ -138,8 +152,18 @@ class NameTable:
         self.active = tuple(known for known in self.active if known not in back)
 
 
-def _uncovered(stack: tuple[Generation, ...]) -> tuple[Generation, ...]:
-    return tuple(known for place, known in enumerate(stack) if not any(known.names.overlaps(later.names) for later in stack[place + 1 :]))
+def _is_covered(generation: Generation, stack: tuple[Generation, ...]) -> bool:
+    """Tell whether a later one owns a name of ``generation``."""
+    later = stack[stack.index(generation) + 1 :]
+    return any(generation.names.overlaps(other.names) for other in later)
+
+
+def _by_top(active: tuple[Generation, ...]) -> dict[str, list[Generation]]:
+    found: dict[str, list[Generation]] = {}
+    for generation in active:
+        for top in generation.names.tops:
+            found.setdefault(top, []).append(generation)
+    return found
 
 
 def _demotion(generation: Generation) -> list[Step]:

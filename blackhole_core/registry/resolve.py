@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from blackhole_core.manifest.model import Dependency
     from blackhole_core.registry.candidate import Candidate
 
-__all__ = ["Resolution", "dependants", "start_order"]
+__all__ = ["Resolution", "dependants", "refusals", "start_order"]
 
 #: Plugin → the plugins it must start after.
 _Graph = dict[str, set[str]]
@@ -53,6 +53,19 @@ def start_order(candidates: Mapping[str, Candidate]) -> Resolution:
     left = {name: required[name] for name in required if name not in refused}
     maybe = {name: {other for other in optional[name] if other in left} for name in left}
     return Resolution(_order(left, maybe), {name: tuple(reasons) for name, reasons in sorted(refused.items())})
+
+
+def refusals(candidates: Mapping[str, Candidate]) -> Mapping[str, tuple[str, ...]]:
+    """Return the reasons of those of ``candidates`` that cannot start, as :func:`start_order` does.
+
+    It leaves out those that need nobody and that nobody needs. They are never refused, and mostly they are nearly all of a thousand.
+    """
+    needing = {name: candidate for name, candidate in candidates.items() if _dependencies(candidate)}
+    if not needing:
+        return {}
+    needed = {canonical_name(dependency.name) for candidate in needing.values() for dependency in _dependencies(candidate)}
+    found = {name: candidate for name, candidate in candidates.items() if name in needing or canonical_name(name) in needed}
+    return start_order(found).refused
 
 
 def dependants(name: str, candidates: Mapping[str, Candidate]) -> tuple[str, ...]:

@@ -19,7 +19,8 @@ _tags = itertools.count(1)
 
 @pytest.fixture(autouse=True)
 def no_ration(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long the collections before took, the next one may run."""
+    """However long the collections before took, the next one may run; and one looks so long that a busy thread is seen on a busy machine, too."""
+    monkeypatch.setattr(leaks, "_BREATH", 0.1)
     monkeypatch.setattr(leaks._rations, "_not_before", 0.0)
     monkeypatch.setattr(leaks, "_CHEAP", float("inf"))
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from blackhole_core.ids import PluginId
 from blackhole_core.manifest.model import Dependency, Manifest
 from blackhole_core.registry.candidate import Candidate, Origin
-from blackhole_core.registry.resolve import Resolution, dependants, start_order
+from blackhole_core.registry.resolve import Resolution, dependants, refusals, start_order
 
 
 def plugin(name: str, version: str | None = "1.0", *needs: Dependency | str) -> Candidate:
@@ -149,3 +149,10 @@ def test_any_graph(graph: dict[str, list[tuple[str, str, bool]]]) -> None:
         for other, version, optional in graph[name]:
             assert optional or place[other] < place[name]
             assert not (version == ">=2" and other in candidates)
+
+
+@given(GRAPHS)
+def test_who_is_refused_can_be_asked_alone(graph: dict[str, list[tuple[str, str, bool]]]) -> None:
+    """The reasons are the same when only those are looked at that need somebody or are needed."""
+    candidates = named(*(plugin(name, "1.5", *(Dependency(*need) for need in needs)) for name, needs in graph.items()))
+    assert refusals(candidates) == start_order(candidates).refused
