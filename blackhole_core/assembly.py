@@ -191,15 +191,19 @@ class Parts:
         member = self.supervisor.member(name)
         return self.swapper.swap(member, SwapRequest(lambda: self.find(member.name, version, source), isolation, timeout, force))
 
-    def reload(self, name: str, *, patience: float = 0.0) -> SwapReport | None:
-        """Swap a plugin to what stands at its own source now, and those that depend on it with it; load it if it is not running."""
+    def reload(self, name: str, *, patience: float = 0.0, confirm: Callable[[], None] | None = None) -> SwapReport | None:
+        """Swap a plugin to what stands at its own source now, and those that depend on it with it; load it if it is not running.
+
+        ``confirm`` raises when what was loaded for a swap is not wanted any more.
+        """
         member = self.supervisor.member(name)
         source = _source_of(member.candidate)
         if member.instance is None:
             self.load(member.name, source, None, member.isolation)
             return None
         dependants = [(other, self._anew(other, patience)) for other in self.loader.dependants_of(member)]
-        return self.swapper.swap(member, SwapRequest(lambda: self.find(member.name, None, source), patience=patience), *dependants)
+        request = SwapRequest(lambda: self.find(member.name, None, source), patience=patience, confirm=confirm)
+        return self.swapper.swap(member, request, *dependants)
 
     def _anew(self, member: Member, patience: float) -> SwapRequest:
         """Return the request for a plugin that is started anew because one that it depends on changes."""

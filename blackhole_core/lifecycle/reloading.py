@@ -6,20 +6,38 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from blackhole_core.errors import BlackholeError
 from blackhole_core.lifecycle.report import SwapReport
 from blackhole_core.loader.contents import Change
-from blackhole_core.loader.watch import SourceWatcher
+from blackhole_core.loader.watch import SourceWatcher, Stale
 from blackhole_core.registry.candidate import Candidate, Origin
 
 __all__ = ["Reloader", "source_roots"]
 
 
-class Reloader:
-    """Watches the sources of plugins and reloads each that changed. Owns the watcher and its one thread; reloads run on it, one by one."""
+class SourceMoved(Exception):
+    """Ends a reload whose files were saved again while they were loaded."""
 
-    def __init__(self, reload: Callable[[str], SwapReport | None], unload: Callable[[str], object], emit: Callable[..., object]) -> None:
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the source of plugin {name} was saved again while it was loaded; it is loaded as it is now")
+
+
+class Reload(Protocol):
+    """Reloads a plugin; ``confirm`` is called when the new version is loaded, and raises when it is not wanted any more."""
+
+    def __call__(self, name: str, *, confirm: Callable[[], None]) -> SwapReport | None: ...
+
+
+class Reloader:
+    """Watches the sources of plugins and reloads each that changed. Owns the watcher and its one thread; reloads run on it, one by one.
+
+    A version is served only if the files are still what they were when it was loaded; when one of them has been saved meanwhile, nothing is switched, nothing
+    is reported, and the reload begins anew. So files that are saved within the time of a reload are served together.
+    """
+
+    def __init__(self, reload: Reload, unload: Callable[[str], object], emit: Callable[..., object]) -> None:
         self._reload = reload
         self._unload = unload
         self._emit = emit
@@ -47,14 +65,21 @@ class Reloader:
             self._emit("reload.source_gone", name)
             self._try(name, change, lambda: self._unload(name))
             return
-        report = self._try(name, change, lambda: self._reload(name))
+        report = self._try(name, change, lambda: self._reload(name, confirm=lambda: self._confirm(name)))
         if isinstance(report, SwapReport) and not report.unchanged:
             self._emit("reload.done", name, files=list(change.files), seconds=time.monotonic() - begun, report=report.as_dict())
+
+    def _confirm(self, name: str) -> None:
+        if not self._watcher.unchanged(name):
+            raise SourceMoved(name)
 
     def _try(self, name: str, change: Change, action: Callable[[], object]) -> object:
         try:
             return action()
         except BlackholeError as error:
+            # Half of what is being saved may well fail: that is no news.
+            if isinstance(_cause(error), SourceMoved) or not self._watcher.unchanged(name):
+                raise Stale from error
             text = "".join(traceback.format_exception(_cause(error)))
             self._emit("reload.failed", name, files=list(change.files), error=str(error), traceback=text)
             return None

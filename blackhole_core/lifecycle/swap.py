@@ -61,6 +61,7 @@ class SwapRequest:
     fallback: Callable[[], Snapshot] | None = None  #: the state that the wanted version handed over when it was replaced
     patience: float = 0.0  #: seconds to wait for another operation on the plugin to end
     anew: bool = False  #: start it anew even if the same version and code serve
+    confirm: Callable[[], None] | None = None  #: raises when what was loaded is not wanted any more; called before anything is held still
 
 
 @attrs.frozen
@@ -108,6 +109,7 @@ class _SwapOfMany:
             self._tools.admit({swap.member.name: swap.candidate for swap in self._swaps})
             self._each(Swap.prepare)
             self._each(Swap.load)
+            self._each(Swap.confirm)
             self._hand_over()
         except (Exception, SystemExit) as error:
             raise self._abort(error) from error
@@ -275,6 +277,11 @@ class Swap:
             if self._broken:
                 restore_newest(new, self._tools.states, self._tools.emit, self.member.settings.state_timeout)
             self._still = Standstill(self._tools.hooks, self.member, self._old, new.hooks, hooks_open=self._alone and not self._hands_over)
+
+    def confirm(self) -> None:
+        """Ask whether the new version is still wanted: loading it took a while."""
+        if self._request.confirm is not None:
+            self._request.confirm()
 
     def _imported(self) -> tuple[str, ...]:
         """Return what the old version has imported, however late: an error in one of these modules must show before the new one serves."""
