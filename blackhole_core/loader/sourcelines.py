@@ -120,14 +120,21 @@ def _bring_forward(source: SourceFile, file: str) -> bool:
     return other is not None
 
 
-def _forget(mark: _Mark) -> None:
+def _forget(
+    mark: _Mark,
+    # Bound here: when the interpreter ends, texts outlive the names of this module.
+    marks: set[_Mark] = _marks,
+    forward: dict[str, _Mark] = _forward,
+    lines: dict[Any, Any] = linecache.cache,
+    key: type[_Key] = _Key,
+) -> None:
     """Drop the lines of a text that no code carries any more. Called by the collector: single dict operations only."""
-    _marks.discard(mark)
+    marks.discard(mark)
     if mark.number:
-        linecache.cache.pop(_Key(mark.path, mark.number), None)
-    elif _forward.get(mark.path) is mark:
-        del _forward[mark.path]
-        linecache.cache.pop(mark.path, None)
+        lines.pop(key(mark.path, mark.number), None)
+    elif forward.get(mark.path) is mark:
+        del forward[mark.path]
+        lines.pop(mark.path, None)
 
 
 def _remember(key: str, source: SourceFile) -> None:
