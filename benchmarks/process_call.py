@@ -1,67 +1,80 @@
-"""A hook call at level process beside its peers: ``python -m benchmarks.process_call [--json FILE] [--check]``.
+"""A hook call at level process beside its peers: ``python -m benchmarks process_call [--json FILE] [--check]``.
 
 Both ends of every contender live in two processes of the same machine; the value is a dict of about 110 bytes that goes there and back.
+In a burst one call follows the other; at rest there is a pause before each, in which both processes sleep; with 64 outstanding
+one caller begins 64 calls before it takes the first answer.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing.connection import Connection
+from collections.abc import Callable
 from typing import Any, Final
 
-from benchmarks.harness import Case, main, statement
+from benchmarks.harness import Case, Loop, main
 from benchmarks.levels import PAYLOAD, plugin_at
+from benchmarks.process_peers import PEERS, SUBMITTING
 
-ROW: Final = "echo a dict of 110 bytes"
+BURST: Final = "one call after the other"
+REST: Final = "one call after a pause of 1 ms"
+WINDOW: Final = "64 calls outstanding"
+
+#: Seconds; both processes are asleep long before it is over.
+_PAUSE: Final = 0.001
+_OUTSTANDING: Final = 64
+
+_FASTER: Final = {
+    BURST: {"multiprocessing.Pipe": 5, "ProcessPoolExecutor": 25, "rpyc": 12, "Pyro5": 30, "grpcio": 50},
+    REST: {"multiprocessing.Pipe": 2, "ProcessPoolExecutor": 10, "rpyc": 5, "Pyro5": 12, "grpcio": 20},
+    WINDOW: {"ProcessPoolExecutor": 10, "grpcio": 25},
+}
+#: Issue 4's targets.
+TARGETS: Final = {(row, peer): float(ratio) for row, peers in _FASTER.items() for peer, ratio in peers.items()}
 
 
-def echo(value: dict[str, Any]) -> dict[str, Any]:
-    """Return the value; what the peers' workers run."""
-    return value
+def _burst(call: Callable[[dict[str, Any]], Any]) -> Loop:
+    def loop(count: int) -> float:
+        begun = time.perf_counter()
+        for _ in range(count):
+            call(PAYLOAD)
+        return time.perf_counter() - begun
+
+    return loop
 
 
-def _answer(connection: Connection) -> None:
-    while (value := connection.recv()) is not None:
-        connection.send(value)
+def _rested(call: Callable[[dict[str, Any]], Any]) -> Loop:
+    def loop(count: int) -> float:
+        taken = 0.0
+        for _ in range(count):
+            time.sleep(_PAUSE)
+            begun = time.perf_counter()
+            call(PAYLOAD)
+            taken += time.perf_counter() - begun
+        return taken
+
+    return loop
 
 
-@contextlib.contextmanager
-def _ping_pong() -> Iterator[Callable[[dict[str, Any]], Any]]:
-    """Yield a function that sends over a ``multiprocessing.Pipe`` and waits for the answer: no protocol, one caller only."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_answer, args=(there,))
-    process.start()
+def _submitted(submit: Callable[[dict[str, Any]], Any]) -> Loop:
+    def window(_: dict[str, Any]) -> None:
+        for future in [submit(PAYLOAD) for _ in range(_OUTSTANDING)]:
+            future.result()
 
-    def call(value: dict[str, Any]) -> Any:
-        here.send(value)
-        return here.recv()
-
-    yield call
-    here.send(None)
-    process.join()
+    return _burst(window)
 
 
 def run() -> int:
     """Measure and print."""
     with contextlib.ExitStack() as stack:
         hook = stack.enter_context(plugin_at("process"))
-        pipe = stack.enter_context(_ping_pong())
-        pool = stack.enter_context(ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")))
-        names = {"hook": hook, "pipe": pipe, "pool": pool, "echo": echo, "value": PAYLOAD}
-        cases = [
-            Case(ROW, contender, statement(source, names, clock=time.perf_counter))
-            for contender, source in (
-                ("blackhole", "hook(value=value)"),
-                ("multiprocessing.Pipe", "pipe(value)"),
-                ("ProcessPoolExecutor", "pool.submit(echo, value).result()"),
-            )
-        ]
-        return main("A hook call at level process", "blackhole", cases)
+        callers = {"blackhole": lambda value: hook(value=value)} | {name: stack.enter_context(peer()) for name, peer in PEERS.items()}
+        cases = [Case(BURST, name, _burst(call)) for name, call in callers.items()]
+        cases += [Case(REST, name, _rested(call)) for name, call in callers.items()]
+        many = [{"value": PAYLOAD}] * _OUTSTANDING
+        cases.append(Case(WINDOW, "blackhole", _burst(lambda _: [hook(**k) for k in many])))
+        cases += [Case(WINDOW, name, _submitted(stack.enter_context(peer()))) for name, peer in SUBMITTING.items()]
+        return main("A hook call at level process", "blackhole", cases, targets=TARGETS)
 
 
 if __name__ == "__main__":

@@ -66,15 +66,15 @@ _INWARD: Final = struct.Struct("<QdiI")
 _OUTWARD: Final = struct.Struct("<QI")
 _TAGS: Final = 255
 
-#: Looks at a flag before it is slept on, in rounds with the processor offered to others between them. A round takes about a microsecond. The host's
-#: are few: it holds the interpreter meanwhile, and looks only when the worker was awake. The worker's bridge the time a caller takes between two calls.
-_LOOKS: Final = (None,) * 12
-_HOST_ROUNDS: Final = (None,) * 15
-_WORKER_ROUNDS: Final = (None,) * 60
+#: Looks at a flag before it is slept on, some 35 ns each. The host's are few: it holds the interpreter meanwhile, and looks only when the worker is
+#: awake. The worker's bridge the time in which a host that slept wakes up, takes its answer and makes the next call. The processor is not
+#: offered to others between them: on a busy machine they would keep it for milliseconds.
+_HOST_LOOKS: Final = (None,) * 500
+_WORKER_LOOKS: Final = (None,) * 1800
 #: Seconds between an answer and the next request: below it calls come in quick succession.
 _QUICK: Final = 150e-6
 #: Calls without looking after looks in vain, at most.
-_PATIENCE: Final = 64
+_PATIENCE: Final = 256
 #: Rings in one call that announce nothing: an honest worker rings once.
 _FALSE_RINGS: Final = 100
 
@@ -90,6 +90,28 @@ def _open_door() -> tuple[int, int]:
 
 def _several_processors() -> bool:
     return len(os.sched_getaffinity(0)) > 1
+
+
+class _Patience:
+    """Whether to look before sleeping: after looks in vain not for 1, 3, 7 … calls. Where both processes share one processor, or its calls take long, looking
+    never helps.
+    """
+
+    __slots__ = ("_pass", "_vain")
+
+    def __init__(self) -> None:
+        self._vain = 0  # looks in vain, one after the other
+        self._pass = 0  # calls to come without a look
+
+    def wants(self) -> bool:
+        if self._pass:
+            self._pass -= 1
+            return False
+        return True
+
+    def looked(self, found: bool) -> None:
+        self._vain = 0 if found else self._vain + 1
+        self._pass = min(2**self._vain - 1, _PATIENCE)
 
 
 class HostLane:
@@ -130,8 +152,7 @@ class HostLane:
         self._tag = 0
         self._look = False  # whether the worker was awake when the present call was sent
         self._spins = _several_processors()
-        self._vain = 0  # looks in vain, one after the other
-        self._pass = 0  # calls to come that do not look
+        self._patience = _Patience()
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -182,26 +203,14 @@ class HostLane:
 
     def look(self) -> bool:
         """Look for an answer for some microseconds if that is likely to help, and return whether it is there. Holders only."""
-        if not (self._look and self._spins):
-            return False
-        if self._pass:
-            self._pass -= 1
-            return False
-        if not _looking.acquire(blocking=False):
-            return False
+        if not (self._look and self._spins and self._patience.wants() and _looking.acquire(blocking=False)):
+            return self.answered()
         try:
-            memory, tag = self._memory, self._tag
-            for _ in _HOST_ROUNDS:
-                for _ in _LOOKS:
-                    if memory[_ANSWER] == tag:
-                        self._vain = 0
-                        return True
-                os.sched_yield()
+            found = _seen(self._memory, _ANSWER, self._tag, _HOST_LOOKS)
         finally:
             _looking.release()
-        self._vain += 1
-        self._pass = min(2**self._vain - 1, _PATIENCE)
-        return False
+        self._patience.looked(found)
+        return found
 
     def sleep(self, deadline: float | None) -> bool:
         """Wait until there is an answer or somebody here calls :meth:`wake`; False when ``deadline`` (``time.monotonic()``) passed. Holders only.
@@ -259,22 +268,21 @@ class WorkerLane:
         self._fence = threading.Lock()
         self._calls = 0
         self._spins = _several_processors()
-        self._quick = False
+        self._patience = _Patience()
+        self._quick = False  # whether the latest request came soon after the answer before it
+        self._look = False  # whether the latest answer may be followed soon by a request
 
     def look(self) -> bool:
-        """Return whether there is a request, after looking for it for some microseconds if calls come in quick succession."""
-        memory, tag = self._memory, self._next_tag()
-        if memory[_REQUEST] == tag:
+        """Return whether there is a request, after looking for it for a moment if one may come soon."""
+        tag = self._next_tag()
+        if self._memory[_REQUEST] == tag:
             return True
-        if not self._quick:
+        if not self._look:
             return False
-        for _ in _WORKER_ROUNDS:
-            for _ in _LOOKS:
-                if memory[_REQUEST] == tag:
-                    return True
-            os.sched_yield()
-        self._quick = False
-        return False
+        self._look = False
+        found = _seen(self._memory, _REQUEST, tag, _WORKER_LOOKS)
+        self._patience.looked(found)
+        return found
 
     def sleep(self, idle: Callable[[], bool]) -> None:
         """Wait for a request, or for :meth:`wake`; not if ``idle()`` is false by now."""
@@ -314,6 +322,10 @@ class WorkerLane:
             pass
         if memory[_WAITING]:
             _ring(self._bell)
+            # It may have to be woken on this very processor, so this is worth a try only now and then.
+            self._look = self._quick and self._patience.wants()
+        else:
+            self._look = self._spins
 
     def forget(self) -> None:
         """In a forked child: it is not the worker, so it must neither answer nor take requests."""
@@ -324,6 +336,14 @@ class WorkerLane:
 
     def _next_tag(self) -> int:
         return 1 + (self._calls + 1) % _TAGS
+
+
+def _seen(memory: memoryview, flag: int, tag: int, looks: tuple[None, ...]) -> bool:
+    """Look so often at a flag; return whether it had the value ``tag`` at one of them."""
+    for _ in looks:  # noqa: SIM110 - a generator would look half as often
+        if memory[flag] == tag:
+            return True
+    return False
 
 
 def _ring(bell: int) -> None:
