@@ -91,10 +91,10 @@ class Stage:
         self._runners: list[Runner] = []
         self._closers: list[Callable[[], object]] = []
 
-    def execute_workers(self) -> None:
-        """Have every worker executed; none has been started yet."""
+    def use_fall_backs(self) -> None:
+        """Have every worker executed, and called by pipes alone; none has been started yet."""
         self.levels.close()
-        self.levels = Levels(self.host, zygote=False)
+        self.levels = Levels(self.host, zygote=False, lane=False)
 
     @property
     def launcher(self) -> ProcessLauncher:

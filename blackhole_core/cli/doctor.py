@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 import blackhole_core
+from blackhole_core.executor.lane import UNAVAILABLE
 from blackhole_core.executor.levels import levels_here
 
 __all__ = ["Finding", "Report", "examine"]
@@ -66,10 +67,14 @@ def examine(state_dir: Path | None, socket_directory: Path) -> Report:
     return Report(
         versions=_versions(),
         levels=levels,
-        transport="none" if levels["process"] else "two pipes, pidfd and eventfd",
+        transport="none" if levels["process"] else _transport(),
         findings=(_sockets(socket_directory), *([_state(state_dir)] if state_dir is not None else []), _index()),
         groups=_groups(),
     )
+
+
+def _transport() -> str:
+    return "shared memory and two pipes" if UNAVAILABLE is None else f"two pipes (no shared memory: {UNAVAILABLE})"
 
 
 def _versions() -> dict[str, str]:

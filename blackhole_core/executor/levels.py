@@ -68,16 +68,17 @@ class Levels:
     """Makes runners, and owns what runners of one host share: the launcher of worker processes and the log pump.
 
     Both are made with the first worker. The manager closes this after the last runner has stopped. ``zygote`` says whether workers may be
-    forked; without it each of them is executed.
+    forked; without it each of them is executed. ``lane`` says whether calls may go through shared memory; without it they go by pipes.
     """
 
-    def __init__(self, host: Host, *, zygote: bool = True) -> None:
+    def __init__(self, host: Host, *, zygote: bool = True, lane: bool = True) -> None:
         from blackhole_core.executor.output import LogPump
 
         self._host = host
         self._pump = LogPump()
         self._lock = threading.Lock()  # guards making the launcher
         self._zygote = zygote
+        self._lane = lane
         self._process_launcher: object | None = None
 
     def make(self, isolation: Isolation, spec: RunnerSpec) -> Runner:
@@ -111,7 +112,9 @@ class Levels:
             if not isinstance(self._process_launcher, ProcessLauncher):
                 self._process_launcher = ProcessLauncher(zygote=self._zygote)
             launcher = self._process_launcher
-        return RemoteRunner(spec, self._host, level=Isolation.PROCESS, launcher=launcher, pump=self._pump, import_path=_import_path())
+        return RemoteRunner(
+            spec, self._host, level=Isolation.PROCESS, launcher=launcher, pump=self._pump, import_path=_import_path(), lane=self._lane
+        )
 
     def close(self) -> None:
         """End the launcher and the log pump."""

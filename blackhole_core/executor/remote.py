@@ -109,10 +109,18 @@ class _Worker:
 
 
 class RemoteRunner:
-    """Runs one plugin instance in a worker that ``launcher`` brings up."""
+    """Runs one plugin instance in a worker that ``launcher`` brings up; ``lane`` says whether calls may go through shared memory."""
 
     def __init__(
-        self, spec: RunnerSpec, host: Host, *, level: Isolation, launcher: Launcher, pump: LogPump, import_path: tuple[str, ...]
+        self,
+        spec: RunnerSpec,
+        host: Host,
+        *,
+        level: Isolation,
+        launcher: Launcher,
+        pump: LogPump,
+        import_path: tuple[str, ...],
+        lane: bool = True,
     ) -> None:
         self.level: Final = level
         self._spec = spec
@@ -120,6 +128,7 @@ class RemoteRunner:
         self._launcher = launcher
         self._pump = pump
         self._import_path = import_path
+        self._with_lane = lane and UNAVAILABLE is None
         self._plugin = str(spec.id)
         self._rebuilder = Rebuilder(self._plugin, f"the worker of plugin {spec.id}", host.exception_type)
         self._callbacks = CallbackServer(spec, host)
@@ -235,7 +244,7 @@ class RemoteRunner:
         if self._state is not _State.NEW:
             spec = attrs.evolve(spec, imported=())  # a worker that takes the place of a dead one imports no more than serving needs
         startup = Startup(spec, self._host, self._rebuilder)
-        lane = None if UNAVAILABLE else HostLane()
+        lane = HostLane() if self._with_lane else None
         try:
             descriptors = lane.descriptors if lane is not None else ()
             child = self._launcher.launch(LaunchSpec(spec.id.name, self._import_path, spec.environment, descriptors))
@@ -445,6 +454,14 @@ class RemoteRunner:
         """Return which of the plugin's modules the worker has imported, None when there is none or it does not say within ``seconds``."""
         worker = self._worker
         return worker.imported.ask(worker.connection.send, seconds) if worker is not None and worker.startup.over else None
+
+    @property
+    def transport(self) -> str | None:
+        """How calls reach the worker: ``shared memory`` (and pipes for what does not fit there) or ``pipes``. None while there is no worker."""
+        worker = self._worker
+        if worker is None or not worker.alive:
+            return None
+        return "pipes" if worker.lane is None else "shared memory"
 
     @property
     def pid(self) -> int | None:

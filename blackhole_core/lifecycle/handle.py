@@ -82,6 +82,12 @@ class Plugin:
         return getattr(instance.runner, "pid", None) if instance is not None else None
 
     @property
+    def transport(self) -> str | None:
+        """How calls reach its worker: ``shared memory``, or ``pipes`` where that is not to be had. None at the levels without a worker."""
+        instance = self._member.instance
+        return getattr(instance.runner, "transport", None) if instance is not None else None
+
+    @property
     def source(self) -> Path | None:
         """Where its code came from."""
         candidate = self._member.candidate
@@ -127,6 +133,7 @@ class Plugin:
             "generation": self.generation,
             "restarts": self.restarts,
             "pid": self.pid,
+            "transport": self.transport,
             "source": str(self.source) if self.source is not None else None,
             "last_error": str(self.last_error) if self.last_error is not None else None,
             "usage": attrs.asdict(self.usage),

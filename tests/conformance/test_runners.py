@@ -21,8 +21,8 @@ from tests.stage import Running, Stage, eventually, in_threads
 
 LEVELS = ("none", "thread", "process")
 INTERRUPTIBLE = ("thread", "process")
-#: At level process a worker is forked by the zygote, or executed.
-EXECUTED = "process executed"
+#: At level process a worker is forked by the zygote and called through shared memory; where that cannot be had, it is executed and called by pipes.
+FALL_BACKS = "process fall-backs"
 
 _NOTE = Note("a note", ("x", "y"), datetime.datetime(2026, 11, 22, 13, 0, tzinfo=datetime.UTC))
 
@@ -36,21 +36,21 @@ def stage() -> Iterator[Stage]:
     notes_api.release.clear()
 
 
-@pytest.fixture(params=(*LEVELS, EXECUTED))
+@pytest.fixture(params=(*LEVELS, FALL_BACKS))
 def level(request: pytest.FixtureRequest, stage: Stage) -> str:
     return _set_up(stage, request.param)
 
 
-@pytest.fixture(params=(*INTERRUPTIBLE, EXECUTED))
+@pytest.fixture(params=(*INTERRUPTIBLE, FALL_BACKS))
 def own_level(request: pytest.FixtureRequest, stage: Stage) -> str:
     """A level at which the plugin has threads of its own, so that callers can give up."""
     return _set_up(stage, request.param)
 
 
 def _set_up(stage: Stage, way: str) -> str:
-    level, _, executed = way.partition(" ")
-    if executed:
-        stage.execute_workers()
+    level, _, fall_backs = way.partition(" ")
+    if fall_backs:
+        stage.use_fall_backs()
     return level
 
 

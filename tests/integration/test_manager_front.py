@@ -13,6 +13,7 @@ import pytest
 from notes_api import NotesSpecs, hookimpl
 
 import blackhole_core as bh
+from blackhole_core.executor.lane import UNAVAILABLE
 from tests.integration.managed import LEVELS, Log, manager, wheel
 
 ROOT = Path(__file__).parents[2]
@@ -154,9 +155,11 @@ def test_a_handle_stays_right_across_swaps(tmp_path: Path) -> None:
         assert (str(counter.id), counter.generation, counter.isolation) == ("counter@1.0.0", 1, "process")
         assert counter.usage.memory is not None
         assert counter.usage.memory > 1_000_000
+        assert counter.transport == ("shared memory" if UNAVAILABLE is None else "pipes")
         pm.swap("counter", source=wheel("counter", "2.0.0", tmp_path), isolation="none")
         assert (str(counter.id), counter.generation, counter.isolation, counter.pid) == ("counter@2.0.0", 2, "none", None)
         assert counter.usage.memory is None
+        assert counter.transport is None
         assert json.loads(json.dumps(counter.as_dict()))["version"] == "2.0.0"
         assert repr(counter) == "<Plugin counter@2.0.0 running at level none, generation 2>"
         pm.unload("counter")
