@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from blackhole_core.errors import BlackholeError, SourceError, UnknownPlugin
 from blackhole_core.ids import canonical_name
 from blackhole_core.registry.candidate import Candidate, Discovery, Origin, Unusable
+from blackhole_core.registry.discovery import installed, without_clashes
 
 if TYPE_CHECKING:
     from blackhole_core.registry.store import WheelStore
@@ -43,7 +44,6 @@ class PluginRegistry:
 
     def refresh(self) -> Discovery:
         """Look again at the installed distributions and at every source, and return what there is now."""
-        from blackhole_core.registry.discovery import installed, without_clashes  # 40 ms; only who looks pays for it
         from blackhole_core.registry.source import candidates_at
 
         with self._looking:
