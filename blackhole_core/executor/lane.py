@@ -29,6 +29,7 @@ Invariants:
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import platform
@@ -78,6 +79,11 @@ _PATIENCE: Final = 256
 #: Rings in one call that announce nothing: an honest worker rings once.
 _FALSE_RINGS: Final = 100
 
+#: Sleeps after which the rings that were heard are taken out of the pipe, which holds 65,536 of them.
+_SWEEP: Final = 1000
+#: Seconds; ``epoll_wait`` counts milliseconds in 31 bits.
+_LONGEST_SLEEP: Final = 2_000_000.0
+
 #: At most one thread of a process looks without sleeping.
 _looking: Final = threading.Lock()
 
@@ -90,6 +96,28 @@ def _open_door() -> tuple[int, int]:
 
 def _several_processors() -> bool:
     return len(os.sched_getaffinity(0)) > 1
+
+
+class _Sleeper:
+    """Waits for rings and events as they come: edge-triggered, so that none has to be read and a sleep is one system call."""
+
+    def __init__(self, door: int, event: int) -> None:
+        self._door = door
+        self._sleeps = 0
+        self._epoll = select.epoll(2)
+        self._epoll.register(door, select.EPOLLIN | select.EPOLLET)
+        self._epoll.register(event, select.EPOLLIN | select.EPOLLET)
+
+    def sleep(self, seconds: float) -> list[tuple[int, int]]:
+        """Wait until one of the two is heard of and return which; nothing after ``seconds``, -1 for no end."""
+        self._sleeps += 1
+        if self._sleeps % _SWEEP == 0:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._door, 1 << 16)
+        return self._epoll.poll(seconds, 2)
+
+    def close(self) -> None:
+        self._epoll.close()
 
 
 class _Patience:
@@ -135,6 +163,7 @@ class HostLane:
             opened += (self._door, back)
             self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             opened.append(self._event)
+            self._sleeper = _Sleeper(self._door, self._event)
             self._memory = memoryview(mmap.mmap(memory, _SIZE))
         except BaseException:
             for descriptor in opened:
@@ -142,9 +171,6 @@ class HostLane:
             raise
         #: What the worker gets: memory, its door, and what rings at ours.
         self.descriptors: tuple[int, ...] = (memory, there, back)
-        self._poller = select.poll()
-        self._poller.register(self._door, select.POLLIN)
-        self._poller.register(self._event, select.POLLIN)
         self._fence = threading.Lock()
         self.held = False  #: whether a call has it; guarded, like ``_closed``, by the lock of its owner
         self._closed = False
@@ -170,6 +196,7 @@ class HostLane:
             self._release()
 
     def _release(self) -> None:
+        self._sleeper.close()
         for descriptor in (self._bell, self._door, self._event):
             os.close(descriptor)
         self._memory = memoryview(b"")
@@ -225,12 +252,11 @@ class HostLane:
             for _ in range(_FALSE_RINGS):
                 if self.answered():
                     return True
-                milliseconds = None if deadline is None else min(max(0.0, deadline - time.monotonic()) * 1000 + 1, 2**31 - 1)
-                ready = self._poller.poll(milliseconds)
+                seconds = -1 if deadline is None else min(max(0.0, deadline - time.monotonic()), _LONGEST_SLEEP)
+                ready = self._sleeper.sleep(seconds)
                 if not ready:
                     return False
                 for descriptor, _ in ready:
-                    _empty(descriptor)
                     if descriptor == self._event:
                         return True
         finally:
@@ -262,9 +288,7 @@ class WorkerLane:
         self._door = door
         self._bell = bell
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._poller = select.poll()
-        self._poller.register(self._door, select.POLLIN)
-        self._poller.register(self._event, select.POLLIN)
+        self._sleeper = _Sleeper(self._door, self._event)
         self._fence = threading.Lock()
         self._calls = 0
         self._spins = _several_processors()
@@ -292,8 +316,7 @@ class WorkerLane:
         with self._fence:
             pass
         if memory[_REQUEST] != tag and idle():
-            for descriptor, _ in self._poller.poll():
-                _empty(descriptor)
+            self._sleeper.sleep(-1)
         memory[_DOZING] = 0
         self._quick = self._spins and time.perf_counter() - begun < _QUICK
 
@@ -329,6 +352,7 @@ class WorkerLane:
 
     def forget(self) -> None:
         """In a forked child: it is not the worker, so it must neither answer nor take requests."""
+        self._sleeper.close()
         for descriptor in (self._door, self._bell, self._event):
             os.close(descriptor)
         self._bell = -1
@@ -353,10 +377,3 @@ def _ring(bell: int) -> None:
         pass  # it has been rung thousands of times and not answered: that wakes, too
     except BrokenPipeError:
         pass  # the other end is gone; whoever waits here is told by the channel
-
-
-def _empty(descriptor: int) -> None:
-    try:
-        os.read(descriptor, 4096)
-    except BlockingIOError:
-        pass  # the event was reset by an earlier look
