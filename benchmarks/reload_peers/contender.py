@@ -30,7 +30,7 @@ _PAUSE: Final = 0.0005
 _PATIENCE: Final = 10.0
 
 #: The settings of Blackhole's own watch, for the contender that reloads by hand.
-_STEP_MS: Final = 5
+_STEP_MS: Final = 3
 _DEBOUNCE_MS: Final = 1600
 
 
