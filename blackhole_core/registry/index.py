@@ -57,7 +57,6 @@ class Declarer(NamedTuple):
     name: str  #: normalised as ``importlib.metadata`` does
     place: str  #: its metadata directory; empty when ``found`` is set
     points: tuple[tuple[str, str], ...]  #: name and value of each
-    first: bool = True  #: none of its name comes before it in its directory
     damaged: bool = False  #: its ``entry_points.txt`` cannot be made out, so it may have any
     found: Any = None  #: the distribution, where something else than a directory has it
 
@@ -109,17 +108,17 @@ class DiscoveryIndex:
         #: Directory → what is known of it: its table, and the text of its records (a tenth of their size), None while only the disk has that.
         self._known: dict[str, tuple[Table, str | None]] = {}
 
-    def declarers(self, group: str, path: Sequence[str] | None = None, *, every: bool = False) -> Iterator[Declarer]:
+    def declarers(self, group: str, path: Sequence[str] | None = None) -> Iterator[Declarer]:
         """Yield the distributions on ``path`` (on ``sys.path`` and with all finders when it is None) that have entry points of ``group``.
 
-        Of two distributions of one name the first counts; with ``every`` all of them do. Damaged ones are among them, whatever they declare.
+        Of two distributions of one name the first counts. Damaged ones are among them, whatever they declare.
         """
         tables: list[Table] = []
         names: set[str] = set()
         for table, found in self._pieces(group, path):
             for declarer in found:
-                counts = declarer.first and declarer.name not in names and not any(before.has(declarer.name) for before in tables)
-                if (counts or every) and (declarer.points or declarer.damaged):
+                known = declarer.name in names or any(before.has(declarer.name) for before in tables)
+                if not known and (declarer.points or declarer.damaged):
                     yield declarer
                 if table is None:
                     names.add(declarer.name)
@@ -157,7 +156,7 @@ class DiscoveryIndex:
             return None, _asked(_search(entry), group)
         if table is None:
             return None, []
-        found = [Declarer(member.name, _join(entry, member.place), member.points, member.first) for member in members]
+        found = [Declarer(member.name, _join(entry, member.place), member.points) for member in members]
         if table.damaged:
             found += [Declarer(name, _join(entry, place), (), damaged=True) for place, name in table.damaged]
         return table, found
@@ -217,9 +216,9 @@ class DiscoveryIndex:
         return records_from_text(text)
 
 
-def declarers(group: str, path: Sequence[str] | None = None, *, every: bool = False) -> Iterator[Declarer]:
+def declarers(group: str, path: Sequence[str] | None = None) -> Iterator[Declarer]:
     """Yield the distributions that have entry points of ``group``, as :meth:`DiscoveryIndex.declarers`, by this process's index."""
-    return the_index().declarers(group, path, every=every)
+    return the_index().declarers(group, path)
 
 
 def entry_points(group: str, path: Sequence[str] | None = None) -> tuple[IndexedPoint, ...]:

@@ -74,11 +74,12 @@ def read_records(directory: str, names: Iterable[str], known: Mapping[str, Recor
     for place in names:
         if not place.lower().endswith(_ENDINGS):
             continue
+        path, record = f"{directory}/{place}", known.get(place)
+        if record is not None:
+            name = record.name
         # The name must be read from METADATA where it is not in the file name: "-ame-1.0.dist-info" is what an old pip was about to remove.
-        if not (name := name_of(place)) or not place.endswith(_ENDINGS) or not place.isprintable():
+        elif not (name := name_of(place)) or not place.endswith(_ENDINGS) or not place.isprintable():
             raise NotPlain(place)
-        path = f"{directory}/{place}"
-        record = known.get(place)
         if record is None or record.seen or not _holds(path, record):
             record = _read(path, place, name, record, now)
         by_name.setdefault(name, []).append(record)
@@ -146,11 +147,12 @@ def make_table(directory: str, stamp: Stamp, seen: int, records: Iterable[Record
         name = record.name
         if record.loose:
             checks.append((f"{record.place}/{POINTS}" if record.has_points else record.place, record.stamp))
-        if record.damaged and name not in names:
-            damaged.append((record.place, name))
-        for group, points in _by_group(record.points).items():
-            head = (record.place, name, "" if name in names else "1", "" if record.loose else stamp_to_text(record.stamp))
-            groups.setdefault(group, []).append(FIELD.join((*head, *points)))
+        if name not in names:  # of two of one name the first counts, whatever it declares
+            if record.damaged:
+                damaged.append((record.place, name))
+            for group, points in _by_group(record.points).items():
+                head = (record.place, name, "" if record.loose else stamp_to_text(record.stamp))
+                groups.setdefault(group, []).append(FIELD.join((*head, *points)))
         names[name] = None
     sections = "".join(f"{GROUP}{group}\n" + "".join(f"{line}\n" for line in lines) for group, lines in groups.items())
     return Table(

@@ -30,7 +30,6 @@ class Member(NamedTuple):
 
     place: str  #: its file name
     name: str  #: the distribution's, normalised
-    first: bool  #: of its name it is the first in its directory
     stamp: Stamp | None  #: of its ``entry_points.txt``; None when that is among what is checked at every look anyway
     points: tuple[tuple[str, str], ...]  #: name and value of each
 
@@ -53,7 +52,7 @@ class Table(NamedTuple):
         return f"{FIELD}{name}{FIELD}" in self.names
 
     def members(self, group: str) -> list[Member]:
-        """Return those with entry points of ``group``."""
+        """Return those with entry points of ``group``; of one name the first."""
         start = self.groups.find(f"{GROUP}{group}\n")
         if start < 0 or "\n" in group or GROUP in group:
             return []
@@ -98,8 +97,8 @@ def table_from_text(text: str) -> tuple[Table, str]:
 
 
 def _member(line: str) -> Member:
-    place, name, first, stamp, *points = line.split(FIELD)
-    return Member(place, name, bool(first), stamp_from_text(stamp) if stamp else None, _pairs(points))
+    place, name, stamp, *points = line.split(FIELD)
+    return Member(place, name, stamp_from_text(stamp) if stamp else None, _pairs(points))
 
 
 def _pairs(flat: list[str]) -> tuple[tuple[str, str], ...]:
