@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import attrs
 
-__all__ = ["CONTRACT", "HOST", "Call", "Failure", "Implementation", "Reply", "Surface", "Value", "attribution"]
+__all__ = ["CONTRACT", "HOST", "Call", "Calls", "Failure", "Implementation", "Replies", "Reply", "Surface", "Value", "attribution"]
 
 #: ``Call.space`` of the host's own hooks and of the ``blackhole`` contracts.
 HOST: Final = "host"
@@ -25,6 +25,30 @@ class Call:
     args: tuple[Any, ...] = ()
     space: str = HOST
     index: int = -1
+
+
+@attrs.frozen
+class Calls:
+    """Several requests to implementation ``index`` of the plugin, which answers ``hook``, made by one caller at one time.
+
+    Each of ``arguments`` is what :class:`Call` has as ``args``. With ``stop_at_failure`` the caller has no use for what comes after the first failure.
+    """
+
+    hook: str
+    arguments: Sequence[tuple[Any, ...]]
+    index: int
+    stop_at_failure: bool = False
+
+
+@attrs.frozen
+class Replies:
+    """What came of :class:`Calls`: of its first ``len(results)`` requests, that is; those after them were not begun, and never will be.
+
+    ``failures`` has what those raised that failed, by their place, already of a type that exists on the caller's side; their result is None.
+    """
+
+    results: Sequence[Any]
+    failures: Mapping[int, BaseException]
 
 
 @attrs.frozen

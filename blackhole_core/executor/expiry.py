@@ -37,18 +37,22 @@ class Expiry:
         self._timers = timers
         self._lock = threading.RLock()  # re-entrant: a finaliser may make a call while this thread sets an alarm
         self._alarms: list[Timer] = []  # by ``due``
-        #: The first alarm. Who adds a call to ``waiting`` then sets an alarm, if the call's deadline is before this.
-        self.earliest = math.inf
-        #: Calls that are to be expired at their deadline unless they are discarded before.
+        self._earliest = math.inf
+        #: Calls that are to be expired at their deadline; a call that ended is to be discarded.
         self.waiting: set[Expiring] = set()
 
-    def set_alarm(self, instant: float) -> None:
-        """Look at the waiting calls at ``instant``, ``time.monotonic()``."""
+    def add(self, call: Expiring) -> None:
+        """Have ``call`` expired at its deadline, unless it is discarded before."""
+        self.waiting.add(call)
+        if call.deadline < self._earliest:
+            self._set_alarm(call.deadline)
+
+    def _set_alarm(self, instant: float) -> None:
         with self._lock:
-            if instant < self.earliest:
+            if instant < self._earliest:
                 alarm = self._timers.after(max(0.0, instant - time.monotonic()), self._look)
                 bisect.insort(self._alarms, alarm, key=_due)
-                self.earliest = self._alarms[0].due
+                self._earliest = self._alarms[0].due
 
     def close(self) -> None:
         """Forget the alarms, unless there are callers left who wait for a call that goes on by itself."""
@@ -56,21 +60,21 @@ class Expiry:
             if not self.waiting:
                 while self._alarms:
                     self._alarms.pop().cancel()
-                self.earliest = math.inf
+                self._earliest = math.inf
 
     def _look(self) -> None:
         now = time.monotonic()
         with self._lock:
             del self._alarms[: bisect.bisect_right(self._alarms, now, key=_due)]
-            self.earliest = self._alarms[0].due if self._alarms else math.inf
+            self._earliest = self._alarms[0].due if self._alarms else math.inf
         # From here on whoever joins sets an alarm; who joined before is in the copy.
         waiting = self.waiting.copy()
         for call in waiting:
             if call.deadline <= now:
                 call.expire()
         later = min((call.deadline for call in waiting if call.deadline > now), default=math.inf)
-        if later < self.earliest:
-            self.set_alarm(later)
+        if later < self._earliest:
+            self._set_alarm(later)
 
 
 def _due(alarm: Timer) -> float:

@@ -10,10 +10,10 @@ from blackhole_core.executor.context import leases_of
 from blackhole_core.executor.failure import attribute
 from blackhole_core.executor.hosted import Hosted, host_object, instantiate
 from blackhole_core.executor.leases import Leases
-from blackhole_core.executor.runner import Host, RunnerSpec
+from blackhole_core.executor.runner import Host, RunnerSpec, call_one_by_one
 from blackhole_core.ids import Isolation
 from blackhole_core.loader.universe import Universe
-from blackhole_core.messages import Call, Surface
+from blackhole_core.messages import Call, Calls, Replies, Surface
 
 __all__ = ["InlineRunner", "load_hosted", "report_leases", "universe_of"]
 
@@ -66,6 +66,9 @@ class InlineRunner:
         except Exception as error:
             attribute(error, self._spec.id, call.hook, self.level)
             raise
+
+    def call_many(self, calls: Calls) -> Replies:
+        return call_one_by_one(self.call, calls)
 
     def _require(self, hook: str) -> Hosted:
         if self._hosted is None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import functools
 import keyword
 import types
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
-from blackhole_core.messages import Implementation, Surface
+from blackhole_core.messages import Calls, Implementation, Replies, Surface
 
 __all__ = ["PluginProxy", "check_names", "make_proxy", "wrapper_stub"]
 
@@ -56,8 +56,17 @@ def check_names(surface: Surface) -> None:
         raise ValueError("two implementations have the same name")
 
 
-def make_proxy(label: str, project: str, surface: Surface, call: Callable[[int, Implementation], Callable[..., Any]]) -> PluginProxy:
+def make_proxy(
+    label: str,
+    project: str,
+    surface: Surface,
+    call: Callable[[int, Implementation], Callable[..., Any]],
+    call_many: Callable[[Calls], Replies] | None = None,
+) -> PluginProxy:
     """Return a proxy whose function for implementation ``i`` forwards its arguments to ``call(i, implementation)``.
+
+    With ``call_many`` each function that is no generator has an attribute ``__call_many__``: called with a sequence of such arguments and
+    whether a failure makes those after it useless, it returns :class:`Replies`.
 
     :raises ValueError: see :func:`check_names`.
     """
@@ -66,8 +75,16 @@ def make_proxy(label: str, project: str, surface: Surface, call: Callable[[int, 
     for index, implementation in enumerate(surface.implementations):
         stub = _with_signature(implementation, call(index, implementation))
         setattr(stub, f"{project}_impl", dict(implementation.options))
+        if call_many is not None and not implementation.is_generator:
+            stub.__dict__["__call_many__"] = functools.partial(_call_many, call_many, implementation.hook, index)
         setattr(proxy, implementation.attribute, stub)
     return proxy
+
+
+def _call_many(
+    call_many: Callable[[Calls], Replies], hook: str, index: int, arguments: Sequence[tuple[Any, ...]], stop_at_failure: bool
+) -> Replies:
+    return call_many(Calls(hook, arguments, index, stop_at_failure))
 
 
 def _with_signature(implementation: Implementation, target: Callable[..., Any]) -> types.FunctionType:

@@ -50,14 +50,14 @@ from blackhole_core.executor.launch.child import Launcher, LaunchSpec
 from blackhole_core.executor.mailbox import Mailbox, MailboxTimeout
 from blackhole_core.executor.output import LogPump, plugin_logger
 from blackhole_core.executor.proxy import make_proxy
-from blackhole_core.executor.runner import Host, RunnerSpec
+from blackhole_core.executor.runner import Host, RunnerSpec, call_one_by_one
 from blackhole_core.executor.startup import Startup
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.ledger import Ledger
 from blackhole_core.executor.wire.plain import NotPlain, decode_plain, encode_plain
 from blackhole_core.executor.wire.signature import Undecodable
 from blackhole_core.ids import Isolation
-from blackhole_core.messages import HOST, Call, Implementation, Surface
+from blackhole_core.messages import HOST, Call, Calls, Implementation, Replies, Surface
 
 __all__ = ["RemoteRunner"]
 
@@ -287,10 +287,13 @@ class RemoteRunner:
         def target(index: int, implementation: Implementation) -> Callable[..., Any]:
             return functools.partial(self._answer, implementation.hook, HOST, index)
 
-        return make_proxy(self._plugin, self._spec.project, self._surface, target)
+        return make_proxy(self._plugin, self._spec.project, self._surface, target, self.call_many)
 
     def call(self, call: Call) -> Any:
         return self._answer(call.hook, call.space, call.index, *call.args)
+
+    def call_many(self, calls: Calls) -> Replies:
+        return call_one_by_one(self.call, calls)
 
     def _control(self, call: Call) -> Any:
         """A call of the host's own to a worker that is not open to callers yet."""

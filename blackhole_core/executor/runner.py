@@ -18,9 +18,9 @@ from blackhole_core.executor.wire.frames import DEFAULT_MAX_MESSAGE
 from blackhole_core.executor.wire.signature import Signature
 from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.loader.universe import Universe
-from blackhole_core.messages import Call, Surface
+from blackhole_core.messages import Call, Calls, Replies, Surface
 
-__all__ = ["Host", "InProcess", "Limits", "Runner", "RunnerSpec"]
+__all__ = ["Host", "InProcess", "Limits", "Runner", "RunnerSpec", "call_one_by_one"]
 
 
 @attrs.frozen
@@ -96,6 +96,17 @@ class Runner(Protocol):
         :raises Exception: what the plugin raised, with a note that names plugin, hook and level.
         """
 
+    def call_many(self, calls: Calls) -> Replies:
+        """Run several calls and return what came of them; none is run twice.
+
+        There is at least one reply. A call that fails with an :class:`Exception` has its failure in the replies, noted as :meth:`call` notes it; what
+        is none (Ctrl-C) is raised, and no further call is begun. Calls may be left out at the end, unbegun: because one before them
+        failed and ``stop_at_failure`` is set, because the deadline passed, or because the plugin stops.
+
+        Each call has ``call_timeout`` for itself, counted from its begin or a little earlier; a deadline of the context holds for all of
+        them. When it passes, what has been answered stays answered, what runs fails with :class:`CallTimeout`, and the rest is left out.
+        """
+
     def drained(self, timeout: float | None) -> bool:
         """Wait until no call is queued or running here; False when ``timeout`` seconds passed first."""
 
@@ -109,3 +120,18 @@ class InProcess(Protocol):
 
     leases: Leases  #: what the plugin takes through its context, undone by ``stop``
     universe: Universe  #: its modules, released by ``stop``
+
+
+def call_one_by_one(call: Callable[[Call], Any], calls: Calls) -> Replies:
+    """Do :meth:`Runner.call_many` with a runner's :meth:`Runner.call`."""
+    results: list[Any] = []
+    failures: dict[int, BaseException] = {}
+    for args in calls.arguments:
+        try:
+            results.append(call(Call(calls.hook, args, index=calls.index)))
+        except Exception as error:
+            failures[len(results)] = error
+            results.append(None)
+            if calls.stop_at_failure:
+                break
+    return Replies(results, failures)

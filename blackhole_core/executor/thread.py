@@ -30,10 +30,11 @@ from blackhole_core.executor.inline import load_hosted, report_leases, universe_
 from blackhole_core.executor.leases import Leases
 from blackhole_core.executor.mailbox import Job, MailboxTimeout
 from blackhole_core.executor.proxy import make_proxy, wrapper_stub
-from blackhole_core.executor.runner import Host, RunnerSpec
+from blackhole_core.executor.runner import Host, RunnerSpec, call_one_by_one
+from blackhole_core.executor.threadbatch import BATCHES, BatchHelp, ThreadBatch
 from blackhole_core.executor.threadcall import ThreadCall
 from blackhole_core.ids import Isolation
-from blackhole_core.messages import Call, Implementation, Surface
+from blackhole_core.messages import Call, Calls, Implementation, Replies, Surface
 from blackhole_core.stacks import stack_lines
 
 __all__ = ["ThreadRunner"]
@@ -113,12 +114,32 @@ class ThreadRunner:
                 return wrapper_stub(lambda step, args: self._run(step, args, hook), function)
             return lambda *args: self._attributed(function, args, hook)
 
-        return make_proxy(self.plugin, self._spec.project, hosted.surface, target)
+        return make_proxy(self.plugin, self._spec.project, hosted.surface, target, self.call_many)
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
     def call(self, call: Call) -> Any:
         return self._attributed(self._require(call.hook).function(call.space, call.hook, call.index), call.args, call.hook)
+
+    def call_many(self, calls: Calls) -> Replies:
+        thread, hosted = threading.get_ident(), self._hosted
+        if hosted is None or not BATCHES or thread in self._crew.threads or len(calls.arguments) == 1:
+            return call_one_by_one(self.call, calls)
+        function = hosted.implementations[calls.index]
+        batch = ThreadBatch(self, thread, calls.hook, function, calls.arguments, self._take_bell())
+        batch.stop_at_failure = calls.stop_at_failure
+        batch.timeout = self._call_timeout if get_deadline() is None else None
+        batch.helpers = [BatchHelp(batch) for _ in range(min(self._spec.limits.threads, len(calls.arguments)) - 1)]
+        try:
+            self._await(batch, None)
+            replies = batch.replies(batch.error)
+        except CallTimeout as error:
+            replies = batch.replies(error)
+        finally:
+            batch.forget()
+        for failure in replies.failures.values():
+            attribute(failure, self._spec.id, calls.hook, self.level)
+        return replies
 
     def _attributed(self, function: Callable[..., Any], args: tuple[Any, ...], hook: str) -> Any:
         try:
@@ -151,16 +172,14 @@ class ThreadRunner:
             call.own_deadline = deadline
         elif (deadline := get_deadline()) is None and self._call_timeout is not None:
             deadline = call.own_deadline = begun + self._call_timeout
-        waiting = self._expiry.waiting
-        try:
-            if deadline is not None:
-                call.deadline = deadline
-                waiting.add(call)
-                if deadline < self._expiry.earliest:
-                    self._expiry.set_alarm(deadline)
-            if deadline is not None and deadline <= begun:
+        if deadline is not None:
+            if deadline <= begun:
                 call.error = CallTimeout(self.plugin, call.hook, 0.0, where=_QUEUED)
-            elif (call.outer and self._post_to_blocked_thread(call)) or self._crew.submit(call):
+                return
+            call.deadline = deadline
+        try:
+            self._expiry.add(call)
+            if (call.outer and self._post_to_blocked_thread(call)) or self._submit(call):
                 call.wait()
             else:
                 call.refuse()
@@ -172,8 +191,14 @@ class ThreadRunner:
             self._abandon(call)
             raise
         finally:
-            waiting.discard(call)
+            self._expiry.waiting.discard(call)
             call.bell = SILENT  # or a descriptor lives as long as the traceback of what the plugin raised
+
+    def _submit(self, call: ThreadCall) -> bool:
+        taken = self._crew.submit(call)
+        for help_with_it in call.helpers:
+            self._crew.submit(help_with_it)
+        return taken
 
     def _take_bell(self) -> Bell:
         try:
@@ -225,17 +250,18 @@ class ThreadRunner:
 
     def _abandon(self, call: ThreadCall) -> str:
         """Note that nobody waits for a call any more, and say what is known of it."""
+        call.leave_out()
         if self._crew.withdraw(call) if call.cell is None else _taken(call.cell) is not None:
             return _QUEUED
         self._host.timers.after(self._spec.limits.hang_grace, lambda: self._quarantine(call))
         return "executed: unknown, it is still running"
 
     def _quarantine(self, call: ThreadCall) -> None:
-        """Replace the thread of a call that nobody waits for and that does not end."""
-        thread = None if call.done else self._crew.let_go(call.worker)
-        if thread is not None:
-            self._report("plugin.quarantined", thread, hook=call.hook)
-            self._crew.add_thread()
+        """Replace the threads of a call that nobody waits for and that does not end."""
+        for ident in call.running_on():
+            if (thread := self._crew.let_go(ident)) is not None:
+                self._report("plugin.quarantined", thread, hook=call.hook)
+                self._crew.add_thread()
 
     def _report(self, event: str, thread: threading.Thread, **facts: Any) -> None:
         stack = stack_lines(thread)[-_STACK_LINES:]

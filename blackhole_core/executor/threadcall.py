@@ -16,19 +16,26 @@ import math
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from blackhole_core.callcontext import ActiveCall, chain, enter
 from blackhole_core.errors import PluginUnloaded, RemoteError
 from blackhole_core.executor.bell import Bell
+from blackhole_core.executor.crew import Work
 from blackhole_core.executor.failure import type_name
 from blackhole_core.executor.mailbox import Job, MailboxTimeout
 
-__all__ = ["ThreadCall"]
+__all__ = ["ThreadCall", "has_gil"]
+
+
+def has_gil() -> bool:
+    """Tell whether threads of this interpreter run Python code in turns."""
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
 
 #: Without the interpreter lock a thread may look for sleepers before others see what it has just done: then it rings in any case.
-_RING_ALWAYS: Final = not getattr(sys, "_is_gil_enabled", lambda: True)()
+_RING_ALWAYS: Final = not has_gil()
 
 
 class ThreadCall(ActiveCall):
@@ -45,6 +52,8 @@ class ThreadCall(ActiveCall):
     cell: list[ThreadCall] | None = None
     #: The ident of the thread that runs it, 0 before.
     worker = 0
+    #: More work for the same outcome, for other threads of the plugin.
+    helpers: Sequence[Work] = ()
     #: Set last: there is an outcome, in ``error`` if that is not None, else in ``result``.
     done = False
     result: Any = None
@@ -111,6 +120,9 @@ class ThreadCall(ActiveCall):
         self.bell.ring()
         return True
 
+    def leave_out(self) -> None:
+        """Have nothing more begun; for calls that are several."""
+
     def expire(self) -> None:
         """Have the caller give up."""
         self._expired = True
@@ -119,6 +131,10 @@ class ThreadCall(ActiveCall):
     def refuse(self) -> None:
         """Take for the outcome that the plugin has stopped."""
         self.error = PluginUnloaded(self.runner.plugin, self.hook)
+
+    def running_on(self) -> tuple[int, ...]:
+        """Return the idents of the threads that run it now."""
+        return (self.worker,) if self.worker and not self.done else ()
 
     # --- the thread that runs it -------------------------------------------------------------------------------------
 

@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from blackhole_core.callcontext import get_deadline
+from blackhole_core.errors import CallTimeout
 from blackhole_core.hooks.inflight import Ticket, submitters, tickets_held
+from blackhole_core.messages import Failure, Replies
 
 if TYPE_CHECKING:
     from blackhole_core.hooks.caller import HookCaller
@@ -71,7 +74,7 @@ class AsyncHookCaller:
 
         :raises CallTimeout: a gate did not open before the deadline; the call never began.
         """
-        ran = await self._run(kwargs)
+        ran = await self._run(functools.partial(self._caller.function, **kwargs))
         ticket = ran.ticket
         held = tickets_held.set((*tickets_held.get(), ticket))
         try:
@@ -82,34 +85,85 @@ class AsyncHookCaller:
             tickets_held.reset(held)
             self._caller.door.leave(ticket)
 
-    async def _run(self, kwargs: dict[str, object]) -> _Ran:
+    async def map(self, calls: Iterable[Mapping[str, Any]], *, window: int = 64, return_exceptions: bool = False) -> list[Any]:
+        """Do what ``pm.hook.<name>.map`` does without blocking the event loop; awaitable results are awaited, in order.
+
+        A window holds up a gate until all of its results have been awaited.
+        """
+        from blackhole_core.hooks.many import noted, windows
+
+        results: list[Any] = []
+        for items in windows(calls, window):
+            for outcome in await self._window(items, stop=not return_exceptions):
+                if isinstance(outcome, Failure) and not return_exceptions:
+                    raise noted(outcome.error, len(results))
+                results.append(outcome.error if isinstance(outcome, Failure) else outcome)
+        return results
+
+    async def _window(self, items: Sequence[Mapping[str, Any]], *, stop: bool) -> list[Any]:
+        """Return what came of each of ``items``, a :class:`Failure` for those that failed; with ``stop`` the first of them is the last."""
+        from blackhole_core.hooks.many import answer_inside
+
+        try:
+            ran = await self._run(functools.partial(answer_inside, self._caller, items, stop))
+        except CallTimeout as error:  # a gate did not open: none of them began
+            return [Failure(error)] * (1 if stop else len(items))
+        held = tickets_held.set((*tickets_held.get(), ran.ticket))
+        pending: list[Any] = []
+        try:
+            if ran.error is not None:
+                raise ran.error
+            pending = _in_order(ran.result)
+            return await self._outcomes(pending, stop=stop)
+        finally:
+            for left in pending:
+                _close(left if isinstance(left, list) else [left])
+            tickets_held.reset(held)
+            self._caller.door.leave(ran.ticket)
+
+    async def _outcomes(self, pending: list[Any], *, stop: bool) -> list[Any]:
+        """Await what is awaitable, taking it out of ``pending``."""
+        outcomes: list[Any] = []
+        while pending:
+            outcome = pending.pop(0)
+            if not isinstance(outcome, Failure):
+                try:
+                    outcome = await self._resolved(outcome)
+                except Exception as error:
+                    outcome = Failure(error)
+            outcomes.append(outcome)
+            if stop and isinstance(outcome, Failure):
+                break
+        return outcomes
+
+    async def _run(self, call: Callable[[], Any]) -> _Ran:
         deadline = get_deadline()
         began = time.monotonic()
         until = began + self._manager.gate_timeout if deadline is None else deadline
         while True:
-            outcome = await self._in_pool(kwargs)
+            outcome = await self._in_pool(call)
             if isinstance(outcome, _Ran):
                 return outcome
             if not await _opened(outcome, until - time.monotonic()):
                 raise self._caller.door.timeout(outcome, until - began)
 
-    async def _in_pool(self, kwargs: dict[str, object]) -> _Ran | HookGate:
+    async def _in_pool(self, call: Callable[[], Any]) -> _Ran | HookGate:
         context = contextvars.copy_context()
         context.run(submitters.set, (*submitters.get(), threading.get_ident()))
-        future = self._manager.pool().submit(context.run, self._attempt, kwargs)
+        future = self._manager.pool().submit(context.run, self._attempt, call)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             future.add_done_callback(self._abandon)  # the thread cannot be stopped: what it still brings is let go
             raise
 
-    def _attempt(self, kwargs: dict[str, object]) -> _Ran | HookGate:
+    def _attempt(self, call: Callable[[], Any]) -> _Ran | HookGate:
         """Run the hook in this thread, unless a gate is closed. Exceptions are values: a future cannot carry StopIteration."""
         ticket = self._caller.door.try_enter()
         if not isinstance(ticket, Ticket):
             return ticket
         try:
-            return _Ran(ticket, result=self._caller.function(**kwargs))
+            return _Ran(ticket, result=call())
         except BaseException as error:
             return _Ran(ticket, error=error)
         finally:
@@ -120,7 +174,8 @@ class AsyncHookCaller:
             return
         outcome = future.result()
         if isinstance(outcome, _Ran):
-            _close(outcome.result if isinstance(outcome.result, list) else [outcome.result])
+            for result in outcome.result.results if isinstance(outcome.result, Replies) else [outcome.result]:
+                _close(result if isinstance(result, list) else [result])
             self._caller.door.leave(outcome.ticket)
 
     async def _resolved(self, result: Any) -> Any:
@@ -145,6 +200,11 @@ class AsyncHookCaller:
         except BaseException as error:
             self._caller.attribute(error, self._caller.get_hookimpls())
             raise
+
+
+def _in_order(replies: Replies) -> list[Any]:
+    """Return the results, a :class:`Failure` where there is none."""
+    return [Failure(replies.failures[place]) if place in replies.failures else result for place, result in enumerate(replies.results)]
 
 
 async def _opened(gate: HookGate, seconds: float) -> bool:

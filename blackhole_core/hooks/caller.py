@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -61,6 +61,7 @@ _METHODS: Final = (
     "get_hookimpls",
     "has_spec",
     "is_historic",
+    "map",
     "set_specification",
 )
 
@@ -173,6 +174,17 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
 
     def __call__(self, **kwargs: object) -> Any:
         return self.function(**kwargs)
+
+    def map(self, calls: Iterable[Mapping[str, Any]], *, window: int = 64, return_exceptions: bool = False) -> list[Any]:
+        """Return what calling the hook with each of ``calls`` would have given, in order; see :mod:`blackhole_core.hooks.many`.
+
+        Each of ``calls`` holds the keyword arguments of one call. They are taken ``window`` at a time, so ``calls`` may be
+        endless as long as something ends it. The first exception is raised, with a note that says which call it is of; with
+        ``return_exceptions`` it takes the place of the result, and the other calls are made all the same.
+        """
+        from blackhole_core.hooks.many import answer, map_calls
+
+        return map_calls(functools.partial(answer, self), calls, window, return_exceptions)
 
     def given(self, kwargs: Mapping[str, object]) -> Mapping[str, object]:
         """Return the arguments of a call with the spec's defaults, or warn of missing ones, as pluggy does."""
@@ -373,6 +385,12 @@ class SubsetHookCaller(_SubsetHookCaller):
 
     def __call__(self, **kwargs: object) -> Any:
         return self._orig.__hookcaller__.slow_call(super().__call__, **kwargs)
+
+    def map(self, calls: Iterable[Mapping[str, Any]], *, window: int = 64, return_exceptions: bool = False) -> list[Any]:
+        """Do :meth:`HookCaller.map`, one call after the other."""
+        from blackhole_core.hooks.many import loop, map_calls
+
+        return map_calls(functools.partial(loop, self), calls, window, return_exceptions)
 
     def call_extra(self, methods: Sequence[Callable[..., object]], kwargs: Mapping[str, object]) -> Any:
         return self._orig.__hookcaller__.slow_call(super().call_extra, methods, kwargs)

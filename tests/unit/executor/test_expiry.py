@@ -31,9 +31,7 @@ def timers() -> Iterator[Timers]:
 
 
 def _join(expiry: Expiry, call: _Call) -> _Call:
-    expiry.waiting.add(call)
-    if call.deadline < expiry.earliest:
-        expiry.set_alarm(call.deadline)
+    expiry.add(call)
     return call
 
 

@@ -1,0 +1,154 @@
+"""Several calls of one caller on their way to a plugin's threads together: one piece of work for each thread, one wake-up for the caller.
+
+Invariants:
+
+* Calls are begun in order, each by the thread that took its place off the iterator ``_places``; :meth:`ThreadBatch.leave_out` takes all that are left,
+  also in one step of the interpreter, and none is begun after that. So it is known which were begun: those before the first that was left out. (A
+  range's iterator is such only with the interpreter lock; without it there are no batches, see :data:`BATCHES`.)
+* A thread is in ``workers`` from before it begins calls until it begins no more. Whoever leaves last tells the caller, and by
+  then every call that was begun has its outcome.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from blackhole_core.callcontext import enter
+from blackhole_core.errors import RemoteError
+from blackhole_core.executor.bell import Bell
+from blackhole_core.executor.failure import type_name
+from blackhole_core.executor.threadcall import ThreadCall, has_gil
+from blackhole_core.messages import Replies
+
+__all__ = ["BATCHES", "BatchHelp", "ThreadBatch"]
+
+#: Whether this interpreter can have them.
+BATCHES: Final = has_gil()
+
+#: A call counts as begun when the last deadline was set if less than this part of ``call_timeout`` has passed since: to set one for
+#: each call would cost more than the call.
+_STALE: Final = 0.01
+
+#: What stands where a call has no outcome yet.
+_OPEN: Final = object()
+
+
+class ThreadBatch(ThreadCall):
+    """Calls of one function. As a call it has an ``error`` when it was refused; the outcomes of its calls are in :meth:`replies`."""
+
+    def __init__(
+        self, runner: Any, thread: int, hook: str, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], bell: Bell
+    ) -> None:
+        super().__init__(runner, thread, hook, function, (), bell)
+        #: Seconds that each call has for itself, None where the context's deadline holds for all.
+        self.timeout: float | None = None
+        self.stop_at_failure = False
+        self.workers: dict[int, None] = {}
+        self._arguments = arguments
+        self._places = iter(range(len(arguments)))
+        self._left_out: list[int] = []  # of each time that there were any, the first
+        self._results: list[Any] = [_OPEN] * len(arguments)  # each place written by the one thread that began the call
+        self._failures: dict[int, BaseException] = {}
+
+    # --- the calling thread ------------------------------------------------------------------------------------------
+
+    def leave_out(self) -> None:
+        """Have no further call begun."""
+        if rest := list(self._places):
+            self._left_out.append(rest[0])
+
+    def replies(self, unanswered: BaseException | None = None) -> Replies:
+        """Return what came of the calls that were begun. Those that still run failed with ``unanswered``, and so did the first one if none was begun.
+
+        None may be begun any more: the batch is done, or left out.
+        """
+        begun = min(self._left_out, default=len(self._arguments))
+        results, failures = self._results[:begun], dict(self._failures)
+        if unanswered is not None:
+            failures |= {place: unanswered for place, result in enumerate(results) if result is _OPEN and place not in failures}
+            if not begun:
+                results, failures = [None], {0: unanswered}
+        for place in failures:
+            results[place] = None
+        return Replies(results, failures)
+
+    def forget(self) -> None:
+        """Let go of everything: a late thread finds nothing to do, and tracebacks that hold the batch hold no more than that."""
+        self.leave_out()
+        self.context = None
+        self._failures = {}
+
+    # --- any thread --------------------------------------------------------------------------------------------------
+
+    def running_on(self) -> tuple[int, ...]:
+        return tuple(self.workers)
+
+    # --- the threads that run it -------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        ident = threading.get_ident()
+        self.workers[ident] = None
+        context = self.context
+        if context is not None:  # else it is over: this help came too late
+            mine = context.copy()
+            mine.run(enter, self, self.outer, self.own_deadline)
+            self._work(mine)
+        del self.workers[ident]
+
+    def _work(self, context: contextvars.Context) -> None:
+        copy, function, arguments, results, clock = context.copy, self.function, self._arguments, self._results, time.monotonic
+        timeout = self.timeout
+        stale = math.inf if timeout is None else 0.0
+        for place in self._places:
+            if clock() >= stale and timeout is not None:
+                stale = self._set_deadline(context, timeout)
+            try:
+                results[place] = copy().run(function, *arguments[place])
+            except BaseException as error:
+                self._fail(place, error)
+
+    def _set_deadline(self, context: contextvars.Context, timeout: float) -> float:
+        """Give the calls that begin from now on ``timeout`` seconds, and return until when that is right."""
+        now = time.monotonic()
+        self.deadline = now + timeout
+        context.run(enter, self, self.outer, self.deadline)
+        return now + timeout * _STALE
+
+    def _fail(self, place: int, error: BaseException) -> None:
+        if not isinstance(error, Exception):  # the plugin's wish to end, not the host's
+            error = RemoteError(self.runner.plugin, type_name(type(error)), str(error), traceback.format_exc())
+        self._failures[place] = error
+        if self.stop_at_failure:
+            self.leave_out()
+
+    def refuse(self) -> None:
+        self.leave_out()
+        super().refuse()
+
+    def tell(self) -> None:
+        if not self.workers:
+            super().tell()
+
+
+class BatchHelp:
+    """Another thread's part in a batch."""
+
+    __slots__ = ("_batch",)
+
+    def __init__(self, batch: ThreadBatch) -> None:
+        self._batch = batch
+
+    def run(self) -> None:
+        self._batch.run()
+
+    def tell(self) -> None:
+        self._batch.tell()
+
+    def refuse(self) -> None:
+        """Do nothing: the batch does not need it."""

@@ -1,0 +1,263 @@
+"""``pm.hook.transform.map([{"text": "a"}, {"text": "b"}])``: one caller with many calls of a hook outstanding.
+
+The calls are taken in windows. A window reaches each plugin outside of the caller's thread as one piece of work, so that a call costs little
+more than running it. Rules:
+
+* What comes back is what a loop of plain calls would have given, in order. In a window one implementation may answer a later call before the
+  next implementation answers an earlier one; of each call, the implementations run in their order.
+* A window holds a ticket of the hook's door from before it looks at what stands behind the hook until all of it is answered: a gate waits for
+  it, and each call is answered by one version.
+* What is out of the ordinary (wrappers, monitoring, a missing argument, no plugin outside of the caller's thread) is called plainly, one by one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+from pluggy import HookImpl
+
+from blackhole_core.errors import CallTimeout
+from blackhole_core.hooks.compiling import parameters_of
+from blackhole_core.messages import Replies
+
+if TYPE_CHECKING:
+    from blackhole_core.hooks.caller import HookCaller
+    from blackhole_core.hooks.telemetry import Meter
+
+__all__ = ["WINDOW", "Item", "answer", "answer_inside", "loop", "map_calls", "noted", "windows"]
+
+#: Calls on their way at once. More is hardly faster (a wake-up of 8 µs is shared by 64 already) and holds a swap up longer.
+WINDOW: Final = 64
+
+#: The arguments of one call.
+Item = Mapping[str, Any]
+
+
+def map_calls(answer: Callable[[Sequence[Item], bool], Replies], calls: Iterable[Item], window: int, return_exceptions: bool) -> list[Any]:
+    """Give ``calls`` in windows to ``answer``, which is told whether a failure ends the whole, and return the results in order."""
+    results: list[Any] = []
+    for items in windows(calls, window):
+        replies = answer(items, not return_exceptions)
+        if replies.failures and not return_exceptions:
+            place = min(replies.failures)
+            error = noted(replies.failures[place], len(results) + place)
+            try:
+                raise error
+            finally:
+                del error, replies  # or the traceback holds the frame that holds the traceback
+        results += (
+            [replies.failures.get(place, result) for place, result in enumerate(replies.results)] if replies.failures else replies.results
+        )
+    return results
+
+
+def windows(calls: Iterable[Item], window: int) -> Iterator[Sequence[Item]]:
+    """Yield ``calls`` in lists of at most ``window``, each taken when the one before it was used.
+
+    :raises ValueError: ``window`` is less than 1.
+    """
+    if window < 1:
+        raise ValueError(f"window is the number of calls that are on their way at once, 1 or more, got {window!r}")
+    left = iter(calls)
+    while items := list(itertools.islice(left, window)):
+        yield items
+
+
+def noted(error: BaseException, index: int) -> BaseException:
+    """Note which of the calls failed."""
+    error.add_note(f"item {index} of map")
+    return error
+
+
+def loop(call: Callable[..., Any], items: Sequence[Item], stop: bool) -> Replies:
+    """Call plainly, one by one."""
+    results: list[Any] = []
+    failures: dict[int, BaseException] = {}
+    for place, item in enumerate(items):
+        try:
+            results.append(call(**item))
+        except Exception as error:
+            failures[place] = error
+            results.append(None)
+            if stop:
+                break
+    return Replies(results, failures)
+
+
+def answer(caller: HookCaller, items: Sequence[Item], stop: bool) -> Replies:
+    """Answer one window; with ``stop`` it ends at the first failure."""
+    _refuse_historic(caller)
+    if not any(map(_together, caller._hookimpls)):
+        return loop(caller.function, items, stop)
+    try:
+        ticket = caller.door.enter(caller.manager.gate_timeout)
+    except CallTimeout as error:
+        return Replies([None] * len(items), dict.fromkeys(range(len(items)), error))
+    try:
+        return answer_inside(caller, items, stop)
+    finally:
+        caller.door.leave(ticket)
+
+
+def _refuse_historic(caller: HookCaller) -> None:
+    """Refuse what pluggy refuses, in its words."""
+    assert not caller.is_historic(), "Cannot directly call a historic hook - use call_historic instead."
+
+
+def answer_inside(caller: HookCaller, items: Sequence[Item], stop: bool) -> Replies:
+    """Answer one window under a ticket of the hook's door."""
+    _refuse_historic(caller)
+    with caller.manager.hook_lock:
+        gates = caller.door.gates
+        impls = gates[0].impls_before(caller.name) if gates else caller._hookimpls
+    plan = _plan(caller, impls)
+    rows = None if plan is None else _rows(items, plan.parameters)
+    if plan is None or rows is None:
+        return loop(caller.function, items, stop)
+    meter = None if caller.manager.measuring is None else caller.measured()
+    window = _Window(caller, plan, rows, stop)
+    began = time.perf_counter_ns()
+    try:
+        return window.answer()
+    finally:
+        if meter is not None:
+            _count(meter, len(rows), len(window.failures), time.perf_counter_ns() - began)
+
+
+def _count(meter: Meter, calls: int, failures: int, nanoseconds: int) -> None:
+    """Have telemetry count calls; each took as long as their window."""
+    for _ in range(calls):
+        next(meter.aside)
+        meter.histogram.add(nanoseconds)
+    for _ in range(failures):
+        next(meter.aside_failed)
+
+
+@attrs.frozen(eq=False)
+class _Plan:
+    """How a hook's calls are answered together: its parameters, and its implementations in the order in which they are called."""
+
+    parameters: tuple[str, ...]
+    order: tuple[HookImpl, ...]
+    firstresult: bool
+
+
+def _plan(caller: HookCaller, impls: Sequence[HookImpl]) -> _Plan | None:
+    """Return the plan for ``impls``; None when the hook is to be called plainly."""
+    order = tuple(reversed(impls))
+    parameters = parameters_of(caller.spec, order)
+    if not parameters or not caller.manager.calls_plainly():
+        return None
+    if any(impl.wrapper or impl.hookwrapper or impl.kwargnames for impl in order) or not any(map(_together, order)):
+        return None
+    return _Plan(parameters, order, caller.firstresult())
+
+
+def _together(impl: HookImpl) -> Callable[[Sequence[tuple[Any, ...]], bool], Replies] | None:
+    """Return what takes many calls of an implementation at once, None for one that runs in the caller's thread."""
+    found: Callable[[Sequence[tuple[Any, ...]], bool], Replies] | None = getattr(impl.function, "__call_many__", None)
+    return found
+
+
+def _rows(items: Sequence[Item], parameters: Sequence[str]) -> list[tuple[Any, ...]] | None:
+    """Return the values of ``parameters`` for each of the calls; None if any of them gives more, or less, or is no plain dict."""
+    if set(map(type, items)) != {dict} or set(map(len, items)) != {len(parameters)}:
+        return None
+    try:
+        return _picked(items, parameters)
+    except KeyError:
+        return None
+
+
+def _picked(rows: Sequence[Any], keys: Sequence[Any]) -> list[tuple[Any, ...]]:
+    return list(zip(*(map(operator.itemgetter(key), rows) for key in keys), strict=True)) if keys else [()] * len(rows)
+
+
+class _Window:
+    """Calls that are answered together, from implementation to implementation. ``failures`` are those that failed, by place."""
+
+    def __init__(self, caller: HookCaller, plan: _Plan, rows: list[tuple[Any, ...]], stop: bool) -> None:
+        self._caller = caller
+        self._plan = plan
+        self._rows = rows
+        self._stop = stop
+        self.failures: dict[int, BaseException] = {}
+
+    def answer(self) -> Replies:
+        firstresult = self._plan.firstresult
+        results: list[Any] = []
+        live: Sequence[int] = range(len(self._rows))  # the places that go on to the next implementation
+        for impl in self._plan.order:
+            replies = self._ask(impl, self._arguments(impl, live))
+            for index, error in replies.failures.items():
+                self.failures[live[index]] = error
+            if not results:
+                results = list(replies.results) if firstresult else [[] if value is None else [value] for value in replies.results]
+            else:
+                _put(results, live, replies.results, firstresult=firstresult)
+            live = self._unfailed(live)
+            if firstresult:
+                live = [place for place in live if results[place] is None]
+            if not live:
+                break
+        for place in self.failures:
+            results[place] = None
+        return Replies(results, self.failures)
+
+    def _unfailed(self, live: Sequence[int]) -> Sequence[int]:
+        if not self.failures:
+            return live
+        if self._stop:
+            first = min(self.failures)
+            return [place for place in live if place < first]
+        return [place for place in live if place not in self.failures]
+
+    def _arguments(self, impl: HookImpl, live: Sequence[int]) -> Sequence[tuple[Any, ...]]:
+        rows = self._rows if len(live) == len(self._rows) else [self._rows[place] for place in live]
+        if tuple(impl.argnames) == self._plan.parameters:
+            return rows
+        return _picked(rows, [self._plan.parameters.index(name) for name in impl.argnames])
+
+    def _ask(self, impl: HookImpl, arguments: Sequence[tuple[Any, ...]]) -> Replies:
+        """Return the replies of one implementation: to all calls, or up to the first failure where that ends the whole."""
+        together = _together(impl)
+        if together is None:
+            return self._one_by_one(impl, arguments)
+        replies = together(arguments, self._stop)
+        results, failures = list(replies.results), dict(replies.failures)
+        while len(results) < len(arguments) and not (failures and self._stop):
+            replies = together(arguments[len(results) :], self._stop)
+            assert replies.results, "there is at least one reply"
+            failures.update((len(results) + index, error) for index, error in replies.failures.items())
+            results += replies.results
+        return Replies(results, failures)
+
+    def _one_by_one(self, hook_impl: HookImpl, arguments: Sequence[tuple[Any, ...]]) -> Replies:
+        results: list[Any] = []
+        failures: dict[int, BaseException] = {}
+        for args in arguments:
+            try:
+                results.append(hook_impl.function(*args))
+            except BaseException as error:
+                self._caller.attribute(error, self._plan.order[::-1])
+                if not isinstance(error, Exception):
+                    raise
+                failures[len(results)] = error
+                results.append(None)
+                if self._stop:
+                    break
+        return Replies(results, failures)
+
+
+def _put(results: list[Any], places: Sequence[int], values: Sequence[Any], *, firstresult: bool) -> None:
+    """Add one implementation's values to the results; there are fewer of them where a failure has ended it all."""
+    for place, value in zip(places, values, strict=False):
+        if firstresult:
+            results[place] = value
+        elif value is not None:
+            results[place].append(value)
