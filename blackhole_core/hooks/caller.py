@@ -40,12 +40,13 @@ from blackhole_core.hooks.compiling import (
 from blackhole_core.hooks.door import Door
 from blackhole_core.hooks.inflight import Ticket
 from blackhole_core.hooks.probe import Measure
+from blackhole_core.hooks.slowcalls import SlowPath, with_extra
 from blackhole_core.hooks.switching import CodeSwitch, Compiled, compiled, new_function
 from blackhole_core.hooks.unwinding import second_yield, unwind
 
 if TYPE_CHECKING:
     from blackhole_core.hooks.manager import HookManager
-    from blackhole_core.hooks.telemetry import Meter
+    from blackhole_core.hooks.telemetry import Meter, SlowCall
 
 __all__ = ["HookCaller", "HookRelay", "SubsetHookCaller", "inserted"]
 
@@ -134,22 +135,22 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
         warn_of_missing(self.spec, kwargs)
 
     def call_extra(self, methods: Sequence[Callable[..., object]], kwargs: Mapping[str, object]) -> Any:
-        return self.slow_call(super().call_extra, methods, kwargs)
+        with SlowPath(self, self._hookimpls):
+            given = self.given(kwargs)
+            return self._hookexec(self.name, with_extra(self._hookimpls, methods), given, self.firstresult())
 
     def call_historic(self, result_callback: Callable[[Any], None] | None = None, kwargs: Mapping[str, object] | None = None) -> None:
-        self.slow_call(self._call_historic, result_callback, kwargs)
-
-    def _call_historic(self, result_callback: Callable[[Any], None] | None, kwargs: Mapping[str, object] | None) -> None:
-        assert self._call_history is not None
-        given = self._apply_defaults(kwargs or {})
-        self._verify_all_args_are_provided(given)
-        with self.manager.hook_lock:  # one instant: an implementation joins before it, or finds it in the history
-            self._call_history.append((given, result_callback))
-            impls = self._hookimpls.copy()
-        results = self._hookexec(self.name, impls, given, False)
-        if result_callback is not None and isinstance(results, list):
-            for result in results:
-                result_callback(result)
+        with SlowPath(self, self._hookimpls):
+            assert self._call_history is not None
+            given = self._apply_defaults(kwargs or {})
+            self._verify_all_args_are_provided(given)
+            with self.manager.hook_lock:  # one instant: an implementation joins before it, or finds it in the history
+                self._call_history.append((given, result_callback))
+                impls = self._hookimpls.copy()
+            results = self._hookexec(self.name, impls, given, False)
+            if result_callback is not None and isinstance(results, list):
+                for result in results:
+                    result_callback(result)
 
     def join(self, hookimpl: HookImpl) -> None:
         """Give a new implementation every recorded historic call, then add it: no call is missed, none is given twice."""
@@ -197,24 +198,6 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
         """Tell whether the hook stops at the first result."""
         return bool(self.spec.opts.get("firstresult")) if self.spec is not None else False
 
-    def slow_call(self, run: Callable[..., Any], *arguments: Any, **kwargs: Any) -> Any:
-        """Run a call that has no compiled body: it waits at closed gates, is counted, and its failures are attributed."""
-        measured = None
-        ticket = self.door.enter(self.manager.gate_timeout)
-        try:
-            if self.manager.measuring is not None:
-                measured = self.measured().slow()
-            return run(*arguments, **kwargs)
-        except BaseException as error:
-            if measured is not None:
-                measured.failed()
-            self.attribute(error, self._hookimpls)
-            raise
-        finally:
-            if measured is not None:
-                measured.ended()
-            self.door.leave(ticket)
-
     def _first(self, kwargs: dict[str, object]) -> Any:
         """Serve the first call after a change: compile the hook, then call it."""
         with self.manager.hook_lock:
@@ -236,17 +219,22 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
 
     def _pass(self, kwargs: Mapping[str, object], impls: Sequence[HookImpl]) -> Any:
         """Run a call that a closed gate let through."""
-        measured = None if self.manager.measuring is None else self.measured().slow()
+        measured = self.measured_aside()
+        failed = True
         try:
-            return self._hookexec(self.name, list(impls), self.given(kwargs), self.firstresult())
+            result = self._hookexec(self.name, list(impls), self.given(kwargs), self.firstresult())
+            failed = False
+            return result
         except BaseException as error:
-            if measured is not None:
-                measured.failed()
             self.attribute(error, impls)
             raise
         finally:
             if measured is not None:
-                measured.ended()
+                measured.ended(failed=failed)
+
+    def measured_aside(self) -> SlowCall | None:
+        """Begin to measure a call that pluggy runs; None while telemetry is off."""
+        return None if self.manager.measuring is None else self.measured().slow()
 
     def measured(self) -> Meter:
         """Return what telemetry counts of this hook, made when it is first needed."""
@@ -384,7 +372,10 @@ class SubsetHookCaller(_SubsetHookCaller):
         warn_of_missing(self.spec, kwargs)
 
     def __call__(self, **kwargs: object) -> Any:
-        return self._orig.__hookcaller__.slow_call(super().__call__, **kwargs)
+        behind = self._orig.__hookcaller__
+        with SlowPath(behind, behind._hookimpls):
+            given = behind.given(kwargs)
+            return self._hookexec(self.name, self._hookimpls.copy(), given, behind.firstresult())
 
     def map(self, calls: Iterable[Mapping[str, Any]], *, window: int = 64, return_exceptions: bool = False) -> list[Any]:
         """Do :meth:`HookCaller.map`, one call after the other."""
@@ -393,10 +384,15 @@ class SubsetHookCaller(_SubsetHookCaller):
         return map_calls(functools.partial(loop, self), calls, window, return_exceptions)
 
     def call_extra(self, methods: Sequence[Callable[..., object]], kwargs: Mapping[str, object]) -> Any:
-        return self._orig.__hookcaller__.slow_call(super().call_extra, methods, kwargs)
+        behind = self._orig.__hookcaller__
+        with SlowPath(behind, behind._hookimpls):
+            given = behind.given(kwargs)
+            return self._hookexec(self.name, with_extra(self._hookimpls, methods), given, behind.firstresult())
 
     def call_historic(self, result_callback: Callable[[Any], None] | None = None, kwargs: Mapping[str, object] | None = None) -> None:
-        self._orig.__hookcaller__.slow_call(super().call_historic, result_callback, kwargs)
+        behind = self._orig.__hookcaller__
+        with SlowPath(behind, behind._hookimpls):
+            super().call_historic(result_callback, kwargs)
 
 
 def inserted(impls: Sequence[HookImpl], new: HookImpl) -> list[HookImpl]:

@@ -73,9 +73,15 @@ class Body:
     lines: dict[int, int] = attrs.field(factory=dict)
 
 
-def parameters_of(spec: HookSpec | None, impls: Iterable[HookImpl]) -> tuple[str, ...] | None:
-    """Name what callers pass: the spec's parameters, else everything the implementations require; None if unusual."""
-    names = [*spec.argnames, *spec.kwargnames] if spec is not None else [name for impl in impls for name in impl.argnames]
+def parameters_of(spec: HookSpec | None, impls: Sequence[HookImpl]) -> tuple[str, ...] | None:
+    """Name what callers pass: the spec's parameters, else everything the implementations require; None if unusual.
+
+    It is unusual, too, when an implementation requires what the spec does not have: registered before the spec, and refused by it too late.
+    """
+    required = [name for impl in impls for name in impl.argnames]
+    names = [*spec.argnames, *spec.kwargnames] if spec is not None else required
+    if not set(required) <= set(names):
+        return None
     if all(name.isidentifier() and not keyword.iskeyword(name) and not name.startswith(OWN_PREFIX) for name in names):
         return tuple(dict.fromkeys(names))
     return None

@@ -210,12 +210,10 @@ class SlowCall:
         self._meter = meter
         self._began = time.perf_counter_ns()
 
-    def failed(self) -> None:
-        """Count that it ends in an exception."""
-        next(self._meter.aside_failed)
-
-    def ended(self) -> None:
-        """Take its time."""
+    def ended(self, *, failed: bool) -> None:
+        """Take its time, and count if it ends in an exception."""
+        if failed:
+            next(self._meter.aside_failed)
         self._meter.histogram.add(time.perf_counter_ns() - self._began)
 
 
