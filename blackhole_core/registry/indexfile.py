@@ -21,7 +21,7 @@ from blackhole_core.registry.indextable import Table, table_from_text
 __all__ = ["IndexFiles", "cache_directory", "machine"]
 
 #: The first word of a file, with the version of the format. A change of the format or of the rules changes it.
-_MAGIC: Final = b"blackhole-discovery-1"
+_MAGIC: Final = b"blackhole-discovery-2"
 
 #: Bytes of the header: magic, then for the table and for the records their length (decimal) and hash (hex).
 _HEADER: Final = 96
