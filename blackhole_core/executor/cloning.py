@@ -26,7 +26,8 @@ _CLONE_PIDFD: Final = 0x0000_1000
 _CLONE_PARENT: Final = 0x0000_8000
 _CLONE_CHILD_CLEARTID: Final = 0x0020_0000
 _CLONE_CHILD_SETTID: Final = 0x0100_0000
-#: ``prctl(2)`` option: where the kernel clears the thread's number at its end.
+#: ``prctl(2)`` options: the signal that comes when the parent thread ends, and where the kernel clears the thread's number at its end.
+_PR_SET_PDEATHSIG: Final = 1
 _PR_GET_TID_ADDRESS: Final = 40
 #: machine → number of the system call, and whether the child's address of the number comes before the thread's local storage.
 #: ``clone3`` would be the same everywhere, but the usual container profiles refuse it.
@@ -74,6 +75,12 @@ class Cloner:
         if pid < 0:
             raise OSError(error, os.strerror(error))
         return pid, self._pidfd.value
+
+    def die_with(self, parent: int) -> None:
+        """Do what :func:`blackhole_core.executor.worker.die_with` does, with the library that is open already."""
+        self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
 
     def _tid_address(self) -> ctypes.c_void_p:
         """Return where the C library keeps the number of the main thread; recursive locks compare it, so a new process needs its own there."""

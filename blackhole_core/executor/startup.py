@@ -84,11 +84,10 @@ class Startup:
         :raises Exception: what the plugin's import raised, or :class:`LoadFailed` with the reason, or
             :class:`~blackhole_core.errors.CannotCross` for a hook that cannot cross a process.
         """
-        load = self._load(log_level)  # made while the worker starts, which takes longer
+        send(self._load(log_level))  # made while the worker starts, and there when it looks for it
         hello = self._expect(codec.Hello)
         if hello.protocol != codec.PROTOCOL:
             raise LoadFailed(self._plugin, f"its worker speaks protocol {hello.protocol}, the host {codec.PROTOCOL}")
-        send(load)
         surface = self._surface(self._expect(codec.Loaded))
         bindings = tuple(bind(known, self._host.signature(known.hook), self._plugin) for known in surface.implementations)
         send(codec.Bind(tuple(binding.types for binding in bindings), describe_hooks(self._host)))

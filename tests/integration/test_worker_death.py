@@ -397,7 +397,7 @@ def test_no_call_is_lost_or_doubled_while_workers_are_killed(  # noqa: C901 - on
     options = stage.write(tmp_path / "plugin", _RECORDING)
     plugin = stage.start("adhoc", environment={"RECORD": str(record)}, threads=2 if interval == "fast" else 1, **options)
     deaths = Deaths(plugin, restart=True)
-    end = time.monotonic() + 4
+    end = time.monotonic() + 2.5
     results: list[list[str]] = [[] for _ in range(8)]
     failed: list[list[str]] = [[] for _ in range(8)]
 

@@ -1,37 +1,42 @@
-"""Where the zygote of one host lives: made when it is needed, replaced when it died or the host has changed, not tried again at once in vain.
+"""Where workers of one host are forked: the zygote, and one worker ahead of its time.
 
-Everything here is done by the launcher's thread.
+Invariants:
+
+* The launcher's thread alone uses the zygote. It makes one when it is needed, replaces it when it died or the host is not what it was, and does not
+  try again at once in vain.
+* The spare worker is taken under ``_lock`` by whoever comes first, and only by one that would fork the same: with the standing and the
+  base environment that the zygote was started with. It is in a session of its own, and its guard knows it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import resource
+import select
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from blackhole_core.executor.launch.child import LaunchSpec
 from blackhole_core.executor.launch.guard import Guard
-from blackhole_core.executor.launch.plumbing import Plumbing
-from blackhole_core.executor.launch.standing import Standing, read_standing
-from blackhole_core.executor.launch.zygote import SpawnFailed, Spawning, Zygote, ZygoteLost, start_zygote
+from blackhole_core.executor.launch.newborn import Newborn, SpawnFailed
+from blackhole_core.executor.launch.standing import Origin
+from blackhole_core.executor.launch.zygote import Zygote, ZygoteLost, start_zygote
 
-__all__ = ["NoZygote", "Nursery", "read_at_start"]
+__all__ = ["LIMITS", "NoZygote", "Nursery"]
 
 _logger: Final = logging.getLogger("blackhole.launch")
 
-#: Seconds in which no zygote is tried after one could not be had: a try costs as much as a worker, and its cause lasts.
+#: Zygotes in a row that did not come up, after which none can be had: one may have been killed.
+_FAILURES: Final = 2
+#: Seconds in which no zygote is tried then: a try costs as much as a worker, and its cause lasts.
 _HOLD_OFF: Final = 30.0
-#: Zygotes that one request may use up: the one that was there, and a new one.
-_TRIES: Final = 2
-#: First of a worker's own numbers: after the three standard streams.
-_FIRST: Final = 3
+#: Workers forked for one request before it is given up: one may have died of old age, or with its zygote.
+_TRIES: Final = 3
 
-#: All limits there are: a worker that was forked must have the host's, not the zygote's.
-_LIMITS: Final = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
-#: Variables that the loader, the C library or the interpreter reads when a program starts, by their beginnings: a fork comes too late for them.
-_AT_START: Final = ("LD_", "LC_", "LANG", "LOCPATH", "GLIBC_", "MALLOC_", "PYTHON")
+#: All limits there are: a worker that was forked must have the host's of now, not the zygote's.
+LIMITS: Final = tuple(sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}))
 
 
 class NoZygote(Exception):
@@ -39,105 +44,154 @@ class NoZygote(Exception):
 
 
 class Nursery:
-    """Forks workers from one zygote after the other. :meth:`close` ends the last."""
+    """Forks workers from one zygote after the other. The launcher's thread calls everything but :meth:`take`; :meth:`close` last."""
 
-    def __init__(self, base: Callable[[], Mapping[str, str]]) -> None:
-        """``base`` returns the environment that every worker gets now."""
-        self._base = base
+    def __init__(self, guard: Callable[[], Guard]) -> None:
+        """``guard`` returns the launcher's, made with the first process."""
+        self._guard = guard
         self._zygote: Zygote | None = None
-        self._standing: Standing | None = None
-        self._environment: Mapping[str, str] = {}
+        self._origin: Origin | None = None
+        self._failures = 0
         self._given_up: tuple[float, str] | None = None  # until when (``time.monotonic()``), and why
+        self._lock = threading.Lock()
+        self._spare: tuple[Newborn, Origin] | None = None
 
-    @property
-    def pidfd(self) -> int | None:
-        """Becomes readable when the zygote has died; None while there is none."""
-        return self._zygote.pidfd if self._zygote is not None else None
+    def take(self, origin: Origin) -> Newborn | None:
+        """Return the spare worker if there is one of this origin. Any thread."""
+        with self._lock:
+            if self._spare is None or not self._spare[1].same_zygote(origin):
+                return None
+            newborn, self._spare = self._spare[0], None
+            return newborn
 
-    def warm(self, spec: LaunchSpec) -> None:
-        """Have a zygote ready; where none can be had, that is logged and told by the next :meth:`fork`."""
-        try:
-            self._ready(spec, read_standing())
-        except (NoZygote, OSError):
-            return
+    def fork(self, origin: Origin, import_path: Sequence[str]) -> Newborn:
+        """Fork a worker, or return the spare one.
 
-    def fork(self, spec: LaunchSpec, environment: Mapping[str, str], pipes: Plumbing, guard: Guard) -> tuple[int, int]:
-        """Fork a worker, which ``guard`` watches before it runs. Return its process id and pidfd.
-
-        :raises NoZygote: it must be started in another way.
+        :raises NoZygote: none can be had.
         :raises OSError: the system refused.
         """
-        standing = read_standing()
-        spawning = _spawning(spec, environment, pipes, standing.umask)
+        why = ""
         for _ in range(_TRIES):
-            zygote = self._ready(spec, standing)
-            early = read_at_start(environment, self._environment)
-            if early:
-                raise NoZygote(f"{early} is read when a program starts")
+            spare = self.take(origin)
+            if spare is not None:
+                return spare
             try:
-                return zygote.fork(spawning, guard)
+                zygote = self._ready(origin, import_path)
+                if zygote.begun is None:
+                    zygote.begin_fork()
+                return _born(zygote, self._guard())
             except SpawnFailed as error:
-                _logger.warning("the zygote could not bring up a worker for plugin %s, it is executed instead: %s", spec.name, error)
-                raise NoZygote(str(error)) from None
+                why = str(error)
             except ZygoteLost as error:
-                self.bury(str(error))
-        raise NoZygote("zygotes died one after the other")
+                why = str(error)
+                self._bury(why)
+        raise NoZygote(why)
 
-    def bury(self, reason: str) -> None:
+    def prepare(self) -> None:
+        """Have a worker forked ahead, which takes no time; :meth:`wait` takes it. Where that fails, the next :meth:`fork` finds out why."""
+        with self._lock:
+            wanted = self._spare is None
+        if not wanted or self._zygote is None or self._zygote.begun is not None:
+            return
+        try:
+            self._zygote.begin_fork()
+        except ZygoteLost as error:
+            self._bury(str(error))
+        except OSError:
+            return  # no descriptors are left: none should be taken for something ahead of its time
+
+    def warm(self, origin: Origin, import_path: Sequence[str]) -> None:
+        """Have a zygote ready; where none can be had, that is logged and told by the next :meth:`fork`."""
+        with contextlib.suppress(NoZygote, ZygoteLost, OSError):
+            self._ready(origin, import_path)
+
+    def wait(self, wake: int) -> None:
+        """Wait until ``wake`` is readable; meanwhile take a worker that was forked ahead, and clear away what died."""
+        while True:
+            poller = select.poll()
+            poller.register(wake, select.POLLIN)
+            zygote, spare = self._zygote, self._spare
+            if zygote is not None:
+                poller.register(zygote.pidfd, select.POLLIN)
+                if zygote.begun is not None:
+                    poller.register(zygote.begun, select.POLLIN)
+            if spare is not None:
+                poller.register(spare[0].pidfd, select.POLLIN)
+            ready = dict(poller.poll())
+            if zygote is not None and zygote.pidfd in ready:
+                self._bury("it died")
+            elif zygote is not None and zygote.begun is not None and zygote.begun.fileno() in ready:
+                self._keep(zygote)
+            elif spare is not None and spare[0].pidfd in ready and self.take(spare[1]) is not None:
+                spare[0].discard()
+            if wake in ready:
+                return
+
+    def close(self) -> None:
+        """End what is there."""
+        with self._lock:
+            spare, self._spare = self._spare, None
+        if spare is not None:
+            spare[0].discard()
+        self._retire()
+
+    # --- the zygote --------------------------------------------------------------------------------------------------
+
+    def _keep(self, zygote: Zygote) -> None:
+        """Take the worker that was forked ahead."""
+        assert self._origin is not None
+        try:
+            newborn = _born(zygote, self._guard())
+        except ZygoteLost as error:
+            self._bury(str(error))
+        except (SpawnFailed, OSError) as error:
+            _logger.debug("no worker is kept ready: %s", error)
+        else:
+            with self._lock:
+                self._spare = (newborn, self._origin)
+
+    def _ready(self, origin: Origin, import_path: Sequence[str]) -> Zygote:
+        if self._origin is not None and not self._origin.same_zygote(origin):
+            self.close()  # the host is not what it was: it may have given something away
+        if self._zygote is None:
+            self._zygote = self._start(origin, import_path)
+            self._origin = origin
+        return self._zygote
+
+    def _start(self, origin: Origin, import_path: Sequence[str]) -> Zygote:
+        now = time.monotonic()
+        if self._given_up is not None and now < self._given_up[0]:
+            raise NoZygote(self._given_up[1])
+        try:
+            zygote = start_zygote(import_path, origin.environment)
+        except ZygoteLost as error:
+            self._failures += 1
+            if self._failures < _FAILURES:
+                raise
+            self._given_up = (now + _HOLD_OFF, f"no zygote can be had: {error}")
+            _logger.warning("%s; workers are executed, which takes longer", self._given_up[1])
+            raise NoZygote(self._given_up[1]) from None
+        self._failures, self._given_up = 0, None
+        return zygote
+
+    def _retire(self) -> None:
+        zygote, self._zygote = self._zygote, None
+        if zygote is not None:
+            zygote.close()
+
+    def _bury(self, reason: str) -> None:
         """Clear away a zygote that is of no use any more; the next request makes another one."""
         zygote, self._zygote = self._zygote, None
         if zygote is not None:
             _logger.warning("the zygote that forks workers was lost (%s): %s; workers are not affected", reason, zygote.bury())
 
-    def close(self) -> None:
-        zygote, self._zygote = self._zygote, None
-        if zygote is not None:
-            zygote.close()
 
-    def _ready(self, spec: LaunchSpec, standing: Standing) -> Zygote:
-        if self._zygote is not None and (self._standing != standing or read_at_start(self._base(), self._environment)):
-            self.close()  # the host is not what it was: it may have given something away
-        if self._zygote is None:
-            self._zygote = self._start(spec)
-            self._standing = standing
-        return self._zygote
-
-    def _start(self, spec: LaunchSpec) -> Zygote:
-        now = time.monotonic()
-        if self._given_up is not None and now < self._given_up[0]:
-            raise NoZygote(self._given_up[1])
-        self._environment = dict(self._base())
-        try:
-            zygote = start_zygote(spec.import_path, self._environment)
-        except ZygoteLost as error:
-            self._given_up = (now + _HOLD_OFF, f"no zygote can be had: {error}")
-            _logger.warning("%s; workers are executed, which takes longer", self._given_up[1])
-            raise NoZygote(self._given_up[1]) from None
-        self._given_up = None
-        return zygote
-
-
-def read_at_start(wanted: Mapping[str, str], there: Mapping[str, str]) -> str | None:
-    """Return the name of a variable that differs and takes effect only when a program starts, None when there is none."""
-    names = sorted(wanted.keys() | there.keys())
-    return next((name for name in names if name.startswith(_AT_START) and wanted.get(name) != there.get(name)), None)
-
-
-def _spawning(spec: LaunchSpec, environment: Mapping[str, str], pipes: Plumbing, umask: int) -> Spawning:
-    program = (pipes.worker_receive, pipes.worker_send, *spec.descriptors)
-    numbers = tuple(range(_FIRST, _FIRST + len(program)))
-    return Spawning(
-        descriptors=((pipes.worker_output, 1), (pipes.worker_output, 2), *zip(program, numbers, strict=True)),
-        receive=numbers[0],
-        send=numbers[1],
-        further=numbers[2:],
-        import_path=spec.import_path,
-        environment=environment,
-        umask=umask,
-        limits=_limits(),
-    )
-
-
-def _limits() -> tuple[tuple[int, int, int], ...]:
-    """Return what ``setrlimit`` would have to be given for a process to be limited as this one is."""
-    return tuple((number, *resource.getrlimit(number)) for number in _LIMITS)
+def _born(zygote: Zygote, guard: Guard) -> Newborn:
+    """Take the worker whose fork was begun, known to ``guard`` and in a session of its own."""
+    newborn = zygote.finish_fork(guard)
+    try:
+        newborn.let_go()
+    except BaseException:
+        newborn.discard()
+        raise
+    return newborn

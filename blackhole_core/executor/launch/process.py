@@ -5,8 +5,7 @@ every worker is forked by one thread that lives as long as the launcher does (se
 worker itself started is ended by the :mod:`~blackhole_core.executor.launch.guard`.
 
 There are two ways to the same worker. A zygote forks it (:mod:`~blackhole_core.executor.launch.nursery`), as a child of that
-very thread; that takes a few milliseconds. Where no zygote can be had, or it would not be the same worker, the interpreter is
-executed anew.
+very thread, and mostly ahead of time. Where no zygote can be had, or it would not be the same worker, the interpreter is executed anew.
 
 The environment is built from nothing: see :data:`PASSED_ON`. Descriptors 0 to 2 are ``/dev/null`` and the output pipe, two
 more are the protocol, then come those that :attr:`LaunchSpec.descriptors` names; nothing else is inherited.
@@ -15,18 +14,21 @@ more are the protocol, then come those that :attr:`LaunchSpec.descriptors` names
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
-import select
+import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Final
 
 from blackhole_core.executor.launch.child import Child, LaunchSpec, Start
 from blackhole_core.executor.launch.execute import execute
 from blackhole_core.executor.launch.guard import Guard
-from blackhole_core.executor.launch.nursery import NoZygote, Nursery
+from blackhole_core.executor.launch.newborn import Newborn, Role, SpawnFailed
+from blackhole_core.executor.launch.nursery import LIMITS, NoZygote, Nursery
 from blackhole_core.executor.launch.plumbing import Plumbing
+from blackhole_core.executor.launch.standing import Origin, read_standing
 
 __all__ = ["PASSED_ON", "PROGRAM", "ProcessLauncher"]
 
@@ -39,15 +41,18 @@ PROGRAM: Final = "import sys; sys.path[:] = sys.argv[5:]; del sys.argv[5:]; from
 #: What the launcher's thread is to do; it tells the outcome itself and raises nothing.
 _Job = Callable[[], object]
 
+#: First of a worker's own numbers: after the three standard streams.
+_FIRST: Final = 3
+
 
 class ProcessLauncher:
-    """Brings up workers from one thread of its own, started with the first and ended by :meth:`close`.
+    """Brings up workers with one thread of its own, started with the first and ended by :meth:`close`.
 
     ``program`` is the Python text that a worker runs; its arguments are its two descriptors, the host's pid, the further descriptors
     with commas between them, and the import path. Only workers of :data:`PROGRAM` can come from a zygote, and only when ``zygote`` is true.
 
     ``_thread``, ``_closed``, ``_jobs`` and ``_wake`` change only under ``_lock``: after the ``None`` of :meth:`close` no job follows. The thread
-    alone uses ``_guard`` and ``_nursery``, and closes what is theirs, and ``_wake``.
+    alone makes ``_guard``, forks and executes, and at its end closes what is there; any thread may give a spare worker its role.
     """
 
     def __init__(self, program: str = PROGRAM, *, zygote: bool = True) -> None:
@@ -59,13 +64,16 @@ class ProcessLauncher:
         self._wake = -1
         self._closed = False
         self._guard: Guard | None = None
-        self._nursery = Nursery(lambda: environment(os.environ.get))
+        self._nursery = Nursery(self._the_guard)
 
     def launch(self, spec: LaunchSpec) -> Child:
         """Bring up a worker.
 
         :raises OSError: the system refused; nothing is left behind.
         """
+        child = self._from_spare(spec) if self._zygote and spec.forked and not self._closed else None
+        if child is not None:
+            return child
         future: Future[Child] = Future()
 
         def job() -> None:
@@ -77,10 +85,10 @@ class ProcessLauncher:
         self._submit(job)
         return future.result()
 
-    def warm(self, spec: LaunchSpec) -> None:
-        """Begin to make ready what the first worker would otherwise wait for; ``spec`` is one that is likely to come."""
+    def warm(self, import_path: Sequence[str]) -> None:
+        """Begin to make ready what the first worker would otherwise wait for, and return; ``import_path`` is the host's."""
         if self._zygote:
-            self._submit(lambda: self._nursery.warm(spec))
+            self._submit(lambda: self._nursery.warm(_origin(), import_path))
 
     def close(self) -> None:
         with self._lock:
@@ -90,6 +98,33 @@ class ProcessLauncher:
             thread = self._thread
         if thread is not None:
             thread.join()
+
+    # --- any thread --------------------------------------------------------------------------------------------------
+
+    def _from_spare(self, spec: LaunchSpec) -> Child | None:
+        """Bring up a worker that was forked ahead; None where there is none for this, or it died."""
+        origin = _origin()
+        if origin.too_late(spec.environment) is not None or (newborn := self._nursery.take(origin)) is None:
+            return None
+        try:
+            with contextlib.suppress(RuntimeError):  # closed meanwhile
+                self._submit(_nothing)  # after each job the thread has another worker forked
+            return self._assign(newborn, spec, origin)
+        except SpawnFailed:
+            return None  # the thread finds out whether it is this one's fault
+
+    def _assign(self, newborn: Newborn, spec: LaunchSpec, origin: Origin) -> Child:
+        try:
+            with Plumbing() as pipes:
+                newborn.assign(_role(spec, origin, pipes))
+                return self._child(newborn.pid, newborn.pidfd, pipes, Start("zygote"), newborn.guard)
+        except BaseException:
+            newborn.discard()
+            raise
+
+    def _child(self, pid: int, pidfd: int, pipes: Plumbing, start: Start, guard: Guard) -> Child:
+        pipes.hand_over()
+        return Child(pid, pidfd, pipes.receive, pipes.send, pipes.output, start=start, on_reap=lambda: guard.forget(pid))
 
     def _submit(self, job: _Job) -> None:
         with self._lock:
@@ -119,40 +154,64 @@ class ProcessLauncher:
         while (job := self._next()) is not None:
             job()
             del job  # or what it brought up lives until the next one comes
+            self._nursery.prepare()
         self._nursery.close()
         if self._guard is not None:
             self._guard.close()
         os.close(self._wake)
 
     def _next(self) -> _Job | None:
-        """Wait for a job, and clear away a zygote that dies meanwhile."""
-        while True:
-            poller = select.poll()
-            poller.register(self._wake, select.POLLIN)
-            if (pidfd := self._nursery.pidfd) is not None:
-                poller.register(pidfd, select.POLLIN)
-            if self._wake in dict(poller.poll()):
-                os.eventfd_read(self._wake)
-                return self._jobs.popleft()
-            self._nursery.bury("it died")
+        self._nursery.wait(self._wake)
+        os.eventfd_read(self._wake)
+        return self._jobs.popleft()
 
     def _bring_up(self, spec: LaunchSpec) -> Child:
-        if self._guard is None:
-            self._guard = Guard()
-        guard, own = self._guard, environment(os.environ.get) | dict(spec.environment)
-        with Plumbing() as pipes:
-            pid, pidfd, start = self._fork(spec, own, pipes, guard)
-            pipes.hand_over()
-            return Child(pid, pidfd, pipes.receive, pipes.send, pipes.output, start=start, on_reap=lambda: guard.forget(pid))
-
-    def _fork(self, spec: LaunchSpec, own: dict[str, str], pipes: Plumbing, guard: Guard) -> tuple[int, int, Start]:
+        """Fork a worker where that is possible, else execute it."""
         reason = ""
         if self._zygote and spec.forked:
             try:
-                return *self._nursery.fork(spec, own, pipes, guard), Start("zygote")
-            except NoZygote as error:
+                return self._fork(spec)
+            except (NoZygote, SpawnFailed) as error:
                 reason = str(error)
-        return *execute(spec, self._program, own, pipes, guard), Start("exec", reason)
+        own = environment(os.environ.get) | dict(spec.environment)
+        with Plumbing() as pipes:
+            guard = self._the_guard()
+            return self._child(*execute(spec, self._program, own, pipes, guard), pipes, Start("exec", reason), guard)
+
+    def _fork(self, spec: LaunchSpec) -> Child:
+        origin = _origin()
+        early = origin.too_late(spec.environment)
+        if early is not None:
+            raise NoZygote(f"{early} is read when a program starts")
+        return self._assign(self._nursery.fork(origin, spec.import_path), spec, origin)
+
+    def _the_guard(self) -> Guard:
+        if self._guard is None:
+            self._guard = Guard()
+        return self._guard
+
+
+def _nothing() -> None:
+    """Be a job after which the thread does what it does after each."""
+
+
+def _origin() -> Origin:
+    return Origin(read_standing(), environment(os.environ.get))
+
+
+def _role(spec: LaunchSpec, origin: Origin, pipes: Plumbing) -> Role:
+    program = (pipes.worker_receive, pipes.worker_send, *spec.descriptors)
+    numbers = tuple(range(_FIRST, _FIRST + len(program)))
+    return Role(
+        descriptors=((pipes.worker_output, 1), (pipes.worker_output, 2), *zip(program, numbers, strict=True)),
+        receive=numbers[0],
+        send_to=numbers[1],
+        further=numbers[2:],
+        import_path=spec.import_path,
+        environment={**origin.environment, **spec.environment},
+        umask=origin.standing.umask,
+        limits=tuple((number, *resource.getrlimit(number)) for number in LIMITS),
+    )
 
 
 def environment(get: Callable[[str], str | None]) -> dict[str, str]:

@@ -8,21 +8,25 @@ then be replaced.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-__all__ = ["Standing", "read_standing"]
+__all__ = ["Origin", "Standing", "read_standing"]
 
 #: Lines of ``/proc/thread-self/status`` (``proc(5)``) that a child inherits and that nobody sets for a worker.
 _LINES: Final = (
     b"Uid:", b"Gid:", b"Groups:", b"CapInh:", b"CapPrm:", b"CapEff:", b"CapBnd:", b"CapAmb:", b"NoNewPrivs:", b"Seccomp:", b"Seccomp_filters:",
     b"Cpus_allowed:", b"Mems_allowed:",
 )  # fmt: skip
-#: Files whose whole text is inherited: the cgroups, how readily the kernel ends it when memory is short, the security label.
-_FILES: Final = ("cgroup", "oom_score_adj", "attr/current")
+#: Files whose whole text is inherited: the cgroups and the security label.
+_FILES: Final = ("cgroup", "attr/current")
 _NAMESPACES: Final = ("cgroup", "ipc", "mnt", "net", "pid_for_children", "time_for_children", "user", "uts")
+
+#: Variables that the loader, the C library or the interpreter reads when a program starts, by their beginnings: a fork comes too late for them.
+_AT_START: Final = ("LD_", "LC_", "LANG", "LOCPATH", "GLIBC_", "MALLOC_", "PYTHON")
 
 
 @attrs.frozen
@@ -31,6 +35,23 @@ class Standing:
 
     inherited: tuple[object, ...]
     umask: int = attrs.field(eq=False)
+
+
+@attrs.frozen
+class Origin:
+    """What every worker takes over from its host now. ``environment`` is the one that a worker without grants gets."""
+
+    standing: Standing
+    environment: Mapping[str, str]
+
+    def same_zygote(self, other: Origin) -> bool:
+        """Whether a zygote of the one may fork the workers of the other."""
+        return self.standing == other.standing and self.too_late(other.environment) is None and other.too_late(self.environment) is None
+
+    def too_late(self, more: Mapping[str, str]) -> str | None:
+        """Return the first variable of ``more`` that is not so here, and takes effect only when a program starts; None when there is none."""
+        here = self.environment
+        return next((name for name in sorted(more) if name.startswith(_AT_START) and here.get(name) != more[name]), None)
 
 
 def read_standing() -> Standing:
@@ -64,6 +85,6 @@ def _text(name: str) -> bytes | None:
 
 def _namespace(name: str) -> int | None:
     try:
-        return Path(f"/proc/thread-self/ns/{name}").stat().st_ino
+        return os.stat(f"/proc/thread-self/ns/{name}").st_ino  # noqa: PTH116 - likewise
     except OSError:
         return None  # this kernel has none

@@ -3,8 +3,8 @@
 Invariants:
 
 * One thread does all of it, the launcher's: a worker's parent is the thread that started the zygote, and it must live as long.
-* A worker that was forked is in one of two places. In the zygote's process group nobody else knows it, and :meth:`Zygote.bury` ends
-  and reaps it there; it leaves the group only when the host holds its pidfd and let it go, and :meth:`Zygote.fork` returns only then.
+* A worker that was forked is in one of two places. In the zygote's process group the host does not hold it yet, and :meth:`Zygote.bury` ends
+  and reaps it there. It leaves the group in :meth:`Newborn.let_go`, when the host has its pidfd.
 * Every wait has a deadline. A zygote that missed one is killed: its answer would be taken for that to the next request.
 * The zygote's death is no worker's: they are children of the host.
 """
@@ -22,15 +22,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import attrs
-
 from blackhole_core.errors import ProtocolError, describe_exit
 from blackhole_core.executor.launch.child import wait_readable
 from blackhole_core.executor.launch.guard import Guard
+from blackhole_core.executor.launch.newborn import Newborn, end_unassigned
 from blackhole_core.executor.printable import printable
 from blackhole_core.executor.wire import spawn
 
-__all__ = ["SpawnFailed", "Spawning", "Zygote", "ZygoteLost", "start_zygote"]
+__all__ = ["Zygote", "ZygoteLost", "start_zygote"]
 
 _PROGRAM: Final = "import sys; sys.path[:] = sys.argv[3:]; del sys.argv[3:]; from blackhole_core.executor.zygote import main; main()"
 
@@ -50,43 +49,6 @@ class ZygoteLost(Exception):
     """The zygote died, does not answer, or cannot fork here; it is of no use any more."""
 
 
-class SpawnFailed(Exception):
-    """The zygote is well, but this worker could not be set up; nothing of it is left."""
-
-
-@attrs.frozen
-class Spawning:
-    """One worker to be forked. ``descriptors`` are (the host's, the worker's) numbers; they stay open here.
-
-    ``receive``, ``send`` and ``further`` are the worker's numbers of those that its program uses.
-    """
-
-    descriptors: Sequence[tuple[int, int]]
-    receive: int
-    send: int
-    further: tuple[int, ...]
-    import_path: Sequence[str]
-    environment: Mapping[str, str]
-    umask: int
-    limits: tuple[tuple[int, int, int], ...]
-
-    def request(self) -> bytes:
-        """Return it encoded."""
-        return spawn.encode(
-            spawn.Spawn(
-                parent=os.getpid(),
-                numbers=tuple(number for _, number in self.descriptors),
-                receive=self.receive,
-                send=self.send,
-                further=self.further,
-                import_path=tuple(map(os.fsencode, self.import_path)),
-                environment=tuple((os.fsencode(name), os.fsencode(value)) for name, value in self.environment.items()),
-                umask=self.umask,
-                limits=self.limits,
-            )
-        )
-
-
 class Zygote:
     """A running zygote. ``pidfd`` becomes readable when it has died; then, or when it is not needed any more, :meth:`bury` it."""
 
@@ -95,32 +57,56 @@ class Zygote:
         self.pidfd: Final = pidfd
         self._control: Final = control
         self._output: Final = output
+        self._begun: socket.socket | None = None
 
-    def fork(self, spawning: Spawning, guard: Guard) -> tuple[int, int]:
-        """Fork a worker, which ``guard`` watches before it is let go. Return its process id and pidfd.
+    def begin_fork(self) -> None:
+        """Have it fork a worker; :meth:`finish_fork` takes that. Nothing has been begun yet.
 
-        :raises OSError: the system refused; nothing is left.
-        :raises SpawnFailed: see there.
+        :raises OSError: the system refused.
         :raises ZygoteLost: see there; bury it.
         """
-        with contextlib.ExitStack() as opened:
-            handshake, theirs = socket.socketpair()
-            opened.enter_context(handshake)
-            with theirs:
-                self._ask(spawning, theirs.fileno())
-            pid, pidfd = self._forked(handshake)
+        own, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
             try:
-                guard.watch(pid)
-                _let_go(handshake)
-            except BaseException:
-                guard.forget(pid)
-                _end(pid, pidfd)
+                socket.send_fds(self._control, [spawn.encode(spawn.Fork(os.getpid()))], [theirs.fileno()])
+            except BaseException as error:
+                own.close()
+                if isinstance(error, TimeoutError | ConnectionError):
+                    raise ZygoteLost("it takes no request") from None
                 raise
-            return pid, pidfd
+        self._begun = own
+
+    @property
+    def begun(self) -> socket.socket | None:
+        """Becomes readable when :meth:`finish_fork` need not wait; None when no fork was begun."""
+        return self._control if self._begun is not None else None
+
+    def finish_fork(self, guard: Guard) -> Newborn:
+        """Return the worker whose fork was begun, in the zygote's process group.
+
+        :raises OSError: the system refused.
+        :raises ZygoteLost: see there; bury it.
+        """
+        own, self._begun = self._begun, None
+        assert own is not None
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(own)
+            answer, received = self._answer()
+            if isinstance(answer, spawn.Refused):
+                raise OSError(answer.errno, f"{os.strerror(answer.errno)}: {answer.reason}")
+            if not isinstance(answer, spawn.Forked):
+                raise ZygoteLost(f"it answered a request with {type(answer).__name__}")
+            if not received:  # there was no room for its pidfd
+                end_unassigned(answer.pid, None)
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            opened.pop_all()
+        return Newborn(answer.pid, received[0], own, guard)
 
     def bury(self) -> str:
         """End the zygote, whatever it does, with what it forked and the host does not know. Return how it ended and its last words."""
         self._control.close()
+        if self._begun is not None:
+            self._begun.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)  # not a stranger's: its leader has not been reaped
         return self._collect()
@@ -142,36 +128,7 @@ class Zygote:
             raise ZygoteLost(answer.reason if isinstance(answer, spawn.Refused) else f"it began with {type(answer).__name__}")
         self._control.settimeout(_STEP_SECONDS)
 
-    # --- one request -------------------------------------------------------------------------------------------------
-
-    def _ask(self, spawning: Spawning, handshake: int) -> None:
-        data = spawning.request()
-        if len(data) > spawn.MAX_MESSAGE:
-            raise SpawnFailed(f"its environment and import path take {len(data)} bytes, a request may have {spawn.MAX_MESSAGE}")
-        if len(spawning.descriptors) > spawn.MAX_DESCRIPTORS:
-            raise SpawnFailed(f"it is given {len(spawning.descriptors)} descriptors, a request may have {spawn.MAX_DESCRIPTORS}")
-        directory = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            socket.send_fds(self._control, [data], [handshake, directory, *(here for here, _ in spawning.descriptors)])
-        except TimeoutError:
-            raise ZygoteLost(f"it took no request for {_STEP_SECONDS:g} s") from None
-        except (BrokenPipeError, ConnectionError):
-            raise ZygoteLost("it has ended") from None
-        finally:
-            os.close(directory)
-
-    def _forked(self, handshake: socket.socket) -> tuple[int, int]:
-        """Return process id and pidfd of what was forked."""
-        answer, received = self._answer()
-        if isinstance(answer, spawn.Refused):
-            raise OSError(answer.errno, f"{os.strerror(answer.errno)}: {answer.reason}")
-        if not isinstance(answer, spawn.Spawned):
-            raise ZygoteLost(f"it answered a request with {type(answer).__name__}")
-        if not received:  # there was no room for it
-            handshake.close()
-            _end(answer.pid, None)
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        return answer.pid, received[0]
+    # --- what it says ------------------------------------------------------------------------------------------------
 
     def _answer(self) -> tuple[spawn.Answer, list[int]]:
         try:
@@ -237,7 +194,7 @@ def start_zygote(import_path: Sequence[str], environment: Mapping[str, str]) -> 
         try:
             pidfd = os.pidfd_open(pid)
         except BaseException:
-            _end(pid, None)
+            end_unassigned(pid, None)
             raise
         opened.pop_all()
     zygote = Zygote(pid, pidfd, control, output)
@@ -264,33 +221,3 @@ def _execute(import_path: Sequence[str], environment: Mapping[str, str], control
     )
     process.returncode = 0  # it is reaped by number; Popen must neither wait nor warn
     return process.pid
-
-
-def _let_go(handshake: socket.socket) -> None:
-    """Let a worker go that waits to be, and wait until it has left the zygote's process group.
-
-    :raises SpawnFailed: it did not.
-    """
-    try:
-        handshake.send(spawn.GO)
-        answer = handshake.recv(spawn.MAX_REPORT)
-    except TimeoutError:
-        raise SpawnFailed(f"it was not set up within {_STEP_SECONDS:g} s") from None
-    except ConnectionError:
-        answer = b""
-    if answer != spawn.UP:
-        said = printable(answer.decode("utf-8", "replace"), spawn.MAX_REPORT)
-        raise SpawnFailed(f"it could not be set up: {said}" if said else "it ended while it was set up")
-
-
-def _end(pid: int, pidfd: int | None) -> None:
-    """End and reap a worker that runs no plugin code yet, by its pidfd where there is one; user code may have reaped it."""
-    with contextlib.suppress(ProcessLookupError):
-        if pidfd is None:
-            os.kill(pid, signal.SIGKILL)
-        else:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitid(os.P_PID, pid, os.WEXITED)
-    if pidfd is not None:
-        os.close(pidfd)

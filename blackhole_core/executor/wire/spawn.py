@@ -1,55 +1,76 @@
-"""What the host says to its zygote, and what it answers. Pure.
+"""What the host says to its zygote and to a worker that was just forked, and what they answer. Pure.
 
 One message is one packet of a ``SOCK_SEQPACKET`` socket, so there is no framing to get wrong; its size is capped on both sides.
-Descriptors travel beside a message: with :class:`Spawn` the handshake socket, the working directory, and one for each of
-``numbers``; with :class:`Spawned` a pidfd.
+Descriptors travel beside a message: with :class:`Fork` the worker's end of a socket of its own, with :class:`Forked` a pidfd, with
+:class:`Assignment` the working directory and one for each of ``numbers``.
 """
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
 from blackhole_core.errors import ProtocolError
 
 __all__ = [
+    "FREE",
     "GO",
     "MAX_DESCRIPTORS",
     "MAX_MESSAGE",
-    "MAX_REPORT",
-    "UP",
     "Answer",
+    "Assignment",
+    "Fork",
+    "Forked",
     "Ready",
     "Refused",
-    "Spawn",
-    "Spawned",
     "decode_answer",
-    "decode_spawn",
+    "decode_assignment",
+    "decode_fork",
     "encode",
 ]
 
 #: Bytes of one message. A packet must fit into the socket's send buffer (208 KiB unless the administrator changed it); an import path and an
 #: environment have a few KiB.
 MAX_MESSAGE: Final = 128 * 1024
-#: Descriptors of one message: the three standard streams, the channel, shared memory, and room. The kernel takes 253.
+#: Descriptors of one assignment: the standard streams, the channel, shared memory, and room. The kernel takes 253.
 MAX_DESCRIPTORS: Final = 32
 
-#: The handshake of a new worker: the host knows it and lets it go; it answers that it has left the zygote's process group.
+#: The handshake with a worker that was forked: the host knows it and lets it go; it has left the zygote's process group.
 GO: Final = b"g"
-UP: Final = b"u"
-#: Bytes of the report of a worker that could not be set up, which comes in place of :data:`UP`.
-MAX_REPORT: Final = 4096
+FREE: Final = b"f"
 
 
-class Spawn(msgspec.Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
-    """Fork a worker. Texts of the system are bytes: they need not be UTF-8.
+class Fork(msgspec.Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
+    """To the zygote: fork a worker for the host whose pid is ``parent``."""
+
+    parent: int
+
+
+class Ready(msgspec.Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
+    """The zygote has imported what it must and can fork."""
+
+
+class Forked(msgspec.Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
+    """A worker was forked; it waits for its assignment."""
+
+    pid: int
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
+    """The system did not let the zygote fork, or it cannot fork as it should here: ``errno`` is 0 then."""
+
+    errno: int
+    reason: str
+
+
+class Assignment(msgspec.Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True):
+    """To a worker: become this. Texts of the system are bytes: they need not be UTF-8.
 
     ``numbers`` are the worker's own numbers of the descriptors that come beside, of which ``receive``, ``send`` and ``further`` are for its
     program. ``limits`` are (resource, soft, hard) as ``setrlimit(2)`` takes them.
     """
 
-    parent: int
     numbers: tuple[int, ...]
     receive: int
     send: int
@@ -60,49 +81,48 @@ class Spawn(msgspec.Struct, frozen=True, array_like=True, tag=1, forbid_unknown_
     limits: tuple[tuple[int, int, int], ...]
 
 
-class Ready(msgspec.Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
-    """The zygote has imported what it has to and can fork."""
-
-
-class Spawned(msgspec.Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
-    """A worker was forked; it waits to be let go."""
-
-    pid: int
-
-
-class Refused(msgspec.Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
-    """The system did not let it fork, or it cannot fork as it should here; ``errno`` is 0 in the latter case."""
-
-    errno: int
-    reason: str
-
-
-Answer: TypeAlias = Ready | Spawned | Refused
+Answer: TypeAlias = Ready | Forked | Refused
 
 _encoder: Final = msgspec.msgpack.Encoder()
-_spawn: Final = msgspec.msgpack.Decoder(Spawn)
-_answer: Final = msgspec.msgpack.Decoder(Answer)
+_fork: Final = msgspec.msgpack.Decoder(Fork)
+_assignment: Final = msgspec.msgpack.Decoder(Assignment)
+_answer: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(Answer)
+
+_T = TypeVar("_T")
 
 
-def encode(message: Spawn | Answer) -> bytes:
+def encode(message: Fork | Assignment | Answer) -> bytes:
+    """Return the packet; whoever sends it looks at its length."""
     return _encoder.encode(message)
 
 
-def decode_spawn(data: bytes) -> Spawn:
-    """:raises ProtocolError: it is none, or its numbers contradict each other."""
-    try:
-        request = _spawn.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ProtocolError(f"not a request to the zygote: {error}") from None
-    program = (request.receive, request.send, *request.further)
-    if len(set(request.numbers)) != len(request.numbers) or not set(program) <= set(request.numbers) or min(request.numbers) < 0:
-        raise ProtocolError(f"a request to the zygote with descriptors {program} among {request.numbers}")
-    return request
+def decode_fork(data: bytes) -> Fork:
+    """:raises ProtocolError: it is none."""
+    return _decode(_fork, data)
+
+
+def decode_assignment(data: bytes, descriptors: int) -> Assignment:
+    """Return the assignment that came with so many descriptors.
+
+    :raises ProtocolError: it is none, or its numbers contradict each other or the descriptors.
+    """
+    assignment = _decode(_assignment, data)
+    numbers, program = assignment.numbers, (assignment.receive, assignment.send, *assignment.further)
+    if len(numbers) + 1 != descriptors:
+        raise ProtocolError(f"an assignment with {descriptors} descriptors, it names {len(numbers)} and the working directory")
+    if len(set(numbers)) != len(numbers) or not set(program) <= set(numbers) or min(numbers) < 0:
+        raise ProtocolError(f"an assignment with descriptors {program} of {numbers}")
+    return assignment
 
 
 def decode_answer(data: bytes) -> Answer:
     """:raises ProtocolError: it is none."""
+    answer: Answer = _decode(_answer, data)
+    return answer
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_T], data: bytes) -> _T:
     try:
-        return _answer.decode(data)  # type: ignore[no-any-return]  # the decoder of a union has no type of its own
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ProtocolError(f"not an answer of the zygote: {error}") from None
+        return decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"not a message between host, zygote and worker: {error}") from None

@@ -1,0 +1,138 @@
+"""A worker that was forked and waits for its assignment: make it what it is to be, or end it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from blackhole_core.executor.launch.guard import Guard
+from blackhole_core.executor.wire import spawn
+
+__all__ = ["Newborn", "Role", "SpawnFailed", "end_unassigned"]
+
+#: Seconds for each step of the handshake: less than a millisecond of work, on a machine under heavy load some hundred.
+_STEP_SECONDS: Final = 5.0
+
+
+class SpawnFailed(Exception):
+    """A forked worker could not be used."""
+
+
+@attrs.frozen
+class Role:
+    """What a worker is to be. ``descriptors`` are (the host's, the worker's) numbers; they stay open here.
+
+    ``receive``, ``send_to`` and ``further`` are the worker's numbers of those that its program uses.
+    """
+
+    descriptors: Sequence[tuple[int, int]]
+    receive: int
+    send_to: int
+    further: tuple[int, ...]
+    import_path: Sequence[str]
+    environment: Mapping[str, str]
+    umask: int
+    limits: tuple[tuple[int, int, int], ...]
+
+    def encoded(self) -> bytes:
+        """Return it encoded.
+
+        :raises SpawnFailed: it is more than can be sent.
+        """
+        if len(self.descriptors) > spawn.MAX_DESCRIPTORS:
+            raise SpawnFailed(f"it is given {len(self.descriptors)} descriptors, {spawn.MAX_DESCRIPTORS} can be sent")
+        data = spawn.encode(
+            spawn.Assignment(
+                numbers=tuple(number for _, number in self.descriptors),
+                receive=self.receive,
+                send=self.send_to,
+                further=self.further,
+                import_path=tuple(map(os.fsencode, self.import_path)),
+                environment=tuple((os.fsencode(name), os.fsencode(value)) for name, value in self.environment.items()),
+                umask=self.umask,
+                limits=self.limits,
+            )
+        )
+        if len(data) > spawn.MAX_MESSAGE:
+            raise SpawnFailed(f"its environment and import path take {len(data)} bytes, {spawn.MAX_MESSAGE} can be sent")
+        return data
+
+    def send(self, own: socket.socket) -> None:
+        """Send it to a worker.
+
+        :raises SpawnFailed: it is more than can be sent, or the worker has ended.
+        """
+        data = self.encoded()
+        try:
+            directory = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except PermissionError as error:
+            raise SpawnFailed(f"the working directory cannot be handed on: {error}") from None
+        try:
+            socket.send_fds(own, [data], [directory, *(here for here, _ in self.descriptors)])
+        except (TimeoutError, ConnectionError):
+            raise SpawnFailed("a forked worker ended before it got its role") from None
+        finally:
+            os.close(directory)
+
+
+class Newborn:
+    """One forked worker that has no role. It runs no plugin code; :meth:`assign` or :meth:`discard` it.
+
+    ``pidfd`` is readable when it has died; ``own`` is the host's end of its socket, ``guard`` knows its process id.
+    """
+
+    def __init__(self, pid: int, pidfd: int, own: socket.socket, guard: Guard) -> None:
+        self.pid: Final = pid
+        self.pidfd: Final = pidfd
+        self._own: Final = own
+        self.guard: Final = guard
+        own.settimeout(_STEP_SECONDS)
+        guard.watch(pid)
+
+    def let_go(self) -> None:
+        """Let it leave the zygote's process group, and wait until it has.
+
+        :raises SpawnFailed: it did not; discard it.
+        """
+        try:
+            self._own.send(spawn.GO)
+            answer = self._own.recv(1)
+        except TimeoutError:
+            raise SpawnFailed(f"a forked worker did nothing for {_STEP_SECONDS:g} s") from None
+        except ConnectionError:
+            answer = b""
+        if answer != spawn.FREE:
+            raise SpawnFailed("a forked worker ended at once")
+
+    def assign(self, role: Role) -> None:
+        """Give it its role. What goes wrong in it from now on, it writes to its output, and ends.
+
+        :raises SpawnFailed: it did not take it, or the role is more than can be sent; discard it.
+        """
+        role.send(self._own)
+        self._own.close()
+
+    def discard(self) -> None:
+        """End and reap it."""
+        self._own.close()
+        self.guard.forget(self.pid)
+        end_unassigned(self.pid, self.pidfd)
+
+
+def end_unassigned(pid: int, pidfd: int | None) -> None:
+    """End and reap a child that has no role yet, by its pidfd where there is one, which is closed; user code may have reaped it."""
+    with contextlib.suppress(ProcessLookupError):
+        if pidfd is None:
+            os.kill(pid, signal.SIGKILL)
+        else:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WEXITED)
+    if pidfd is not None:
+        os.close(pidfd)
