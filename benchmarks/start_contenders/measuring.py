@@ -1,0 +1,204 @@
+"""The contenders of :mod:`benchmarks.worker_start`, and how they are measured."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import random
+import re
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+import blackhole_core as bh
+from benchmarks.harness import Case, Samples, compare, options
+from benchmarks.levels import PAYLOAD
+from benchmarks.results import Document, Result, publish
+from benchmarks.start_contenders.answering import answer
+from blackhole_core.executor.levels import Levels
+from blackhole_core.executor.remote import RemoteRunner
+from blackhole_core.executor.runner import Host, Limits, RunnerSpec
+from blackhole_core.executor.timers import Timers
+from blackhole_core.hooks.manager import HookManager
+from blackhole_core.ids import Isolation, PluginId
+from blackhole_core.lifecycle.specs import SpecBook
+from blackhole_core.messages import Call
+
+_SUBJECT: Final = "forked"
+_ONE: Final = "start to first answer"
+_CROWD: Final = 100
+_MANY: Final = f"{_CROWD} workers, until each has answered"
+_MEMORY: Final = f"private memory of one of {_CROWD} workers"
+#: (row, peer) → how many times faster; MB.
+_TARGETS: Final = {(_ONE, "spawn"): 20.0, (_MANY, "spawn"): 25.0}
+_PRIVATE: Final = 2.0
+#: Seconds between two starts: a worker is forked ahead in 10 ms.
+_REST: Final = 0.05
+#: Threads that bring up a crowd of ours.
+_STARTERS: Final = 4
+
+_SOURCE: Final = """
+import pluggy
+hookimpl = pluggy.HookimplMarker("bench")
+class Echo:
+    @hookimpl
+    def echo(self, value):
+        return value
+"""
+
+
+class _Specs:
+    @bh.HookspecMarker("bench")
+    def echo(self, value: dict[str, Any]) -> dict[str, Any]:
+        """Return ``value``."""
+        raise NotImplementedError
+
+
+@attrs.frozen
+class _Up:
+    """A worker that has answered: its process id, and what ends it and waits for that."""
+
+    pid: int
+    end: Callable[[], object]
+
+
+@attrs.frozen
+class _Contender:
+    """``one`` brings up a worker and has it answer, ``crowd`` brings up so many at once."""
+
+    name: str
+    one: Callable[[], _Up]
+    crowd: Callable[[int], list[_Up]]
+
+
+# --- ours --------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _ours(name: str, *, zygote: bool) -> Iterator[_Contender]:
+    hooks = HookManager("bench")
+    hooks.add_hookspecs(_Specs)
+    book, timers = SpecBook(hooks), Timers()
+    host = Host(
+        hook=hooks.hook,
+        signature=book.signature,
+        hook_names=book.names,
+        is_firstresult=book.is_firstresult,
+        exception_type=book.exception_type,
+        timers=timers,
+        emit=lambda *_, **__: None,
+    )
+    levels = Levels(host, zygote=zygote)
+    with tempfile.TemporaryDirectory(prefix="bench-start-") as folder, ThreadPoolExecutor(_STARTERS) as threads:
+        Path(folder, "bench_echo.py").write_text(_SOURCE)
+        spec = RunnerSpec(PluginId("echo", "1.0.0"), 1, "bench_echo:Echo", Path(folder), ("bench_echo",), "bench", Limits(), {})
+
+        def one() -> _Up:
+            runner = levels.make(Isolation.PROCESS, spec)
+            assert isinstance(runner, RemoteRunner)
+            runner.start()
+            if runner.call(Call("echo", (PAYLOAD,), index=0)) != PAYLOAD:
+                raise RuntimeError(f"the worker of contender {name} answered something else")
+            assert runner.pid is not None
+            return _Up(runner.pid, runner.stop)
+
+        yield _Contender(name, one, lambda count: list(threads.map(lambda _: one(), range(count))))
+    levels.close()
+    timers.close()
+
+
+# --- peers -------------------------------------------------------------------------------------------------------------
+
+
+def _peer(method: str) -> _Contender:
+    context = multiprocessing.get_context(method)
+
+    def begin() -> tuple[Connection, Any]:
+        here, there = context.Pipe()
+        process = context.Process(target=answer, args=(there,))
+        process.start()
+        there.close()
+        here.send(PAYLOAD)
+        return here, process
+
+    def finish(here: Connection, process: Any) -> _Up:
+        if here.recv() != PAYLOAD:
+            raise RuntimeError(f"the worker of contender {method} answered something else")
+
+        def end() -> None:
+            here.send(None)
+            process.join()
+            process.close()
+            here.close()
+
+        return _Up(process.pid, end)
+
+    return _Contender(method, lambda: finish(*begin()), lambda count: [finish(*begun) for begun in [begin() for _ in range(count)]])
+
+
+# --- measuring ---------------------------------------------------------------------------------------------------------
+
+
+def _start(contender: _Contender) -> float:
+    begun = time.perf_counter()
+    up = contender.one()
+    taken = time.perf_counter() - begun
+    up.end()
+    time.sleep(_REST)
+    return taken
+
+
+def _start_crowd(contender: _Contender) -> tuple[float, float]:
+    """Return the seconds until all have answered, and the median of their private memory in MB."""
+    begun = time.perf_counter()
+    crowd = contender.crowd(_CROWD)
+    taken = time.perf_counter() - begun
+    memory = statistics.median(_private(up.pid) for up in crowd)
+    for up in crowd:
+        up.end()
+    return taken, memory
+
+
+def _private(pid: int) -> float:
+    """Return the MB that only this process has."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(int(kilobytes) for kilobytes in re.findall(r"^Private_\w+:\s+(\d+)", text, re.MULTILINE)) / 1000
+
+
+def _measure(contenders: Sequence[_Contender], rounds: int, crowds: int) -> tuple[list[Samples], dict[str, float]]:
+    order = random.Random(0)
+    for contender in contenders:
+        _start(contender)  # a zygote or a fork server is started with the first
+    ones: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    manies: dict[str, list[tuple[float, float]]] = {contender.name: [] for contender in contenders}
+    for _ in range(rounds):
+        for contender in order.sample(contenders, len(contenders)):
+            ones[contender.name].append(_start(contender))
+    for _ in range(crowds):
+        for contender in order.sample(contenders, len(contenders)):
+            manies[contender.name].append(_start_crowd(contender))
+    samples = [Samples(Case(_ONE, name, lambda _: 0.0), tuple(taken)) for name, taken in ones.items()]
+    samples += [Samples(Case(_MANY, name, lambda _: 0.0), tuple(taken for taken, _ in many)) for name, many in manies.items() if many]
+    return samples, {name: statistics.median(memory for _, memory in many) for name, many in manies.items() if many}
+
+
+def run(about: str) -> int:
+    """Measure and print; ``about`` is the help text."""
+    crowds = ("--crowds", {"type": int, "default": 3, "help": "crowds of each contender (%(default)s); 0 leaves them out"})
+    asked = options(about, None, crowds)
+    with _ours(_SUBJECT, zygote=True) as forked, _ours("executed", zygote=False) as executed:
+        samples, memory = _measure([forked, executed, _peer("spawn"), _peer("forkserver")], asked.rounds, asked.crowds)
+    targets = {key: target for key, target in _TARGETS.items() if key[0] == _ONE or memory}
+    found = compare("From the wish for a worker to its first answer", _SUBJECT, samples, targets).document()
+    own = memory.get(_SUBJECT)
+    results = [Result(_MEMORY, own, "MB", name, peer, peer / own) for name, peer in memory.items() if own and name != _SUBJECT]
+    if own is not None:
+        results.append(Result(_MEMORY, own, "MB", at_most=_PRIVATE))
+    return publish(Document(found.title, (*found.results, *results), _SUBJECT), to=asked.json, check=asked.check)
