@@ -259,15 +259,19 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
         self.changed()
 
     def changed(self) -> None:
-        """Make the next call see what stands behind the hook now; compiling waits for that call.
-
-        Not with old-style wrappers: a warning of pluggy's finds its caller by counting frames, also at the first call.
-        """
+        """Make the next call see what stands behind the hook now."""
         self.ready = None
         self.revise()
         if not self.door.gates:
-            lazy = not any(impl.hookwrapper for impl in self._hookimpls)
-            self.switch.store(self._state(forwarding_body("first"), lazy=True) if lazy else self.build(self._hookimpls))
+            self.switch.store(self.next_state())
+
+    def next_state(self) -> Compiled:
+        """Return the code that serves what stands behind the hook now; compiling waits for the first call.
+
+        Not with old-style wrappers: a warning of pluggy's finds its caller by counting frames, also at the first call.
+        """
+        lazy = not any(impl.hookwrapper for impl in self._hookimpls)
+        return self._state(forwarding_body("first"), lazy=True) if lazy else self.build(self._hookimpls)
 
     def revise(self) -> None:
         """Note that what was built for this hook so far is out of date."""

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from blackhole_core.hooks.inflight import EVIDENCE, CodeWatch, Ticket, calling_threads, running_codes, tickets_held
-from blackhole_core.hooks.switching import Store, sweep
+from blackhole_core.hooks.switching import Compiled, Store, sweep
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -38,6 +38,9 @@ _CONFIRM: Final = 0.005
 #: Seconds between looks at the stacks while calls are seen running. Their end is signalled; the look (43 µs at 16 threads) is
 #: only for the call whose end is hidden by a stored traceback.
 _LOOK: Final = 0.05
+
+#: Implementations for which a hook is compiled in less than a millisecond. A host that ends with a thousand plugins opens as many gates over one hook.
+_QUICKLY_COMPILED: Final = 32
 
 #: Looks that must agree that no stack runs the replaced code.
 _LOOKS: Final = 2
@@ -198,7 +201,7 @@ class HookGate:
             for caller in self._callers:
                 caller.door.gates = tuple(gate for gate in caller.door.gates if gate is not self)
                 if not caller.door.gates:
-                    ready.append((caller, caller.ready or caller.build(caller._hookimpls)))
+                    ready.append((caller, caller.ready or self._state_of(caller)))
                     caller.ready = None
             replaced = sweep([caller.switch.stage(state) for caller, state in ready])
             del replaced
@@ -207,6 +210,12 @@ class HookGate:
             callbacks, self._on_open = self._on_open, []
             for callback in callbacks:
                 callback()
+
+    @staticmethod
+    def _state_of(caller: HookCaller) -> Compiled:
+        """Compile for those who wait, unless that takes long: then it is left to the first who calls."""
+        quick = len(caller._hookimpls) <= _QUICKLY_COMPILED
+        return caller.build(caller._hookimpls) if quick else caller.next_state()
 
     # --- asked by the callers at the door ------------------------------------------------------------------------------
 

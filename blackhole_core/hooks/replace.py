@@ -144,6 +144,7 @@ class Replacement:
         changes = [one.change for one in ready]
         undo = Undo(manager, name, self._old, self._plugin, changes, created, list(manager._plugin_distinfo))
         _commit((one.change.caller, one.change.after, one.code) for one in ready)
+        self._ready.clear()  # or it would keep the codes alive, which are the evidence of calls, when they are replaced in turn
         self.begun.add_calls_of(change.caller for change in changes)
         manager._name2plugin[name] = self._plugin
         if manager._plugin_distinfo:

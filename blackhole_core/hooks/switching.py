@@ -34,23 +34,22 @@ class Compiled:
     """One state of a caller, ready to be stored: its code, and the globals and parameter defaults that the code needs."""
 
     code: CodeType
-    state: int
     space: Mapping[str, object]
     defaults: Mapping[str, object]
+    serving: _Serving
+
+
+@attrs.frozen(eq=False)
+class _Serving:
+    """What must be remembered of a state while it is stored; never its code, whose lifetime is the evidence of running calls."""
+
+    state: int
     #: True for the code that compiles the hook at its first call.
     lazy: bool
     #: False for the code of a closed gate: a call in it has not begun.
     counts: bool
-
-
-@attrs.frozen
-class _Serving:
-    """What must be remembered of the stored state; never its code, whose lifetime is the evidence of running calls."""
-
-    state: int = 0
-    names: tuple[str, ...] = ()
-    lazy: bool = False
-    counts: bool = False
+    #: On its code; made with it, so that a switch makes nothing.
+    watch: CodeWatch
 
 
 def compiled(
@@ -66,7 +65,9 @@ def compiled(
     state = next(_states)
     code, names = compile_body(body, name, state)
     space = {own: values(plain, state) for plain, own in names.items()}
-    return Compiled(code, state, space, defaults or {}, lazy, counts)
+    watch = CodeWatch(code)
+    watch.counts = counts
+    return Compiled(code, space, defaults or {}, _Serving(state, lazy, counts, watch))
 
 
 def new_function(name: str, module: str) -> FunctionType:
@@ -87,7 +88,7 @@ class CodeSwitch:
 
     def __init__(self, function: FunctionType) -> None:
         self.function = function
-        self.serving = _Serving()
+        self.serving = _Serving(0, lazy=False, counts=False, watch=CodeWatch(function.__code__))
         self._retired: list[CodeWatch] = []
 
     def store(self, new: Compiled) -> None:
@@ -97,11 +98,14 @@ class CodeSwitch:
 
     def stage(self, new: Compiled) -> Store:
         """Prepare for ``new``; the returned store makes it serve and must follow before the lock is released."""
-        self._retire()
-        self.function.__globals__.update(new.space)
+        space = self.function.__globals__
+        space.update(new.space)
         # Only ever added to: a call that has just read the old code still binds its arguments with these.
         self.function.__kwdefaults__.update(new.defaults)  # type: ignore[union-attr]
-        self.serving = _Serving(new.state, tuple(new.space), new.lazy, new.counts)
+        self._retired = [earlier for earlier in self._retired if earlier() is not None]
+        self._retired.append(self.serving.watch)
+        self.serving = new.serving
+        self.serving.watch.wakers.append(functools.partial(_forget, space, new.space))
         return (self.function, "__code__", new.code)
 
     def put(self, plain: str, state: int, value: object) -> None:
@@ -111,13 +115,6 @@ class CodeSwitch:
     def watched(self) -> list[CodeWatch]:
         """Return a watch on every replaced code in which calls may still be running."""
         return [watch for watch in self._retired if watch.counts and watch() is not None]
-
-    def _retire(self) -> None:
-        watch = CodeWatch(self.function.__code__)
-        watch.counts = self.serving.counts
-        watch.wakers.append(functools.partial(_forget, self.function.__globals__, self.serving.names))
-        self._retired = [earlier for earlier in self._retired if earlier() is not None]
-        self._retired.append(watch)
 
 
 def _forget(space: dict[str, object], names: Iterable[str]) -> None:
