@@ -83,8 +83,10 @@ class Parts:
             timers=self.timers,
             emit=self.emit,
         )
-        self._levels = Levels(self._host)
+        self._levels = Levels(self._host, zygote=self._config.zygote != "off")
         self._stack.callback(self._levels.close)
+        if self._config.zygote == "ahead":
+            self._levels.warm()
         self.supervisor = Supervisor(self.timers, self.states, self.emit)
         self._stack.callback(self.supervisor.close)
         self.loader = Loader(self.supervisor, self.registry, hooks, self.emit, self._start)

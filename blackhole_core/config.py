@@ -81,6 +81,7 @@ class HostConfig(_Shared):
     deny: tuple[str, ...] = ()
     watch: tuple[str, ...] = ()
     keep_snapshots: int = 10
+    zygote: str = "lazy"
     telemetry: TelemetryConfig | None = None
     plugins: Mapping[str, PluginConfig] = attrs.field(factory=dict)
     directory: Path = attrs.field(factory=Path.cwd)
@@ -236,6 +237,11 @@ _HOST: Final = Record(
         Field("watch", _name_list("plugin names"), "Plugins to reload when their source changes; for ``blackhole run``."),
         Field("telemetry", _TELEMETRY, "Count and time hook calls; {} is enough to turn it on."),
         Field("keep_snapshots", Number("snapshots", least=1, most=10_000, whole=True), "Snapshots kept per plugin."),
+        Field(
+            "zygote",
+            Choice(("lazy", "ahead", "off")),
+            "Fork workers from a process started with the first of them, or with the host, or execute each worker.",
+        ),
         *_SHARED,
         Field("plugins", _MapOf(_PLUGIN, "a mapping of plugin names to their settings"), "Settings of single plugins."),
     ),

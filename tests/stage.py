@@ -99,7 +99,7 @@ class Stage:
     @property
     def launcher(self) -> ProcessLauncher:
         """What brought up the workers; there is one."""
-        assert isinstance(self.levels._process_launcher, ProcessLauncher)
+        assert self.levels._process_launcher is not None
         return self.levels._process_launcher
 
     # --- plugins -----------------------------------------------------------------------------------------------------

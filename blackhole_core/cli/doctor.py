@@ -38,6 +38,7 @@ class Report:
     versions: dict[str, str]
     levels: dict[str, str]
     transport: str
+    start: str
     findings: tuple[Finding, ...]
     groups: dict[str, int]
 
@@ -56,6 +57,7 @@ class Report:
             "versions": self.versions,
             "levels": {level: {"available": not reason, "reason": reason or None} for level, reason in self.levels.items()},
             "transport": self.transport,
+            "start": self.start,
             "checks": [{"what": finding.what, "facts": finding.facts, "problem": finding.problem or None} for finding in self.findings],
             "groups": self.groups,
         }
@@ -68,6 +70,7 @@ def examine(state_dir: Path | None, socket_directory: Path) -> Report:
         versions=_versions(),
         levels=levels,
         transport="none" if levels["process"] else _transport(),
+        start="none" if levels["process"] else _start(),
         findings=(_sockets(socket_directory), *([_state(state_dir)] if state_dir is not None else []), _index()),
         groups=_groups(),
     )
@@ -75,6 +78,16 @@ def examine(state_dir: Path | None, socket_directory: Path) -> Report:
 
 def _transport() -> str:
     return "shared memory and two pipes" if UNAVAILABLE is None else f"two pipes (no shared memory: {UNAVAILABLE})"
+
+
+def _start() -> str:
+    from blackhole_core.executor.cloning import CannotClone, Cloner
+
+    try:
+        Cloner()
+    except CannotClone as error:
+        return f"executing the interpreter (no zygote: {error})"
+    return "forking a zygote"
 
 
 def _versions() -> dict[str, str]:

@@ -7,13 +7,16 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from blackhole_core.errors import IsolationUnavailable
 from blackhole_core.executor.runner import Host, Runner, RunnerSpec
 from blackhole_core.ids import Isolation
+
+if TYPE_CHECKING:
+    from blackhole_core.executor.launch.process import ProcessLauncher
 
 __all__ = ["Level", "Levels", "levels_here"]
 
@@ -79,7 +82,7 @@ class Levels:
         self._lock = threading.Lock()  # guards making the launcher
         self._zygote = zygote
         self._lane = lane
-        self._process_launcher: object | None = None
+        self._process_launcher: ProcessLauncher | None = None
 
     def make(self, isolation: Isolation, spec: RunnerSpec) -> Runner:
         """Return a runner, not yet started.
@@ -105,22 +108,29 @@ class Levels:
         return ThreadRunner(spec, self._host)
 
     def _process(self, spec: RunnerSpec) -> Runner:
-        from blackhole_core.executor.launch.process import ProcessLauncher
         from blackhole_core.executor.remote import RemoteRunner
 
-        with self._lock:
-            if not isinstance(self._process_launcher, ProcessLauncher):
-                self._process_launcher = ProcessLauncher(zygote=self._zygote)
-            launcher = self._process_launcher
+        launcher = self._launcher()
         return RemoteRunner(
             spec, self._host, level=Isolation.PROCESS, launcher=launcher, pump=self._pump, import_path=_import_path(), lane=self._lane
         )
 
-    def close(self) -> None:
-        """End the launcher and the log pump."""
+    def _launcher(self) -> ProcessLauncher:
         from blackhole_core.executor.launch.process import ProcessLauncher
 
-        if isinstance(self._process_launcher, ProcessLauncher):
+        with self._lock:
+            if self._process_launcher is None:
+                self._process_launcher = ProcessLauncher(zygote=self._zygote)
+            return self._process_launcher
+
+    def warm(self) -> None:
+        """Begin to make ready what the first worker would wait for, and return; nothing where level process cannot run."""
+        if not _CHECKS[Isolation.PROCESS]():
+            self._launcher().warm(_import_path())
+
+    def close(self) -> None:
+        """End the launcher and the log pump."""
+        if self._process_launcher is not None:
             self._process_launcher.close()
         self._pump.close()
 

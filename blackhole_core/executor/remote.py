@@ -467,6 +467,12 @@ class RemoteRunner:
         return "pipes" if worker.lane is None else "shared memory"
 
     @property
+    def start_way(self) -> str | None:
+        """How the worker was started: ``zygote``, or ``exec``, with the reason where a zygote was wanted. None while there is no worker."""
+        worker = self._worker
+        return str(worker.connection.child.start) if worker is not None and worker.alive else None
+
+    @property
     def pid(self) -> int | None:
         """Process id of the worker, None while there is none."""
         worker = self._worker

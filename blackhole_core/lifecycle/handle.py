@@ -88,6 +88,12 @@ class Plugin:
         return getattr(instance.runner, "transport", None) if instance is not None else None
 
     @property
+    def start(self) -> str | None:
+        """How its worker was started: ``zygote`` (forked), or ``exec`` and why so where a zygote was wanted. None at the levels without a worker."""
+        instance = self._member.instance
+        return getattr(instance.runner, "start_way", None) if instance is not None else None
+
+    @property
     def source(self) -> Path | None:
         """Where its code came from."""
         candidate = self._member.candidate
@@ -134,6 +140,7 @@ class Plugin:
             "restarts": self.restarts,
             "pid": self.pid,
             "transport": self.transport,
+            "start": self.start,
             "source": str(self.source) if self.source is not None else None,
             "last_error": str(self.last_error) if self.last_error is not None else None,
             "usage": attrs.asdict(self.usage),

@@ -415,3 +415,24 @@ def test_many_threads_start_and_end_workers(fast_switching: None) -> None:
 
         finished: list[int] = []
         assert in_threads(9, all_of_them) == [1] * 8 + [0]
+
+
+def test_a_plugin_says_how_its_worker_was_started(tmp_path: Path) -> None:
+    """``pm.plugin(…).start`` and what ``blackhole info`` prints of it; ``zygote: off`` executes, ``ahead`` has it ready before the first load."""
+    import notes_api
+
+    import blackhole_core as bh
+    from tests.plugins.build import plugin_dir
+
+    source = plugin_dir("counter", "1.0.0", tmp_path)
+    for word, way in (("lazy", "zygote"), ("ahead", "zygote"), ("off", "exec")):
+        with bh.PluginManager("notes", config={"zygote": word}) as pm:
+            pm.add_hookspecs(notes_api.NotesSpecs)
+            launcher = pm.parts._levels._process_launcher
+            assert (launcher is not None) == (word == "ahead")
+            if launcher is not None:
+                assert eventually(lambda launcher=launcher: launcher._nursery._zygote is not None)  # type: ignore[misc]
+            handle = pm.load("counter", source=source, isolation="process")
+            assert handle.start == handle.as_dict()["start"] == way
+            pm.swap("counter", source=source, isolation="none", force=True)
+            assert handle.start is None

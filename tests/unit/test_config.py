@@ -31,6 +31,7 @@ EVERYTHING: dict[str, Any] = {
     "watch": ["counter"],
     "telemetry": {"sample": 7},
     "keep_snapshots": 3,
+    "zygote": "ahead",
     "call_timeout": 20,
     "start_timeout": 5,
     "stop_grace": 1,

@@ -27,7 +27,6 @@ class LaunchSpec:
     import_path: Sequence[str]
     environment: Mapping[str, str] = attrs.field(factory=dict)
     descriptors: tuple[int, ...] = ()
-    forked: bool = True  #: whether it may be forked by a zygote, which makes it a sibling in memory layout and hash seed of every other one
 
 
 @attrs.frozen

@@ -71,7 +71,7 @@ class ProcessLauncher:
 
         :raises OSError: the system refused; nothing is left behind.
         """
-        child = self._from_spare(spec) if self._zygote and spec.forked and not self._closed else None
+        child = self._from_spare(spec) if self._zygote and not self._closed else None
         if child is not None:
             return child
         future: Future[Child] = Future()
@@ -168,7 +168,7 @@ class ProcessLauncher:
     def _bring_up(self, spec: LaunchSpec) -> Child:
         """Fork a worker where that is possible, else execute it."""
         reason = ""
-        if self._zygote and spec.forked:
+        if self._zygote:
             try:
                 return self._fork(spec)
             except (NoZygote, SpawnFailed) as error:
