@@ -10,7 +10,7 @@ What was compiled before is used only if the hook has not changed since: a calle
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -19,7 +19,6 @@ from pluggy import HookImpl
 from blackhole_core.errors import BlackholeError, UnknownPlugin
 from blackhole_core.hooks.caller import HookCaller, inserted
 from blackhole_core.hooks.gate import Begun
-from blackhole_core.hooks.pausing import let_others_go_first
 from blackhole_core.hooks.switching import Compiled, Store, sweep
 
 if TYPE_CHECKING:
@@ -86,14 +85,23 @@ def replace_plugin(
 class Replacement:
     """``plugin``, ready to take the place of the one registered as ``name``. Making one changes nothing and holds nobody back.
 
-    Used once. One that is not committed is simply forgotten.
+    Used once. One that is not committed is simply forgotten. ``pause`` is called now and then, with no lock held: while calls flow it should let them go
+    first. Not behind a closed gate, where that would be the only moment in which callers run, and they would find it closed each time.
 
     :raises UnknownPlugin: nothing is registered as ``name``.
     :raises PluginValidationError: an implementation does not match its spec.
     :raises ValueError: ``plugin`` is registered already under another name.
     """
 
-    def __init__(self, manager: HookManager, name: str, plugin: object, *, distribution: Distribution | None = None) -> None:
+    def __init__(
+        self,
+        manager: HookManager,
+        name: str,
+        plugin: object,
+        *,
+        distribution: Distribution | None = None,
+        pause: Callable[[], object] = lambda: None,
+    ) -> None:
         old = manager.get_plugin(name)
         if old is None:
             raise UnknownPlugin(name, (known for known, registered in manager.list_name_plugin() if registered is not None))
@@ -107,7 +115,7 @@ class Replacement:
         self._distribution = distribution
         self._revision = manager.revision  # read first: what changes from here on is looked at again
         self._found = manager.implementations(plugin, name)
-        self._ready = dict(_compiled(manager, self._changes(self._existing())))
+        self._ready = dict(_compiled(manager, self._changes(self._existing()), pause))
         #: The calls that were running on what was replaced, once it is.
         self.begun = Begun()
 
@@ -189,10 +197,10 @@ def _ready(manager: HookManager, change: _Change) -> _Ready:
         return _Ready(change, change.caller.build(change.after), change.caller.revision)
 
 
-def _compiled(manager: HookManager, changes: Iterable[_Change]) -> Iterator[tuple[str, _Ready]]:
+def _compiled(manager: HookManager, changes: Iterable[_Change], pause: Callable[[], object]) -> Iterator[tuple[str, _Ready]]:
     for number, change in enumerate(changes):
         if number % _AT_ONCE == 0:
-            let_others_go_first()
+            pause()
         yield change.caller.name, _ready(manager, change)
 
 

@@ -273,7 +273,7 @@ class Swap:
             self._new = new = self._tools.start(self.member, self.candidate, self._level, self._imported())
             let_others_go_first()
             # Looked at and compiled now, so that it costs no time behind the gate.
-            self._replacement = Replacement(self._tools.hooks, self.member.name, new.plugin_object())
+            self._replacement = Replacement(self._tools.hooks, self.member.name, new.plugin_object(), pause=let_others_go_first)
             if self._broken:
                 restore_newest(new, self._tools.states, self._tools.emit, self.member.settings.state_timeout)
             self._still = Standstill(self._tools.hooks, self.member, self._old, new.hooks, hooks_open=self._alone and not self._hands_over)
