@@ -159,10 +159,12 @@ def compare(title: str, subject: str, samples: Sequence[Samples], targets: Targe
     return Report(title, subject, tuple(Row(name, row, _ratios(subject, row)) for name, row in rows.items()), targets or {})
 
 
-def options(about: str | None, arguments: Sequence[str] | None = None, *more: tuple[str, dict[str, Any]]) -> argparse.Namespace:
+def options(
+    about: str | None, arguments: Sequence[str] | None = None, *more: tuple[str, dict[str, Any]], default_rounds: int = _ROUNDS
+) -> argparse.Namespace:
     """Parse what every benchmark understands: ``rounds``, ``sample``, ``json``, ``check``; and ``more``: a name and what ``add_argument`` takes."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=_ROUNDS, help="samples of each contender (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=default_rounds, help="samples of each contender (%(default)s)")
     parser.add_argument("--sample", type=float, default=_SAMPLE, help="seconds per sample (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there ('-' prints them instead of the table)")
     parser.add_argument(

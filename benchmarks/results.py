@@ -22,6 +22,9 @@ __all__ = ["Document", "Result", "number", "publish", "read", "scaled"]
 #: Units of time and how many of them are a second; a figure is given in the largest in which it is at least 10, or else in ns.
 _UNITS: Final = {"s": 1.0, "ms": 1e3, "µs": 1e6, "ns": 1e9}
 
+#: Columns of a table that is not printed on a terminal.
+_WIDTH: Final = 160
+
 Verdict = Literal["met", "missed", ""]
 
 
@@ -62,7 +65,8 @@ class Result:
 
     def as_data(self) -> dict[str, Any]:
         """Return plain data; what is not there is left out."""
-        found = {name: _rounded(value) for name, value in attrs.asdict(self).items() if value not in {None, ""}}
+        given = attrs.asdict(self, filter=lambda field, value: field.default is attrs.NOTHING or value != field.default)
+        found = {name: _rounded(value) for name, value in given.items()}
         return {**found, "verdict": self.verdict} if self.target else found
 
 
@@ -145,7 +149,10 @@ def publish(found: Document, *, to: Path | None, check: bool, lost: Sequence[str
     if to == Path("-"):
         print(figures)
     else:
-        Console().print(found.as_table())
+        console = Console()
+        if not console.is_terminal:
+            console.width = _WIDTH  # a file or a pipe has room for whole words
+        console.print(found.as_table())
         if to is not None:
             to.write_text(figures + "\n")
     if lost and check:
