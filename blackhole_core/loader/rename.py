@@ -48,8 +48,7 @@ def renaming(modules: Mapping[str, object], old: Callable[[str], str], new: Call
         steps.append((sys.modules.__setitem__, new(name), module))
         if isinstance(module, types.ModuleType):
             steps += _rename_module(module, moved)
-            for value in list(vars(module).values()):
-                steps += _rename_value(value, moved, seen)
+            _rename_values(vars(module), moved, seen, steps)
     return steps + forgetting(modules, old)
 
 
@@ -71,35 +70,34 @@ def _rename_module(module: types.ModuleType, moved: Mapping[str, str]) -> list[S
     return steps
 
 
-def _rename_value(value: object, moved: Mapping[str, str], seen: set[int]) -> list[Step]:
-    """Plan for one class or function found in a module or class, and for what a class holds.
+def _rename_values(namespace: Mapping[str, object], moved: Mapping[str, str], seen: set[int], steps: list[Step]) -> None:
+    """Plan for the classes and functions found in a module or class, and for what the classes hold. Runs for each name of a plugin at each swap.
 
     Only ``type(value)`` is asked, never ``value`` itself: proxies answer ``isinstance`` by running the plugin's code.
     """
-    if id(value) in seen:
-        return []
-    seen.add(id(value))
-    kind = type(value)
-    if kind in (staticmethod, classmethod):
-        return _rename_value(value.__func__, moved, seen)  # type: ignore[attr-defined]
-    if kind is types.FunctionType or kind is _LRU_WRAPPER:
-        name = value.__module__
-        return [(setattr, value, "__module__", moved[name])] if name in moved else []
-    if issubclass(kind, type):
-        return _rename_class(value, moved, seen)  # type: ignore[arg-type]
-    return []
+    for value in list(namespace.values()):
+        kind = type(value)
+        while kind is staticmethod or kind is classmethod:
+            value = value.__func__  # type: ignore[attr-defined]  # noqa: PLW2901  (what it wraps is meant)
+            kind = type(value)
+        if kind is types.FunctionType or kind is _LRU_WRAPPER:
+            if id(value) not in seen:
+                seen.add(id(value))
+                name = value.__module__
+                if name in moved:
+                    steps.append((setattr, value, "__module__", moved[name]))
+        elif issubclass(kind, type) and id(value) not in seen:
+            seen.add(id(value))
+            _rename_class(value, moved, seen, steps)  # type: ignore[arg-type]
 
 
-def _rename_class(cls: type, moved: Mapping[str, str], seen: set[int]) -> list[Step]:
+def _rename_class(cls: type, moved: Mapping[str, str], seen: set[int], steps: list[Step]) -> None:
     namespace = type.__getattribute__(cls, "__dict__")
     name = namespace.get("__module__")
     if not isinstance(name, str) or name not in moved:
-        return []
-    steps: list[Step] = []
+        return
     if cls.__flags__ & _HEAP_TYPE and not cls.__flags__ & _IMMUTABLE_TYPE:
         steps.append((type.__setattr__, cls, "__module__", moved[name]))
         if "__firstlineno__" in namespace:  # since 3.13 setting __module__ drops it, and inspect.getsource needs it
             steps.append((type.__setattr__, cls, "__firstlineno__", namespace["__firstlineno__"]))
-    for value in list(namespace.values()):
-        steps += _rename_value(value, moved, seen)
-    return steps
+    _rename_values(namespace, moved, seen, steps)
