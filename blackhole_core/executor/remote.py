@@ -22,7 +22,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
 import attrs
@@ -49,6 +49,7 @@ from blackhole_core.executor.lanebox import LaneMailbox
 from blackhole_core.executor.launch.child import Launcher, LaunchSpec
 from blackhole_core.executor.mailbox import Mailbox, MailboxTimeout
 from blackhole_core.executor.output import LogPump, plugin_logger
+from blackhole_core.executor.pace import Pace
 from blackhole_core.executor.proxy import make_proxy
 from blackhole_core.executor.runner import Host, RunnerSpec, call_one_by_one
 from blackhole_core.executor.startup import Startup
@@ -61,8 +62,10 @@ from blackhole_core.messages import HOST, Call, Calls, Implementation, Replies, 
 
 __all__ = ["RemoteRunner"]
 
-#: Bytes a message may be larger than the arguments or result inside it.
-_ENVELOPE: Final = 4096
+#: Bytes a message may be larger than the arguments or the result inside it, or the last one of many results.
+_ENVELOPE: Final = 4096 + 2 * codec.MANY_BYTES
+#: Bytes of the arguments of many calls in one request: as many as the lane holds.
+_MANY_ARGS: Final = CAPACITY - 2048
 
 
 class _State(enum.Enum):
@@ -146,6 +149,7 @@ class RemoteRunner:
         self._numbers = itertools.count(1)
         self._surface = Surface()
         self._bindings: tuple[Binding, ...] = ()
+        self._paces: collections.defaultdict[int, Pace] = collections.defaultdict(Pace)
         self._on_death: Callable[[Ended], object] | None = None
         self._death: Ended | None = None  # one that nobody was told of yet
 
@@ -292,9 +296,6 @@ class RemoteRunner:
     def call(self, call: Call) -> Any:
         return self._answer(call.hook, call.space, call.index, *call.args)
 
-    def call_many(self, calls: Calls) -> Replies:
-        return call_one_by_one(self.call, calls)
-
     def _control(self, call: Call) -> Any:
         """A call of the host's own to a worker that is not open to callers yet."""
         return self._answer(call.hook, call.space, call.index, *call.args, control=True)
@@ -306,12 +307,86 @@ class RemoteRunner:
             attribute(error, self._spec.id, hook, self.level)
             raise
 
+    def call_many(self, calls: Calls) -> Replies:
+        arguments = calls.arguments
+        deadline = get_deadline()
+        results: list[Any] = []
+        failures: dict[int, BaseException] = {}
+        while True:
+            some = self._call_some(attrs.evolve(calls, arguments=arguments[len(results) :]) if results else calls)
+            failures.update((len(results) + place, error) for place, error in some.failures.items())
+            results += some.results
+            ended = self._closed_by is not None or (deadline is not None and deadline <= time.monotonic())
+            if len(results) >= len(arguments) or ended or (failures and calls.stop_at_failure):
+                return Replies(results, failures)
+
+    def _call_some(self, calls: Calls) -> Replies:
+        """Run the first of the calls, as many as are worth sending with one request."""
+        pace = self._paces[calls.index]
+        count = min(pace.count(), len(calls.arguments))
+        begun = time.monotonic()
+        if count == 1:
+            replies = call_one_by_one(self.call, attrs.evolve(calls, arguments=calls.arguments[:1]))
+        else:
+            replies = self._call_together(calls, count)
+        pace.took(len(replies.results), time.monotonic() - begun)
+        return replies
+
+    def _call_together(self, calls: Calls, count: int) -> Replies:
+        """Run the first of the calls, at most ``count``, with one request. When that is not answered, each of them may have run."""
+        hook, index = calls.hook, calls.index
+        results: list[Any] = []
+        failures: dict[int, BaseException] = {}
+        data: list[bytes] = []
+        try:
+            data = self._encode_some(hook, index, calls.arguments[:count])
+            answer = self._exchange(hook, HOST, ~index, codec.encode_many(data, calls.stop_at_failure), False)
+            for outcome in codec.decode_outcomes(answer, len(data)):
+                try:
+                    if isinstance(outcome, codec.WireFailure):
+                        raise self._rebuilder.rebuild(outcome, hook)
+                    results.append(self._result(hook, HOST, index, outcome))
+                except Exception as error:
+                    attribute(error, self._spec.id, hook, self.level)
+                    failures[len(results)] = error
+                    results.append(None)
+        except Exception as error:
+            attribute(error, self._spec.id, hook, self.level)
+            results = [None] * max(1, len(data))
+            failures = dict.fromkeys(range(len(results)), error)
+        return Replies(results, failures)
+
+    def _encode_some(self, hook: str, index: int, arguments: Sequence[tuple[Any, ...]]) -> list[bytes]:
+        """Encode as many of ``arguments`` as fit into one request, the first in any case.
+
+        :raises CannotCross: the first cannot cross; another one ends the list.
+        """
+        data = [self._encode(hook, HOST, index, arguments[0])]
+        size = len(data[0])
+        for args in arguments[1:]:
+            try:
+                one = self._encode(hook, HOST, index, args)
+            except Exception:
+                break  # it is refused when it is the first
+            size += len(one)
+            if size > _MANY_ARGS:
+                break
+            data.append(one)
+        return data
+
     def _call(self, hook: str, space: str, index: int, args: tuple[Any, ...], control: bool) -> Any:
+        return self._result(hook, space, index, self._exchange(hook, space, index, self._encode(hook, space, index, args), control))
+
+    def _exchange(self, hook: str, space: str, index: int, data: bytes, control: bool) -> bytes | msgspec.Raw:
+        """Send a request and return the result in its answer.
+
+        :raises Exception: what the plugin raised, or why there is no answer.
+        """
         begun = time.monotonic()
         deadline = get_deadline()
         if deadline is None and self._call_timeout is not None:
             deadline = begun + self._call_timeout
-        outgoing = _Outgoing(next(self._numbers), hook, space, index, self._encode(hook, space, index, args), deadline)
+        outgoing = _Outgoing(next(self._numbers), hook, space, index, data, deadline)
         worker, mailbox = self._accept(outgoing, control)
         try:
             reply = mailbox.wait(deadline) if mailbox is not None else self._wait_in_lane(worker, outgoing)
@@ -322,9 +397,9 @@ class RemoteRunner:
             self._abandon(outgoing)
             raise
         if isinstance(reply, bytes):
-            return self._result(hook, space, index, reply)
+            return reply
         if isinstance(reply, codec.Answer):
-            return self._result(hook, space, index, reply.result)
+            return reply.result
         raise self._rebuilder.rebuild(reply.failure, hook) if isinstance(reply, codec.Error) else reply
 
     def _encode(self, hook: str, space: str, index: int, args: tuple[Any, ...]) -> bytes:

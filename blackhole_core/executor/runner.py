@@ -104,7 +104,7 @@ class Runner(Protocol):
         failed and ``stop_at_failure`` is set, because the deadline passed, or because the plugin stops.
 
         Each call has ``call_timeout`` for itself, counted from its begin or a little earlier; a deadline of the context holds for all of
-        them. When it passes, what has been answered stays answered, what runs fails with :class:`CallTimeout`, and the rest is left out.
+        them. When it passes, what has been answered stays answered, what runs, or may have run, fails with :class:`CallTimeout`, and the rest is left out.
         """
 
     def drained(self, timeout: float | None) -> bool:

@@ -55,6 +55,8 @@ __all__ = ["Worker", "default_signals", "die_with", "main", "serve"]
 _READ_SIZE: Final = 1024 * 1024
 #: ``prctl(2)`` option: send this signal when the parent thread ends.
 _PR_SET_PDEATHSIG: Final = 1
+#: Seconds after which no further one of many calls is begun for one request: a drain, and every other caller, waits for the whole of it.
+_MANY_SECONDS: Final = 0.005
 #: Seconds in which the plugin's leases are undone at an orderly stop: the host waits 70 % of ``stop_grace`` (5 s) before it terminates the worker.
 _LEASES_SECONDS: Final = 3.0
 
@@ -291,8 +293,10 @@ class Worker:
                 self._answer(message)
 
     def _answer(self, request: codec.Request) -> None:
-        target = request.hook if request.space == CONTRACT else self._bindings[request.index]
-        result = contextvars.copy_context().run(self._perform, request.id, target, request.args, request.timeout)
+        if request.space == CONTRACT:
+            result = contextvars.copy_context().run(self._perform, request.id, request.hook, request.args, request.timeout)
+        else:
+            result = self._perform_indexed(request.id, request.index, request.args, request.timeout)
         self.send(_reply(request.id, result))
 
     # --- calls that come by the lane ---------------------------------------------------------------------------------
@@ -304,9 +308,7 @@ class Worker:
             self._in_lane = number if number != self._withdrawn else 0
         if not self._in_lane:
             return self.send(codec.Error(number, to_wire(TimeoutError("cancelled before it began"))))
-        result = contextvars.copy_context().run(
-            self._perform, number, self._bindings[index], args, None if seconds == math.inf else seconds
-        )
+        result = self._perform_indexed(number, index, args, None if seconds == math.inf else seconds)
         with self._lock:
             looked_for = self._in_lane == number
             self._in_lane = 0
@@ -327,6 +329,26 @@ class Worker:
                 self._withdrawn = number
 
     # --- any call ----------------------------------------------------------------------------------------------------
+
+    def _perform_indexed(self, number: int, index: int, args: bytes | msgspec.Raw, timeout: float | None) -> bytes | codec.WireFailure:
+        """Run one call of an implementation, or many one after the other, each in a context of its own."""
+        if index >= 0:
+            return contextvars.copy_context().run(self._perform, number, self._bindings[index], args, timeout)
+        binding, begun, size = self._bindings[~index], time.monotonic(), 0
+        outcomes: list[bytes | codec.WireFailure] = []
+        stop_at_failure, several = codec.decode_many(args)
+        for one in several:
+            passed = time.monotonic() - begun
+            if outcomes and (passed > _MANY_SECONDS or size > codec.MANY_BYTES):
+                break  # others wait for their turn; the host asks again for the rest
+            left = None if timeout is None else timeout - passed
+            outcome = contextvars.copy_context().run(self._perform, number, binding, one, left)
+            outcomes.append(outcome)
+            if isinstance(outcome, bytes):
+                size += len(outcome)
+            elif stop_at_failure:
+                break
+        return codec.encode_outcomes(outcomes)
 
     def _perform(self, number: int, target: _Binding | str, args: bytes | msgspec.Raw, timeout: float | None) -> bytes | codec.WireFailure:
         """Run one call in a context of its own, of an implementation or the contract of that name; return the result or what went wrong."""

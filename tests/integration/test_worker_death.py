@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import itertools
 import os
@@ -19,6 +20,7 @@ import pytest
 import blackhole_core as bh
 from blackhole_core.errors import CallTimeout, CannotCross, LimitExceeded, LoadFailed, PluginBroken, WorkerDied
 from blackhole_core.executor.connection import Ended
+from blackhole_core.messages import Calls
 from tests.stage import Running, Stage, eventually, in_threads
 
 
@@ -446,3 +448,48 @@ def test_no_call_is_lost_or_doubled_while_workers_are_killed(  # noqa: C901 - on
     threads = 2 if interval == "fast" else 1
     assert len(unknown) <= len(deaths.ends) * threads
     assert plugin.runner.drained(0)
+
+
+def test_many_calls_at_once_are_not_lost_or_doubled_while_workers_are_killed(stage: Stage, tmp_path: Path) -> None:
+    """F-02: what shares a request shares its fate: each of many calls has a result and ran once, or failed and ran at most once."""
+    record = tmp_path / "record"
+    plugin = stage.start("adhoc", environment={"RECORD": str(record)}, **stage.write(tmp_path / "plugin", _RECORDING))
+    deaths = Deaths(plugin, restart=True)
+    end = time.monotonic() + 3
+    replied: dict[str, BaseException | None] = {}
+
+    def call(caller: int) -> None:
+        for number in itertools.count():
+            if time.monotonic() > end:
+                return
+            names = [f"{caller}:{number}:{item}" for item in range(100)]
+            replies = plugin.runner.call_many(Calls("transform", [(name,) for name in names], _index(plugin, "transform")))
+            assert len(replies.results) == len(names)
+            for place, (name, result) in enumerate(zip(names, replies.results, strict=True)):
+                assert result == (None if place in replies.failures else name)
+                replied[name] = replies.failures.get(place)
+
+    def kill(_: int) -> None:
+        chance = random.Random(3)
+        while time.monotonic() < end:
+            time.sleep(chance.uniform(0.02, 0.1))
+            if plugin.remote._state.value == "ready" and plugin.remote.pid is not None:
+                plugin.remote._worker.connection.child.signal(signal.SIGKILL)  # type: ignore[union-attr]  # never a stranger's pid
+
+    assert in_threads(4, lambda number: kill(number) if number == 3 else call(number)) == [None] * 4
+    while True:  # the last death may not have been noticed yet
+        with contextlib.suppress(WorkerDied):
+            plugin("transform", "last")
+            break
+    deaths.join()
+    ran = collections.Counter(record.read_text("utf-8").split())
+    failed = {name: error for name, error in replied.items() if error is not None}
+    assert failed
+    assert all(isinstance(error, WorkerDied) and error.executed == "unknown" for error in failed.values())
+    assert all(ran[name] == 1 for name in replied if name not in failed)
+    assert all(ran[name] <= 1 for name in failed)
+    assert len(failed) < len(replied) / 2
+
+
+def _index(plugin: Running, hook: str) -> int:
+    return next(index for index, implementation in enumerate(plugin.surface.implementations) if implementation.hook == hook)

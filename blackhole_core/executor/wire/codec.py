@@ -8,6 +8,7 @@ a worker names the protocol version and the host refuses another one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeAlias, cast
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from blackhole_core.errors import ProtocolError
 
 __all__ = [
+    "MANY_BYTES",
     "MAX_CONTROL",
     "MAX_GROUP",
     "MAX_IMPORTED",
@@ -35,13 +37,18 @@ __all__ = [
     "Load",
     "Loaded",
     "Log",
+    "Outcome",
     "Request",
     "Stop",
     "WireFailure",
     "WorkerMessage",
     "decode_host_message",
+    "decode_many",
+    "decode_outcomes",
     "decode_worker_message",
     "encode",
+    "encode_many",
+    "encode_outcomes",
 ]
 
 #: Bumped when a message changes its shape. Unknown trailing fields are ignored, missing optional ones are defaulted.
@@ -50,6 +57,8 @@ PROTOCOL: Final = 1
 #: Bytes of a worker's message that carries no value. Decoded, a message may take some fifty times its size; values are not
 #: decoded here but by the caller who waits for them.
 MAX_CONTROL: Final = 1024 * 1024
+#: Bytes of results after which no further one of many calls is begun for one request: an answer stays little larger than one result can be.
+MANY_BYTES: Final = 1024 * 1024
 #: Exceptions in one failure.
 MAX_GROUP: Final = 100
 #: Modules of a plugin that a worker names, and characters of such a name: more than plugins have, and together less than :data:`MAX_CONTROL`.
@@ -131,7 +140,11 @@ class Bind(msgspec.Struct, array_like=True, frozen=True, tag=11):
 
 
 class Request(msgspec.Struct, array_like=True, frozen=True, tag=2):
-    """Call one implementation (or contract). ``parent`` is the :class:`HostCall` it is nested in, 0 for none."""
+    """Call one implementation (or contract). ``parent`` is the :class:`HostCall` it is nested in, 0 for none.
+
+    A negative ``index`` means many calls of implementation ``~index``, one after the other: ``args`` is what :func:`encode_many` makes of what each has there, and the
+    result an array of :class:`Outcome`, for the first of them at least. What it leaves out was not begun.
+    """
 
     id: int
     space: str
@@ -174,6 +187,13 @@ class Error(msgspec.Struct, array_like=True, frozen=True, tag=6):
 
     id: int
     failure: WireFailure
+
+
+class Outcome(msgspec.Struct, array_like=True, frozen=True):
+    """How one of many calls ended: its result, or a :class:`WireFailure`, as bytes."""
+
+    failed: bool
+    body: msgspec.Raw
 
 
 # --- worker → host ---------------------------------------------------------------------------------------------------
@@ -226,6 +246,9 @@ HostMessage: TypeAlias = Load | Bind | Request | Cancel | Stop | AskImported | A
 WorkerMessage: TypeAlias = Hello | Loaded | Answer | Error | HostCall | Log | Imported
 
 _encoder = msgspec.msgpack.Encoder()
+_many_decoder: msgspec.msgpack.Decoder[tuple[bool, list[msgspec.Raw]]] = msgspec.msgpack.Decoder(tuple[bool, list[msgspec.Raw]])
+_outcomes_decoder: msgspec.msgpack.Decoder[list[Outcome]] = msgspec.msgpack.Decoder(list[Outcome])
+_failure_decoder: msgspec.msgpack.Decoder[WireFailure] = msgspec.msgpack.Decoder(WireFailure)
 _host_decoder: msgspec.msgpack.Decoder[HostMessage] = msgspec.msgpack.Decoder(HostMessage)
 _worker_decoder: msgspec.msgpack.Decoder[WorkerMessage] = msgspec.msgpack.Decoder(WorkerMessage)
 
@@ -233,6 +256,37 @@ _worker_decoder: msgspec.msgpack.Decoder[WorkerMessage] = msgspec.msgpack.Decode
 def encode(message: msgspec.Struct) -> bytes:
     """Return the bytes of ``message``, without a frame around them."""
     return _encoder.encode(message)
+
+
+def encode_many(args: Sequence[bytes], stop_at_failure: bool) -> bytes:
+    """Return the arguments of many calls as one request has them, and whether a failure leaves out those after it."""
+    return _encoder.encode((stop_at_failure, [msgspec.Raw(one) for one in args]))
+
+
+def decode_many(data: bytes | msgspec.Raw) -> tuple[bool, list[msgspec.Raw]]:
+    """Return what :func:`encode_many` was given. The host's bytes are trusted."""
+    return _many_decoder.decode(data)
+
+
+def encode_outcomes(outcomes: Sequence[bytes | WireFailure]) -> bytes:
+    """Return the answer to a request for many calls: a result or a failure for each that was made."""
+    return _encoder.encode(
+        [
+            Outcome(False, msgspec.Raw(one)) if isinstance(one, bytes) else Outcome(True, msgspec.Raw(_encoder.encode(one)))
+            for one in outcomes
+        ]
+    )
+
+
+def decode_outcomes(data: bytes | msgspec.Raw, most: int) -> list[msgspec.Raw | WireFailure]:
+    """Return how the first of ``most`` calls ended, one at least.
+
+    :raises ProtocolError: not that.
+    """
+    outcomes: list[Outcome] = _decode(_outcomes_decoder, data)
+    if not 1 <= len(outcomes) <= most:
+        raise ProtocolError(f"{len(outcomes)} outcomes of {most} calls")
+    return [_decode(_failure_decoder, outcome.body) if outcome.failed else outcome.body for outcome in outcomes]
 
 
 def decode_host_message(data: bytes) -> HostMessage:
@@ -258,7 +312,7 @@ def _carries_a_value(data: bytes) -> bool:
     return data[0] & 0xF0 == 0x90 and data[1] in (Answer.__struct_config__.tag, HostCall.__struct_config__.tag)
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes) -> Any:
+def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes | msgspec.Raw) -> Any:
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: text that is not UTF-8
