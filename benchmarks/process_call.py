@@ -72,7 +72,7 @@ def run() -> int:
         cases = [Case(BURST, name, _burst(call)) for name, call in callers.items()]
         cases += [Case(REST, name, _rested(call)) for name, call in callers.items()]
         many = [{"value": PAYLOAD}] * _OUTSTANDING
-        cases.append(Case(WINDOW, "blackhole", _burst(lambda _: [hook(**k) for k in many])))
+        cases.append(Case(WINDOW, "blackhole", _burst(lambda _: hook.map(many))))
         cases += [Case(WINDOW, name, _submitted(stack.enter_context(peer()))) for name, peer in SUBMITTING.items()]
         return main("A hook call at level process", "blackhole", cases, targets=TARGETS)
 
