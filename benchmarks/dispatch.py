@@ -86,5 +86,19 @@ def cases() -> Iterator[Case]:
         yield Case(_EXTRA, contender, statement("pm.hook.every.call_extra([], {'a': 1, 'b': 2})", {"pm": pm}))
 
 
+#: How many times faster than pluggy each row has to be.
+TARGETS: Final = {
+    ("1 impl, pm.hook.x(...)", "pluggy"): 6.0,
+    ("5 impl, pm.hook.x(...)", "pluggy"): 7.0,
+    ("10 impl, pm.hook.x(...)", "pluggy"): 8.0,
+    ("50 impl, pm.hook.x(...)", "pluggy"): 8.0,
+    ("firstresult, 1 impl", "pluggy"): 7.0,
+    ("firstresult, 10 impl", "pluggy"): 7.0,
+    ("1 wrapper, 1 impl", "pluggy"): 3.0,
+    ("1 wrapper, 5 impl", "pluggy"): 3.0,
+    ("2 wrapper, 5 impl", "pluggy"): 3.0,
+}
+
+
 if __name__ == "__main__":
-    raise SystemExit(main("A hook call at level none", "blackhole", list(cases()), known_slower=[_EXTRA]))
+    raise SystemExit(main("A hook call at level none", "blackhole", list(cases()), known_slower=[_EXTRA], targets=TARGETS))

@@ -1,6 +1,6 @@
-"""What telemetry costs a hook call: ``python -m benchmarks telemetry [--json FILE] [--check] [--sample-every N …]``.
+"""What telemetry costs a hook call: ``python -m benchmarks telemetry [--json FILE] [--check]``.
 
-The subject is the sampled call, so a ratio of 0.80 beside "off" means that sampling makes it 1.25 times as long. "never on" is a manager
+The subject is the sampled call, so 0.80 times beside "off" means that sampling makes it 1.25 times as long. "never on" is a manager
 that has no telemetry: turned off again, the call must be the same. "each timed" is for who wants every call in the histogram.
 """
 
@@ -78,7 +78,6 @@ def manager(contender: str, *plugins: tuple[type, int]) -> HookManager:
             pm.register(plugin())
     if contender != "never on":
         pm.telemetry.start(sample=1 if contender == "each timed" else DEFAULT_SAMPLE)
-        pm.hook.every.get_hookimpls()
     if contender == "off":
         pm.telemetry.stop()
     return pm

@@ -99,7 +99,7 @@ class HookCalls:
     total: CallStats  #: whole calls, as their callers see them
     plugins: Mapping[str, CallStats]  #: what each plugin's implementations did in them, by the name it is registered as
     #: Calls on pluggy's own path (``call_extra``, historic, subset callers, old-style wrappers, monitoring, a missing argument, through a
-    #: closed gate): they are in ``total``, and what plugins did in them is not known.
+    #: closed gate), and those that ``map`` sends together: they are in ``total``, and what plugins did in them is not known.
     unattributed: int = 0
 
 

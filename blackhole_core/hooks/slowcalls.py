@@ -6,18 +6,27 @@ pluggy's (``PluggyTeardownRaisedWarning``) finds the calling code by counting fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Final, Self
 
-from pluggy import HookCaller as PluggyHookCaller
-from pluggy import HookImpl
+from pluggy import HookImpl, HookimplOpts
 
 if TYPE_CHECKING:
     from blackhole_core.hooks.caller import HookCaller
     from blackhole_core.hooks.telemetry import SlowCall
 
 __all__ = ["SlowPath", "with_extra"]
+
+#: What pluggy gives to an additional method of ``call_extra``.
+_NO_OPTIONS: Final[HookimplOpts] = {
+    "wrapper": False,
+    "hookwrapper": False,
+    "optionalhook": False,
+    "tryfirst": False,
+    "trylast": False,
+    "specname": None,
+}
 
 
 class SlowPath:
@@ -45,13 +54,12 @@ class SlowPath:
             self._caller.door.leave(self._ticket)
 
 
-def with_extra(impls: Sequence[HookImpl], methods: Sequence[Callable[..., object]]) -> list[HookImpl]:
-    """Return ``impls`` with the methods of ``call_extra`` at the places that pluggy gives them."""
-    scratch = PluggyHookCaller("", _implementations)
-    scratch._hookimpls.extend(impls)
-    return cast(list[HookImpl], scratch.call_extra(methods, {}))
-
-
-def _implementations(_name: str, impls: Sequence[HookImpl], _arguments: Mapping[str, object], _firstresult: bool) -> Any:
-    """Stand for the call: hand out what would be called."""
-    return impls
+def with_extra(impls: Sequence[HookImpl], methods: Iterable[Callable[..., object]]) -> list[HookImpl]:
+    """Return ``impls`` with the methods of ``call_extra`` where pluggy puts them: behind the last that is neither a wrapper nor ``tryfirst``."""
+    placed = list(impls)
+    for method in methods:
+        place = len(placed)
+        while place and (placed[place - 1].hookwrapper or placed[place - 1].wrapper or placed[place - 1].tryfirst):
+            place -= 1
+        placed.insert(place, HookImpl(None, "<temp>", method, _NO_OPTIONS))
+    return placed

@@ -11,6 +11,7 @@ import time
 import pluggy
 import pytest
 
+from blackhole_core.hooks import turns
 from blackhole_core.hooks.gate import HookGate
 from blackhole_core.hooks.manager import HookManager
 from blackhole_core.hooks.telemetry import DEFAULT_SAMPLE
@@ -529,6 +530,21 @@ def test_plugins_that_left_long_ago_are_forgotten(pm, plugin_of):
     assert len(calls.plugins) < 80
     assert "p299" in calls.plugins
     assert "p0" not in calls.plugins
+
+
+def test_an_interrupt_while_a_call_is_being_counted_stays_an_interrupt(pm, plugin_of, monkeypatch, sample):
+    """Ctrl-C may come inside of the counting: who made the call sees it, and no error of ours."""
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    for kind in (turns.EveryTurn, turns.LockedTurns, turns.SkippingTurns):
+        monkeypatch.setattr(kind, "turn", interrupted)
+    pm.register(plugin_of(a=lambda x: x), "one")
+    pm.telemetry.start(sample=sample)
+    with pytest.raises(KeyboardInterrupt) as seen:
+        pm.hook.a(x=1)
+    assert seen.value.__context__ is None
 
 
 # --- under attack ----------------------------------------------------------------------------------------------------
