@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import random
 import re
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +24,8 @@ from benchmarks.harness import Case, Samples, compare, options
 from benchmarks.levels import PAYLOAD
 from benchmarks.results import Document, Result, publish
 from benchmarks.start_contenders.answering import answer
+from blackhole_core.executor.launch.child import LaunchSpec
+from blackhole_core.executor.launch.process import ProcessLauncher
 from blackhole_core.executor.levels import Levels
 from blackhole_core.executor.remote import RemoteRunner
 from blackhole_core.executor.runner import Host, Limits, RunnerSpec
@@ -32,6 +36,7 @@ from blackhole_core.lifecycle.specs import SpecBook
 from blackhole_core.messages import Call
 
 _SUBJECT: Final = "forked"
+_BARE: Final = "process up, nothing of a plugin loaded"
 _ONE: Final = "start to first answer"
 _CROWD: Final = 100
 _MANY: Final = f"{_CROWD} workers, until each has answered"
@@ -71,9 +76,10 @@ class _Up:
 
 @attrs.frozen
 class _Contender:
-    """``one`` brings up a worker and has it answer, ``crowd`` brings up so many at once."""
+    """``bare`` brings up a process and hears its first word, ``one`` has it load what it must and answer, ``crowd`` does so many at once."""
 
     name: str
+    bare: Callable[[], _Up]
     one: Callable[[], _Up]
     crowd: Callable[[int], list[_Up]]
 
@@ -109,7 +115,15 @@ def _ours(name: str, *, zygote: bool) -> Iterator[_Contender]:
             assert runner.pid is not None
             return _Up(runner.pid, runner.stop)
 
-        yield _Contender(name, one, lambda count: list(threads.map(lambda _: one(), range(count))))
+        def bare() -> _Up:
+            child = launcher.launch(LaunchSpec("echo", tuple(sys.path)))
+            if not os.read(child.receive, 4096):
+                raise RuntimeError(f"the worker of contender {name} ended")
+            return _Up(child.pid, child.discard)
+
+        launcher = ProcessLauncher(zygote=zygote)
+        yield _Contender(name, bare, one, lambda count: list(threads.map(lambda _: one(), range(count))))
+    launcher.close()
     levels.close()
     timers.close()
 
@@ -140,15 +154,20 @@ def _peer(method: str) -> _Contender:
 
         return _Up(process.pid, end)
 
-    return _Contender(method, lambda: finish(*begin()), lambda count: [finish(*begun) for begun in [begin() for _ in range(count)]])
+    return _Contender(
+        method,
+        lambda: finish(*begin()),
+        lambda: finish(*begin()),
+        lambda count: [finish(*begun) for begun in [begin() for _ in range(count)]],
+    )
 
 
 # --- measuring ---------------------------------------------------------------------------------------------------------
 
 
-def _start(contender: _Contender) -> float:
+def _start(bring_up: Callable[[], _Up]) -> float:
     begun = time.perf_counter()
-    up = contender.one()
+    up = bring_up()
     taken = time.perf_counter() - begun
     up.end()
     time.sleep(_REST)
@@ -175,16 +194,20 @@ def _private(pid: int) -> float:
 def _measure(contenders: Sequence[_Contender], rounds: int, crowds: int) -> tuple[list[Samples], dict[str, float]]:
     order = random.Random(0)
     for contender in contenders:
-        _start(contender)  # a zygote or a fork server is started with the first
+        _start(contender.bare)  # a zygote or a fork server is started with the first
+        _start(contender.one)
+    bares: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     ones: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     manies: dict[str, list[tuple[float, float]]] = {contender.name: [] for contender in contenders}
     for _ in range(rounds):
         for contender in order.sample(contenders, len(contenders)):
-            ones[contender.name].append(_start(contender))
+            bares[contender.name].append(_start(contender.bare))
+            ones[contender.name].append(_start(contender.one))
     for _ in range(crowds):
         for contender in order.sample(contenders, len(contenders)):
             manies[contender.name].append(_start_crowd(contender))
-    samples = [Samples(Case(_ONE, name, lambda _: 0.0), tuple(taken)) for name, taken in ones.items()]
+    samples = [Samples(Case(_BARE, name, lambda _: 0.0), tuple(taken)) for name, taken in bares.items()]
+    samples += [Samples(Case(_ONE, name, lambda _: 0.0), tuple(taken)) for name, taken in ones.items()]
     samples += [Samples(Case(_MANY, name, lambda _: 0.0), tuple(taken for taken, _ in many)) for name, many in manies.items() if many]
     return samples, {name: statistics.median(memory for _, memory in many) for name, many in manies.items() if many}
 
@@ -195,7 +218,7 @@ def run(about: str) -> int:
     asked = options(about, None, crowds)
     with _ours(_SUBJECT, zygote=True) as forked, _ours("executed", zygote=False) as executed:
         samples, memory = _measure([forked, executed, _peer("spawn"), _peer("forkserver")], asked.rounds, asked.crowds)
-    targets = {key: target for key, target in _TARGETS.items() if key[0] == _ONE or memory}
+    targets = {key: target for key, target in _TARGETS.items() if key[0] != _MANY or memory}
     found = compare("From the wish for a worker to its first answer", _SUBJECT, samples, targets).document()
     own = memory.get(_SUBJECT)
     results = [Result(_MEMORY, own, "MB", name, peer, peer / own) for name, peer in memory.items() if own and name != _SUBJECT]
