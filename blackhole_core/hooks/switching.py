@@ -105,7 +105,8 @@ class CodeSwitch:
         self._retired = [earlier for earlier in self._retired if earlier() is not None]
         self._retired.append(self.serving.watch)
         self.serving = new.serving
-        self.serving.watch.wakers.append(functools.partial(_forget, space, new.space))
+        # The names alone: the values would live as long as the watch, which outlives its code.
+        self.serving.watch.wakers.append(functools.partial(_forget, space, tuple(new.space)))
         return (self.function, "__code__", new.code)
 
     def put(self, plain: str, state: int, value: object) -> None:
