@@ -68,11 +68,11 @@ def test_the_old_worker_killed_at_a_phase(phase: str, tmp_path: Path) -> None:
 
 
 def _new_pid(before: int | None) -> int | None:
-    """Return the pid of the worker that was started last: the highest child of ours that is not the old one."""
+    """Return the pid of the new worker: the highest child of ours with a thread that reads (unlike one forked ahead) and not the old one."""
     children = set()
     for task in Path("/proc/self/task").iterdir():
         children |= {int(pid) for pid in (task / "children").read_text("ascii").split()}
-    others = sorted(children - {before})
+    others = sorted(pid for pid in children - {before} if len(list(Path(f"/proc/{pid}/task").iterdir())) > 1)
     return others[-1] if others else None
 
 
