@@ -15,7 +15,7 @@ import itertools
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from blackhole_core.loader.generation import SWITCH_SECONDS, Generation
@@ -24,9 +24,6 @@ from blackhole_core.loader.rename import Step, apply, forgetting, renaming
 from blackhole_core.loader.standin import StandIn
 
 __all__ = ["NameTable"]
-
-#: The active generations, and the same by the first part of their names.
-_Index = tuple[tuple[Generation, ...], dict[str, list[Generation]]]
 
 
 class Outside(Generation):
@@ -39,22 +36,22 @@ class NameTable:
     def __init__(self) -> None:
         self.stack: tuple[Generation, ...] = ()
         self.active: tuple[Generation, ...] = ()
-        self.tops: frozenset[str] = frozenset()  #: first parts of all names that a live generation owns
-        self._by_top: _Index = ((), {})
+        #: The stack by the first part of the names: what shares none of them has nothing to do with one another. Its keys are the names' first parts.
+        self.tops: Mapping[str, tuple[Generation, ...]] = {}
         self._lock = threading.RLock()  # held for a whole switch, waiting for imports included (bounded by SWITCH_SECONDS)
         self._outside_tags = (f"outside-{number}" for number in itertools.count(1))
 
     def owner(self, name: str) -> Generation | None:
         """Return the generation that has the canonical ``name`` now."""
-        active, by_top = self._by_top
-        if active is not self.active:
-            active = self.active
-            by_top = _by_top(active)
-            self._by_top = (active, by_top)
-        for generation in by_top.get(name.partition(".")[0], ()):
-            if generation.names.owns(name):
+        for generation in self.tops.get(name.partition(".")[0], ()):
+            if generation.active and generation.names.owns(name):
                 return generation
         return None
+
+    def near(self, names: Names) -> tuple[Generation, ...]:
+        """Return the generations that may overlap ``names``, oldest first."""
+        found = {generation: None for top in names.tops for generation in self.tops.get(top, ())}
+        return tuple(found) if len(names.tops) == 1 else tuple(sorted(found, key=self.stack.index))
 
     def tagged(self, tag: str) -> Generation | None:
         for generation in self.stack:
@@ -70,7 +67,7 @@ class NameTable:
             outside = self._sweep(new.names)
             if outside:
                 self._set_aside(Outside(Names(new.names.prefixes, next(self._outside_tags))), outside)
-            covered = [known for known in self.active if known.names.overlaps(new.names)]
+            covered = [known for known in self.near(new.names) if known.active and known.names.overlaps(new.names)]
             living = set(self.stack)
             for other in self.stack:
                 if (covered or other.kept) and not other.names.overlaps(new.names):
@@ -88,7 +85,8 @@ class NameTable:
                 return
             self._sweep(gone.names)
             stack = tuple(known for known in self.stack if known is not gone)
-            heirs = {known for known in stack if known.names.overlaps(gone.names) and not _is_covered(known, stack)}
+            near = [known for known in self.near(gone.names) if known is not gone]
+            heirs = {known for known in near if known.names.overlaps(gone.names) and not _is_covered(known, stack)}
             self._switch(stack, heirs.union(self.active).difference((gone,)), gone)
             self._retire_outside()
 
@@ -97,8 +95,8 @@ class NameTable:
         # Sets: a host may have a thousand generations, and each `in` would look at all of them.
         living, lived, served = set(stack), set(self.stack), set(self.active)
         active = tuple(known for known in stack if known in serving)
-        demoted = [known for known in self.active if known not in serving and known in living]
-        promoted = [known for known in active if known not in served and known in lived]
+        demoted = sorted((served - serving) & living, key=stack.index)
+        promoted = sorted((serving - served) & lived, key=stack.index)
         deadline = time.monotonic() + SWITCH_SECONDS
         with contextlib.ExitStack() as held:
             for generation in (*demoted, *promoted):
@@ -108,8 +106,8 @@ class NameTable:
                 steps += [*_unbind(generation), *generation.unchanged(lambda one=generation: _demotion(one))]  # type: ignore[misc]
             for generation in promoted:
                 steps += [*generation.unchanged(lambda one=generation: _promotion(one)), *_bind(generation)]  # type: ignore[misc]
-            steps += [(setattr, known, "active", known in serving) for known in lived | living if known.active is not (known in serving)]
-            tops = frozenset(top for known in stack for top in known.names.tops)
+            steps += [(setattr, known, "active", known in serving) for known in served ^ serving]
+            tops = _indexed(self.tops, lived ^ living, stack)
             steps += [(setattr, self, "stack", stack), (setattr, self, "active", active), (setattr, self, "tops", tops)]
             apply(steps)
 
@@ -144,12 +142,14 @@ class NameTable:
         outside.registry.update(modules)
         outside.active = True
         self.stack, self.active = (*self.stack, outside), (*self.active, outside)
+        self.tops = _indexed(self.tops, {outside}, self.stack)
 
     def _retire_outside(self) -> None:
         """Let go of outside generations that have their names back: they are the host's plain modules again."""
         back = {known for known in self.active if isinstance(known, Outside)}
         self.stack = tuple(known for known in self.stack if known not in back)
         self.active = tuple(known for known in self.active if known not in back)
+        self.tops = _indexed(self.tops, back, self.stack)
 
 
 def _is_covered(generation: Generation, stack: tuple[Generation, ...]) -> bool:
@@ -158,12 +158,19 @@ def _is_covered(generation: Generation, stack: tuple[Generation, ...]) -> bool:
     return any(generation.names.overlaps(other.names) for other in later)
 
 
-def _by_top(active: tuple[Generation, ...]) -> dict[str, list[Generation]]:
-    found: dict[str, list[Generation]] = {}
-    for generation in active:
+def _indexed(
+    tops: Mapping[str, tuple[Generation, ...]], changed: Iterable[Generation], stack: tuple[Generation, ...]
+) -> Mapping[str, tuple[Generation, ...]]:
+    """Return ``tops`` as it is after ``changed`` came (they are in ``stack``, the newest of it) or went."""
+    new = dict(tops)
+    for generation in changed:
+        there = generation in stack
         for top in generation.names.tops:
-            found.setdefault(top, []).append(generation)
-    return found
+            others = tuple(known for known in new.get(top, ()) if known is not generation)
+            new[top] = (*others, generation) if there else others
+            if not new[top]:
+                del new[top]
+    return new
 
 
 def _demotion(generation: Generation) -> list[Step]:

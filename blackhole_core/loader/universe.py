@@ -201,7 +201,7 @@ class Universe(Generation):
         if self.fresh:
             self._distributions = read_distributions(self.path, self.names.prefixes)
             self.snapshot = read_snapshot(self._roots.values())
-            for older in _table.stack:
+            for older in _table.near(self.names):
                 if older.snapshot is not None and older.names.overlaps(self.names):
                     self.snapshot.reuse(older.snapshot)
 
@@ -212,7 +212,7 @@ class Universe(Generation):
 
     def _reimport(self, imported: Iterable[str]) -> None:
         """Import what the predecessor had imported, however late: an error in a module shows now, while the old one can go on."""
-        older = [known for known in _table.stack if known is not self and known.names.prefixes == self.names.prefixes]
+        older = [known for known in _table.near(self.names) if known is not self and known.names.prefixes == self.names.prefixes]
         for name in dict.fromkeys((*imported, *(older[-1].registry if older else ()))):
             if not self.names.owns(name) or name.rpartition(".")[2] == "__main__":
                 continue  # of a package it had and this one has not; a program, which somebody ran

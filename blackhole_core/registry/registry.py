@@ -32,7 +32,7 @@ class PluginRegistry:
         self.store = store
         self._allow = None if allow is None else tuple(allow)
         self._deny = tuple(deny)
-        self._sources: tuple[Path, ...] = ()
+        self._sources: dict[Path, None] = {}  # a dict, because it keeps the order and a host may have a thousand; replaced, never changed
         self._found: Discovery | None = None
         self._lock = threading.Lock()  # guards the two fields above, held for assignments only
         self._looking = threading.Lock()  # one look at the disk at a time, so that an older one never replaces a newer one
@@ -62,7 +62,7 @@ class PluginRegistry:
         source = Path(path).absolute()
         with self._lock:
             if source not in self._sources:
-                self._sources = (*self._sources, source)
+                self._sources = {**self._sources, source: None}
                 self._found = None
 
     def candidates(self) -> Mapping[str, tuple[Candidate, ...]]:

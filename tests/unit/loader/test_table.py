@@ -49,6 +49,8 @@ def test_whoever_comes_and_goes_the_rule_holds(history: list[tuple[list[str], in
         assert list(table.stack) == living
         assert list(table.active) == by_the_rule(table.stack)
         assert [known for known in living if known.active] == list(table.active)
-        assert table.tops == {top for known in living for top in known.names.tops}
+        tops = {top for known in living for top in known.names.tops}
+        assert table.tops == {top: tuple(known for known in living if top in known.names.tops) for top in tops}
+        assert table.near(Names(["zza", "zzb"], "x")) == table.stack
         for name in ("zza", "zza.p.q.x", "zzb.r", "zzc"):
             assert table.owner(name) is next((known for known in table.active if known.names.owns(name)), None)
