@@ -155,6 +155,7 @@ class Worker:
         if not isinstance(load, codec.Load):
             return
         self._load = load
+        _name_process(load.name)
         self._max_message = load.max_message
         self._leases = leases_of(PluginId(load.name, load.version), load.generation)
         _report_logging(self.send, load.log_level)
@@ -465,6 +466,12 @@ def _describe(hosted: Hosted) -> list[codec.ImplementationInfo]:
         )
         for implementation, function in zip(hosted.surface.implementations, hosted.implementations, strict=True)
     ]
+
+
+def _name_process(plugin: str) -> None:
+    """Have ``ps`` and ``top`` show whose worker this is: all forked from one process, they have one command line."""
+    with contextlib.suppress(OSError):  # no /proc, or not ours to write: a name is no reason to fail
+        Path("/proc/self/comm").write_text(f"bh {plugin}"[:15], "utf-8")  # what the kernel keeps
 
 
 class _ToHost(logging.Handler):

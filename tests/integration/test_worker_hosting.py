@@ -101,6 +101,11 @@ def test_the_environment_is_made_from_nothing(stage: Stage, tmp_path: Path, monk
     assert plugin("raw", "sys.flags.utf8_mode or sys.getfilesystemencoding()") in (1, "utf-8")
 
 
+def test_a_worker_bears_its_plugin_s_name(stage: Stage) -> None:
+    """``ps`` and ``top`` show which worker is whose."""
+    assert Path(f"/proc/{stage.start('counter').pid}/comm").read_text("utf-8") == "bh counter\n"
+
+
 def test_descriptors(stage: Stage, tmp_path: Path) -> None:
     """H-02: a worker has its three standard streams, its channel and its lane, and what it starts gets no part of them."""
     leaked = os.open("/dev/null", os.O_RDONLY)
