@@ -68,14 +68,15 @@ _OUTWARD: Final = struct.Struct("<QI")
 _TAGS: Final = 255
 
 #: Looks at a flag before it is slept on, some 35 ns each. The host's are few: it holds the interpreter meanwhile, and looks only when the worker is
-#: awake. The worker's bridge the time in which a host that slept wakes up, takes its answer and makes the next call. The processor is not
-#: offered to others between them: on a busy machine they would keep it for milliseconds.
+#: awake. The worker's bridge the time in which the host takes its answer and makes the next call, and, if it slept, wakes up. The processor is
+#: not offered to others between them: on a busy machine they would keep it for milliseconds.
 _HOST_LOOKS: Final = (None,) * 500
-_WORKER_LOOKS: Final = (None,) * 1800
+_WORKER_LOOKS: Final = (None,) * 700
+_LONGER_LOOKS: Final = (None,) * 1800
 #: Seconds between an answer and the next request: below it calls come in quick succession.
 _QUICK: Final = 150e-6
-#: Calls without looking after looks in vain, at most.
-_PATIENCE: Final = 256
+#: Power of two of the calls without looking after looks in vain, at most.
+_VAIN: Final = 8
 #: Rings in one call that announce nothing: an honest worker rings once.
 _FALSE_RINGS: Final = 100
 
@@ -128,7 +129,7 @@ class _Patience:
     __slots__ = ("_pass", "_vain")
 
     def __init__(self) -> None:
-        self._vain = 0  # looks in vain, one after the other
+        self._vain = 0  # looks in vain, of which each successful one makes up for a half
         self._pass = 0  # calls to come without a look
 
     def wants(self) -> bool:
@@ -138,8 +139,8 @@ class _Patience:
         return True
 
     def looked(self, found: bool) -> None:
-        self._vain = 0 if found else self._vain + 1
-        self._pass = min(2**self._vain - 1, _PATIENCE)
+        self._vain = max(0, self._vain - 1) if found else min(self._vain + 2, _VAIN)
+        self._pass = 0 if found else 2**self._vain - 1
 
 
 class HostLane:
@@ -294,17 +295,17 @@ class WorkerLane:
         self._spins = _several_processors()
         self._patience = _Patience()
         self._quick = False  # whether the latest request came soon after the answer before it
-        self._look = False  # whether the latest answer may be followed soon by a request
+        self._looks: tuple[None, ...] = ()  # at the next request, after the latest answer
 
     def look(self) -> bool:
         """Return whether there is a request, after looking for it for a moment if one may come soon."""
         tag = self._next_tag()
         if self._memory[_REQUEST] == tag:
             return True
-        if not self._look:
+        looks, self._looks = self._looks, ()
+        if not looks:
             return False
-        self._look = False
-        found = _seen(self._memory, _REQUEST, tag, _WORKER_LOOKS)
+        found = _seen(self._memory, _REQUEST, tag, looks)
         self._patience.looked(found)
         return found
 
@@ -346,9 +347,9 @@ class WorkerLane:
         if memory[_WAITING]:
             _ring(self._bell)
             # It may have to be woken on this very processor, so this is worth a try only now and then.
-            self._look = self._quick and self._patience.wants()
+            self._looks = _LONGER_LOOKS if self._quick and self._patience.wants() else ()
         else:
-            self._look = self._spins
+            self._looks = _WORKER_LOOKS if self._spins else ()
 
     def forget(self) -> None:
         """In a forked child: it is not the worker, so it must neither answer nor take requests."""

@@ -194,7 +194,7 @@ def test_the_worker_looks_for_the_next_request_only_when_it_may_come_soon(pair: 
     for waiting, quick in ((0, False), (1, True), (1, False)):
         pair.worker._memory[lanes._WAITING], pair.worker._quick = waiting, quick
         pair.worker.send(1, b"")
-        looks.append(pair.worker._look)
+        looks.append(bool(pair.worker._looks))
     assert looks == [pair.worker._spins, True, False]
     assert not pair.worker.look()
 
@@ -207,8 +207,10 @@ def test_looks_in_vain_become_rare() -> None:
         if patience.wants():
             looks += 1
             patience.looked(found=False)
-    assert looks < 20
-    while not patience.wants():
-        pass
-    patience.looked(found=True)
-    assert patience.wants()
+    assert looks < 30
+    while looks:  # one that helps now and then does not count for much, many do
+        looks -= 1
+        while not patience.wants():
+            pass
+        patience.looked(found=True)
+    assert all(patience.wants() for _ in range(100))
