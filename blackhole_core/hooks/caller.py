@@ -177,7 +177,7 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
         return self.function(**kwargs)
 
     def map(self, calls: Iterable[Mapping[str, Any]], *, window: int = 64, return_exceptions: bool = False) -> list[Any]:
-        """Return what calling the hook with each of ``calls`` would have given, in order; see :mod:`blackhole_core.hooks.many`.
+        """Return what calling the hook with each of ``calls`` would have given, in order; see ``blackhole_core.hooks.many``.
 
         Each of ``calls`` holds the keyword arguments of one call. They are taken ``window`` at a time, so ``calls`` may be
         endless as long as something ends it. The first exception is raised, with a note that says which call it is of; with

@@ -27,7 +27,7 @@ class CallStats:
     errors: int = 0  #: calls that ended in an exception
     timed: int = 0  #: calls whose time was taken
     max: float | None = None
-    #: Timed calls in each bucket of :mod:`blackhole_core.hooks.histogram`.
+    #: Timed calls in each bucket of ``blackhole_core.hooks.histogram``.
     buckets: Mapping[int, int] = attrs.field(factory=dict, repr=False)
 
     @property
