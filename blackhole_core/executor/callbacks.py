@@ -23,8 +23,10 @@ from blackhole_core.executor.failure import cannot_cross, to_wire, too_large
 from blackhole_core.executor.mailbox import Job, Mailbox
 from blackhole_core.executor.runner import Host, RunnerSpec
 from blackhole_core.executor.wire import codec
+from blackhole_core.executor.wire.claims import Claim
+from blackhole_core.executor.wire.parcels import Parcel, Shelf, TooLarge
 from blackhole_core.executor.wire.plain import NotPlain
-from blackhole_core.executor.wire.signature import ArgumentsDecoder, ResultEncoder, Signature, Undecodable
+from blackhole_core.executor.wire.signature import ArgumentsDecoder, ResultDecoder, ResultEncoder, Signature, Undecodable
 from blackhole_core.executor.wire.types import contains_any
 
 __all__ = ["MAX_UNANSWERED", "CallbackServer"]
@@ -132,17 +134,21 @@ class CallbackServer:
         if message.timeout is not None:
             bound_deadline(time.monotonic() + message.timeout)
         try:
-            result = self._call(message)
+            result = self._call(message, connection.shelf)
         except NotPlain as error:
             return codec.Error(message.id, cannot_cross(f"the result of the host's hook {message.hook!r}", error.type_name))
+        except TooLarge as error:
+            return codec.Error(message.id, too_large(error.size, self._spec.limits.max_message))
         except Exception as error:
             return codec.Error(message.id, to_wire(error))
         cap = self._spec.limits.max_message
         if len(result) > cap:
             return codec.Error(message.id, too_large(len(result), cap))
+        if isinstance(result, Parcel):
+            result.handed = True
         return codec.Answer(message.id, msgspec.Raw(result))
 
-    def _call(self, message: codec.HostCall) -> bytes:
+    def _call(self, message: codec.HostCall, shelf: Shelf | None) -> bytes:
         # Only hooks with a spec: the spec is the host's statement that they may be called, and gives the types.
         if message.hook not in self._host.hook_names():
             raise AttributeError(f"the host has no hook {message.hook!r}")
@@ -150,12 +156,14 @@ class CallbackServer:
         kwargs = {name: _decode(name, raw, message.hook, signature) for name, raw in message.kwargs.items()}
         result = getattr(self._host.hook, message.hook)(**kwargs)
         is_open = contains_any(signature.result)
-        return ResultEncoder(is_open).encode(result)
+        return ResultEncoder(is_open).encode(result, shelf)
 
 
-def _decode(name: str, raw: msgspec.Raw, hook: str, signature: Signature) -> Any:
-    decoder = ArgumentsDecoder([signature.type_of(name)])
+def _decode(name: str, raw: msgspec.Raw | Claim, hook: str, signature: Signature) -> Any:
+    kind = signature.type_of(name)
     try:
-        return decoder.decode(b"\x91" + bytes(raw))[0]  # as a msgpack array of one
+        if isinstance(raw, Claim):
+            return ResultDecoder(kind).decode(raw)
+        return ArgumentsDecoder([kind]).decode(b"\x91" + bytes(raw))[0]  # as a msgpack array of one
     except Undecodable as error:
         raise TypeError(f"argument {name!r} of hook {hook!r} is not what its annotation says: {error}") from None

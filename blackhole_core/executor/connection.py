@@ -29,6 +29,7 @@ from blackhole_core.executor.printable import printable
 from blackhole_core.executor.records import Records
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.frames import FrameReader, frame
+from blackhole_core.executor.wire.parcels import Shelf
 
 __all__ = ["Connection", "Ended"]
 
@@ -70,6 +71,7 @@ class Connection:
     ) -> None:
         self.child: Final = child
         self.ended: Final = threading.Event()
+        self.shelf: Shelf | None = None  #: where large values go, once the worker has said that it looks there
         self._max_message = max_message
         self._records = Records(logger, pump)
         self._on_message = on_message

@@ -39,6 +39,8 @@ from blackhole_core.errors import (
     ProtocolError,
     WorkerDied,
 )
+from blackhole_core.executor.arena import UNAVAILABLE as NO_ARENA
+from blackhole_core.executor.arena import Arena
 from blackhole_core.executor.binding import Binding
 from blackhole_core.executor.callbacks import CallbackServer
 from blackhole_core.executor.connection import Connection, Ended
@@ -54,8 +56,10 @@ from blackhole_core.executor.proxy import make_proxy
 from blackhole_core.executor.runner import Host, RunnerSpec, call_one_by_one
 from blackhole_core.executor.startup import Startup
 from blackhole_core.executor.wire import codec
+from blackhole_core.executor.wire.claims import Claim, claim_body, claimed, decode_open
 from blackhole_core.executor.wire.ledger import Ledger
-from blackhole_core.executor.wire.plain import NotPlain, decode_plain, encode_plain
+from blackhole_core.executor.wire.parcels import MARK, Parcel, Shelf, TooLarge, fit
+from blackhole_core.executor.wire.plain import NotPlain, encode_plain
 from blackhole_core.executor.wire.signature import Undecodable
 from blackhole_core.ids import Isolation
 from blackhole_core.messages import HOST, Call, Calls, Implementation, Replies, Surface
@@ -100,7 +104,8 @@ class _Outgoing:
 class _Worker:
     """One worker of this runner: how to reach it, what it owes, and whether it still lives.
 
-    ``lane`` is the short way to it, None when there is none or the worker did not say that it takes calls there.
+    ``lane`` is the short way to it, None when there is none or the worker did not say that it takes calls there. ``arena`` is what it was given for
+    large values, until it has ended: later only who still looks at one of them holds it.
     """
 
     connection: Connection
@@ -108,6 +113,7 @@ class _Worker:
     ledger: Ledger
     imported: Questions = attrs.field(factory=Questions)
     lane: HostLane | None = None
+    arena: Arena | None = None
     alive: bool = True
 
 
@@ -150,6 +156,7 @@ class RemoteRunner:
         self._surface = Surface()
         self._bindings: tuple[Binding, ...] = ()
         self._paces: collections.defaultdict[int, Pace] = collections.defaultdict(Pace)
+        self._shelf: Shelf | None = None  # where the latest worker looks for large values
         self._on_death: Callable[[Ended], object] | None = None
         self._death: Ended | None = None  # one that nobody was told of yet
 
@@ -232,6 +239,7 @@ class RemoteRunner:
                 started = worker.startup.converse(worker.connection.send, plugin_logger(self._spec.id.name).getEffectiveLevel())
                 self._bindings = started.bindings
                 worker.lane = lane if started.lane else None
+                self._shelf = worker.connection.shelf = worker.arena if started.arena else None
                 check(started.surface)
                 self._open(worker)
             except BaseException:
@@ -249,15 +257,23 @@ class RemoteRunner:
             spec = attrs.evolve(spec, imported=())  # a worker that takes the place of a dead one imports no more than serving needs
         startup = Startup(spec, self._host, self._rebuilder)
         lane = HostLane() if self._with_lane else None
+        arena = None
         try:
             descriptors = lane.descriptors if lane is not None else ()
+            if not NO_ARENA:
+                arena = Arena(spec.limits.max_message, in_place=spec.limits.share_results, timers=self._host.timers)
+                descriptors += (arena.descriptor,)
             child = self._launcher.launch(LaunchSpec(spec.id.name, self._import_path, spec.environment, descriptors))
         except BaseException:
             if lane is not None:
                 lane.close()
+            if arena is not None:
+                arena.discard()
             raise
         if lane is not None:
             lane.launched()
+        if arena is not None:
+            arena.launched()
         connection = Connection(
             child,
             name=spec.id.name,
@@ -267,7 +283,9 @@ class RemoteRunner:
             on_message=lambda message: self._on_message(worker, message),
             on_end=lambda ended: self._on_end(worker, lane, ended),
         )
-        worker = _Worker(connection, startup, Ledger(spec.limits.threads))
+        if arena is not None:
+            arena.tidy_with(lambda: connection.send(codec.Trim()))
+        worker = _Worker(connection, startup, Ledger(spec.limits.threads), arena=arena)
         with self._changed:
             self._worker = worker
         connection.open()
@@ -341,6 +359,8 @@ class RemoteRunner:
         try:
             data = self._encode_some(hook, index, calls.arguments[:count])
             answer = self._exchange(hook, HOST, ~index, codec.encode_many(data, calls.stop_at_failure), False)
+            if isinstance(answer, Claim):
+                raise ProtocolError("the outcomes of many calls beside the message")
             for outcome in codec.decode_outcomes(answer, len(data)):
                 try:
                     if isinstance(outcome, codec.WireFailure):
@@ -361,11 +381,11 @@ class RemoteRunner:
 
         :raises CannotCross: the first cannot cross; another one ends the list.
         """
-        data = [self._encode(hook, HOST, index, arguments[0])]
+        data = [self._encode(hook, HOST, index, arguments[0], None)]  # whose calls have large values is sent one by one soon: they are slow
         size = len(data[0])
         for args in arguments[1:]:
             try:
-                one = self._encode(hook, HOST, index, args)
+                one = self._encode(hook, HOST, index, args, None)
             except Exception:
                 break  # it is refused when it is the first
             size += len(one)
@@ -375,9 +395,10 @@ class RemoteRunner:
         return data
 
     def _call(self, hook: str, space: str, index: int, args: tuple[Any, ...], control: bool) -> Any:
-        return self._result(hook, space, index, self._exchange(hook, space, index, self._encode(hook, space, index, args), control))
+        data = self._encode(hook, space, index, args, self._shelf)
+        return self._result(hook, space, index, self._exchange(hook, space, index, data, control))
 
-    def _exchange(self, hook: str, space: str, index: int, data: bytes, control: bool) -> bytes | msgspec.Raw:
+    def _exchange(self, hook: str, space: str, index: int, data: bytes, control: bool) -> bytes | msgspec.Raw | Claim:
         """Send a request and return the result in its answer.
 
         :raises Exception: what the plugin raised, or why there is no answer.
@@ -397,26 +418,37 @@ class RemoteRunner:
             self._abandon(outgoing)
             raise
         if isinstance(reply, bytes):
-            return reply
+            return reply if reply[:1] != MARK else self._claimed_in_lane(worker, hook, reply)
         if isinstance(reply, codec.Answer):
             return reply.result
         raise self._rebuilder.rebuild(reply.failure, hook) if isinstance(reply, codec.Error) else reply
 
-    def _encode(self, hook: str, space: str, index: int, args: tuple[Any, ...]) -> bytes:
+    def _encode(self, hook: str, space: str, index: int, args: tuple[Any, ...], shelf: Shelf | None) -> bytes:
         try:
-            data = self._bindings[index].arguments.encode(args) if space == HOST else encode_plain(list(args))
+            data = self._bindings[index].arguments.encode(args, shelf) if space == HOST else encode_plain(list(args), shelf)
         except NotPlain as error:
             names = self._surface.implementations[index].argnames if space == HOST else self._surface.contracts.get(hook)
             raise CannotCross(self._plugin, hook, _argument(names or (), error.path), error.type_name) from None
+        except TooLarge as error:
+            raise LimitExceeded(self._plugin, "max_message", wanted=self._max_message, got=error.size, unit="bytes") from None
         if len(data) > self._max_message:
             raise LimitExceeded(self._plugin, "max_message", wanted=self._max_message, got=len(data), unit="bytes")
         return data
 
-    def _result(self, hook: str, space: str, index: int, result: bytes | msgspec.Raw) -> Any:
+    def _result(self, hook: str, space: str, index: int, result: bytes | msgspec.Raw | Claim) -> Any:
         try:
-            return self._bindings[index].result.decode(result) if space == HOST else decode_plain(bytes(result))
+            return self._bindings[index].result.decode(result) if space == HOST else decode_open(result)
         except (Undecodable, ProtocolError) as error:
             raise CannotCross(self._plugin, hook, "the result", f"not what the spec's annotation says: {error}") from None
+
+    def _claimed_in_lane(self, worker: _Worker, hook: str, reply: bytes) -> Claim:
+        """Return the answer of whose parts some lie in the arena; a worker that lies about them is cut off."""
+        try:
+            claim: Claim = claimed(reply, worker.connection.shelf)
+        except ProtocolError as error:
+            worker.connection.breach(error)
+            raise CannotCross(self._plugin, hook, "the result", str(error)) from None
+        return claim
 
     def _accept(self, outgoing: _Outgoing, control: bool) -> tuple[_Worker, Mailbox[codec.Answer | codec.Error | Exception] | None]:
         """Send a call or have it wait for its turn; return who has it and the caller's mailbox, None for a caller that waits in the lane."""
@@ -429,6 +461,8 @@ class RemoteRunner:
             idle = not self._outstanding
             self._outstanding[outgoing.number] = outgoing
             parent = _parent_in(worker.connection, active) if active else 0
+            if type(outgoing.args) is Parcel:
+                outgoing.args = fit(outgoing.args, worker.connection.shelf)
             if worker.alive and (self._state is _State.READY or parent or control):
                 lane = worker.lane
                 if idle and lane is not None and not lane.held and outgoing.space == HOST and len(outgoing.args) <= CAPACITY:
@@ -448,6 +482,8 @@ class RemoteRunner:
         deadline = outgoing.deadline
         worker.ledger.sent(outgoing.number, nested=False)
         outgoing.lane = lane
+        if type(outgoing.args) is Parcel:
+            outgoing.args.handed = True
         lane.send(outgoing.number, outgoing.index, math.inf if deadline is None else deadline - time.monotonic(), outgoing.args)
 
     def _wait_in_lane(self, worker: _Worker, outgoing: _Outgoing) -> bytes | codec.Answer | codec.Error | Exception:
@@ -487,6 +523,10 @@ class RemoteRunner:
     def _dispatch(self, worker: _Worker, outgoing: _Outgoing, parent: int) -> None:
         timeout = remaining(outgoing.deadline, time.monotonic())
         worker.ledger.sent(outgoing.number, nested=parent != 0)
+        if type(outgoing.args) is Parcel:
+            outgoing.args = fit(outgoing.args, worker.connection.shelf)  # it may have waited for another worker than it was made for
+            if type(outgoing.args) is Parcel:
+                outgoing.args.handed = True
         args = msgspec.Raw(outgoing.args)
         worker.connection.send(codec.Request(outgoing.number, outgoing.space, outgoing.hook, outgoing.index, args, timeout, parent))
 
@@ -574,7 +614,7 @@ class RemoteRunner:
             if not worker.ledger.answered(message.id):
                 raise ProtocolError(f"an answer to request {message.id}, which is not open")
             mailbox = self._forget(message.id).inbox()
-        mailbox.deliver(message)
+        mailbox.deliver(claim_body(message, worker.connection.shelf))
 
     def _forget(self, number: int) -> _Outgoing:
         outgoing = self._outstanding.pop(number)
@@ -586,7 +626,7 @@ class RemoteRunner:
         with self._changed:
             parent = self._outstanding.get(message.parent)
             mailbox = parent.inbox() if parent is not None else None
-        self._callbacks.receive(message, worker.connection, mailbox)
+        self._callbacks.receive(claim_body(message, worker.connection.shelf), worker.connection, mailbox)
 
     def _on_end(self, worker: _Worker, lane: HostLane | None, ended: Ended) -> None:
         with self._changed:
@@ -601,6 +641,10 @@ class RemoteRunner:
             self._requeue([self._outstanding[number] for number in untouched])
             if lane is not None:
                 lane.close()
+            if worker.arena is not None:
+                worker.arena.close()
+                self._shelf = None if self._shelf is worker.arena else self._shelf
+                worker.arena = worker.connection.shelf = None
             self._changed.notify_all()
             on_death = self._on_death if died_ready else None
             if died_ready and on_death is None:
@@ -618,6 +662,7 @@ class RemoteRunner:
             elif self._closed_by is not None:
                 self._settle(outgoing, self._closed_by)
             else:
+                outgoing.args = fit(outgoing.args, None)  # while what it needs of this worker's arena is still there
                 self._waiting.appendleft(outgoing)
 
     def _died(self, hook: str, ended: Ended, *, executed: Literal["unknown", "no"]) -> WorkerDied:

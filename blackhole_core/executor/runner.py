@@ -35,6 +35,9 @@ class Limits:
     hang_grace: float = 5.0  #: seconds a call may run on after its caller gave up, before its thread or worker counts as hung
     threads: int = 1  #: calls that run at once
     max_message: int = DEFAULT_MAX_MESSAGE  #: bytes of one call or reply
+    share_results: bool = (
+        False  #: whether arrays among the results are looked at where the worker put them, and could change them; else copied
+    )
 
 
 @attrs.frozen(eq=False)

@@ -41,6 +41,7 @@ class Started:
     surface: Surface
     bindings: tuple[Binding, ...]
     lane: bool  #: whether it takes calls by the lane
+    arena: bool  #: whether it takes large values from the arena
 
 
 class Startup:
@@ -92,7 +93,7 @@ class Startup:
         bindings = tuple(bind(known, self._host.signature(known.hook), self._plugin) for known in surface.implementations)
         send(codec.Bind(tuple(binding.types for binding in bindings), describe_hooks(self._host)))
         self._expect(codec.Answer)
-        return Started(surface, bindings, hello.lane)
+        return Started(surface, bindings, hello.lane, hello.arena)
 
     def _load(self, log_level: int) -> codec.Load:
         spec = self._spec

@@ -32,6 +32,7 @@ from typing import Any, Final
 import msgspec
 
 from blackhole_core.callcontext import bound_deadline, get_deadline
+from blackhole_core.executor.arena import MappedShelf
 from blackhole_core.executor.context import PluginContext, leases_of
 from blackhole_core.executor.failure import Rebuilder, cannot_cross, to_wire, too_large
 from blackhole_core.executor.hosted import Hosted, host_object, instantiate
@@ -40,7 +41,9 @@ from blackhole_core.executor.leases import Leases
 from blackhole_core.executor.mailbox import Job, Mailbox, MailboxTimeout
 from blackhole_core.executor.printable import printable
 from blackhole_core.executor.wire import codec
+from blackhole_core.executor.wire.claims import Claim, claim_body, claimed, decode_open
 from blackhole_core.executor.wire.frames import FrameReader, frame
+from blackhole_core.executor.wire.parcels import MARK, Parcel, Shelf, TooLarge, hand_over
 from blackhole_core.executor.wire.plain import NotPlain, decode_plain, encode_plain
 from blackhole_core.executor.wire.signature import ArgumentsDecoder, ResultDecoder, ResultEncoder, Undecodable
 from blackhole_core.executor.wire.types import annotations_of, type_of_expression
@@ -80,8 +83,8 @@ class _Binding:
         self.result: Final = ResultEncoder(types.open_result)
         self.hook: Final = hook
 
-    def call(self, data: bytes | msgspec.Raw) -> bytes:
-        """Call the implementation with the arguments that ``data`` holds, and return its result.
+    def call(self, data: bytes | msgspec.Raw | Claim, shelf: Shelf | None) -> bytes:
+        """Call the implementation with the arguments that ``data`` holds, and return its result, large parts of which go to ``shelf``.
 
         :raises NotPlain: the result cannot cross.
         """
@@ -90,7 +93,7 @@ class _Binding:
         except Undecodable as error:
             raise TypeError(f"an argument of hook {self.hook!r} is not what its annotation says: {error}") from None
         result = self.function(*args)
-        return self.result.encode(_settle(result) if hasattr(result, "__await__") else result)
+        return self.result.encode(_settle(result) if hasattr(result, "__await__") else result, shelf)
 
 
 class Worker:
@@ -100,16 +103,18 @@ class Worker:
     ``_withdrawn`` are guarded by ``_lock``; whoever writes to the channel holds ``_write_lock`` for one whole frame. The lane belongs to the main thread.
     """
 
-    def __init__(self, receive: int, send: int, lane: WorkerLane | None = None) -> None:
+    def __init__(self, receive: int, send: int, lane: WorkerLane | None = None, shelf: MappedShelf | None = None) -> None:
         self._receive = receive
         self._send = send
         self._write_lock = threading.Lock()
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[codec.Load | codec.Bind | codec.Request | None] = queue.SimpleQueue()
         self._queued: set[int] = set()
+        self._shelf = shelf
         self._lane = lane
         self._in_lane = 0  # the request that came by the lane and is to be answered there
         self._left_lane = 0  # the latest that was answered there
+        self._left_parcel: Parcel | None = None  # that answer, if parts of it lie in the arena
         self._withdrawn = 0  # the latest that was cancelled before it was taken from the lane
         self._mailboxes: dict[int, Mailbox[codec.Answer | codec.Error]] = {}
         self._numbers = itertools.count(1)
@@ -128,7 +133,7 @@ class Worker:
     def run(self) -> None:
         """Serve until told to stop. Called on the main thread."""
         os.register_at_fork(after_in_child=self._forget_channel)
-        self.send(codec.Hello(codec.PROTOCOL, os.getpid(), sys.version.partition(" ")[0], self._lane is not None))
+        self.send(codec.Hello(codec.PROTOCOL, os.getpid(), sys.version.partition(" ")[0], self._lane is not None, self._shelf is not None))
         threading.Thread(target=self._read, name="blackhole-reader", daemon=True).start()
         try:
             self._bring_up()
@@ -157,6 +162,8 @@ class Worker:
         self._load = load
         _name_process(load.name)
         self._max_message = load.max_message
+        if self._shelf is not None:
+            self._shelf.limit = load.max_message
         self._leases = leases_of(PluginId(load.name, load.version), load.generation)
         _report_logging(self.send, load.log_level)
         learn_codes(load.code_mark, load.codes)
@@ -203,6 +210,7 @@ class Worker:
             os.killpg(0, signal.SIGKILL)
 
     def _dispatch(self, message: codec.HostMessage) -> None:
+        message = claim_body(message, self._shelf)
         match message:
             case codec.Request(parent=0):
                 with self._lock:
@@ -221,9 +229,15 @@ class Worker:
                 self._tell_imported(message.id)
             case codec.Load() | codec.Bind():
                 self._queue.put(message)
-            case codec.Stop():
-                for _ in range(self._load.threads if self._load else 1):
-                    self._enqueue(None)
+            case codec.Trim() | codec.Stop():
+                self._obey(message)
+
+    def _obey(self, message: codec.Trim | codec.Stop) -> None:
+        if isinstance(message, codec.Stop):
+            for _ in range(self._load.threads if self._load else 1):
+                self._enqueue(None)
+        elif self._shelf is not None:
+            self._shelf.trim()
 
     def _enqueue(self, message: codec.Request | None) -> None:
         self._queue.put(message)
@@ -305,6 +319,8 @@ class Worker:
     def _answer_in_lane(self, lane: WorkerLane) -> None:
         """Answer the request in the lane: there, or by the channel when it cannot or nobody looks there any more."""
         number, index, seconds, args = lane.receive()
+        if args[:1] == MARK:
+            args = claimed(args, self._shelf)
         with self._lock:
             self._in_lane = number if number != self._withdrawn else 0
         if not self._in_lane:
@@ -316,6 +332,7 @@ class Worker:
             if looked_for and isinstance(result, bytes) and len(result) <= CAPACITY:
                 lane.send(number, result)
                 self._left_lane = number
+                self._left_parcel = result if type(result) is Parcel else None
                 return None
         return self.send(_reply(number, result))
 
@@ -325,16 +342,18 @@ class Worker:
             if number == self._in_lane:
                 self._in_lane = 0
             elif number == self._left_lane:
+                if self._left_parcel is not None:
+                    self._left_parcel.take_back()
                 self.send(codec.Error(number, to_wire(TimeoutError("answered when nobody waited any more"))))
             else:
                 self._withdrawn = number
 
     # --- any call ----------------------------------------------------------------------------------------------------
 
-    def _perform_indexed(self, number: int, index: int, args: bytes | msgspec.Raw, timeout: float | None) -> bytes | codec.WireFailure:
+    def _perform_indexed(self, number: int, index: int, args: Any, timeout: float | None) -> bytes | codec.WireFailure:
         """Run one call of an implementation, or many one after the other, each in a context of its own."""
         if index >= 0:
-            return contextvars.copy_context().run(self._perform, number, self._bindings[index], args, timeout)
+            return contextvars.copy_context().run(self._perform, number, self._bindings[index], args, timeout, self._shelf)
         binding, begun, size = self._bindings[~index], time.monotonic(), 0
         outcomes: list[bytes | codec.WireFailure] = []
         stop_at_failure, several = codec.decode_many(args)
@@ -351,27 +370,33 @@ class Worker:
                 break
         return codec.encode_outcomes(outcomes)
 
-    def _perform(self, number: int, target: _Binding | str, args: bytes | msgspec.Raw, timeout: float | None) -> bytes | codec.WireFailure:
+    def _perform(
+        self, number: int, target: _Binding | str, args: bytes | msgspec.Raw | Claim, timeout: float | None, shelf: Shelf | None = None
+    ) -> bytes | codec.WireFailure:
         """Run one call in a context of its own, of an implementation or the contract of that name; return the result or what went wrong."""
         _request.set(number)
         if timeout is not None:
             bound_deadline(time.monotonic() + timeout)
         try:
-            result = self._contract(target, bytes(args)) if isinstance(target, str) else target.call(args)
+            result = self._contract(target, args) if isinstance(target, str) else target.call(args, shelf)
         except NotPlain as error:
             return cannot_cross("the result" + (f" at {error.path}" if error.path else ""), error.type_name)
+        except TooLarge as error:
+            return too_large(error.size, self._max_message)
         except BaseException as error:
             return to_wire(error)
+        if type(result) is Parcel:
+            result.handed = True
         return result if len(result) <= self._max_message else too_large(len(result), self._max_message)
 
-    def _contract(self, hook: str, data: bytes) -> bytes:
+    def _contract(self, hook: str, data: bytes | msgspec.Raw | Claim) -> bytes:
         assert self._hosted is not None
-        args = decode_plain(data)
+        args = decode_open(data)
         if hook == "plugin_start":
             args = tuple(self._context() for _ in args)
         elif hook == "plugin_stop" and self._leases is not None:
             self._leases.stopping.set()
-        return encode_plain(_settle(self._hosted.contracts[hook](*args)))
+        return encode_plain(_settle(self._hosted.contracts[hook](*args)), self._shelf)
 
     def _context(self) -> PluginContext:
         load, leases = self._load, self._leases
@@ -393,8 +418,8 @@ class Worker:
         deadline = get_deadline()
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            raw = {name: msgspec.Raw(_encode_argument(name, value, hook, info)) for name, value in kwargs.items()}
-            self.send(codec.HostCall(number, hook, raw, timeout, _request.get()))
+            bodies = {name: _encode_argument(name, value, hook, info, self._shelf) for name, value in kwargs.items()}
+            self.send(codec.HostCall(number, hook, hand_over(bodies), timeout, _request.get()))
             reply = mailbox.wait(deadline)
         except MailboxTimeout:
             raise TimeoutError(f"the host's hook {hook!r} gave no answer within {timeout or 0:g} s") from None
@@ -404,7 +429,7 @@ class Worker:
         if isinstance(reply, codec.Error):
             raise self._rebuilder.rebuild(reply.failure, hook)
         if info.result is None:
-            return decode_plain(bytes(reply.result))
+            return decode_open(reply.result)
         return ResultDecoder(type_of_expression(info.result)).decode(reply.result)
 
 
@@ -431,9 +456,11 @@ def _known_here(module: str, name: str) -> type[Exception] | None:
     return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
 
 
-def _encode_argument(name: str, value: Any, hook: str, info: codec.HookInfo) -> bytes:
+def _encode_argument(name: str, value: Any, hook: str, info: codec.HookInfo, shelf: Shelf | None) -> bytes:
     try:
-        return ResultEncoder(name in info.open_args).encode(value)
+        return ResultEncoder(name in info.open_args).encode(value, shelf)
+    except TooLarge as error:
+        raise ValueError(f"argument {name!r} of hook {hook!r} has {error.size} bytes, more than max_message allows") from None
     except NotPlain as error:
         raise TypeError(f"argument {name!r} of hook {hook!r} cannot leave the worker: {error}") from None
 
@@ -529,4 +556,15 @@ def serve(receive: int, send: int, further: tuple[int, ...]) -> None:
         os.set_inheritable(descriptor, False)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    Worker(receive, send, WorkerLane(*further) if further else None).run()
+    lane, arena = further[: len(further) // 3 * 3], further[len(further) // 3 * 3 :]
+    Worker(receive, send, WorkerLane(*lane) if lane else None, _map(*arena) if arena else None).run()
+
+
+def _map(arena: int) -> MappedShelf | None:
+    """Return the worker's end of its arena; None where a limit on address space leaves no room for it, and then everything travels inside messages."""
+    try:
+        return MappedShelf(arena, first=False, limit=0, in_place=True)
+    except OSError:
+        return None
+    finally:
+        os.close(arena)

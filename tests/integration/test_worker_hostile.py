@@ -126,7 +126,7 @@ import mmap, random
 from blackhole_core.executor import lane as lanes
 come_up(lane=True)
 memory = memoryview(mmap.mmap(shared[0], lanes._SIZE))
-mine = lanes.WorkerLane(*shared)
+mine = lanes.WorkerLane(*shared[:3])
 def request():
     while not mine.look():
         time.sleep(0.001)

@@ -107,7 +107,7 @@ def test_a_worker_bears_its_plugin_s_name(stage: Stage) -> None:
 
 
 def test_descriptors(stage: Stage, tmp_path: Path) -> None:
-    """H-02: a worker has its three standard streams, its channel and its lane, and what it starts gets no part of them."""
+    """H-02: a worker has its three standard streams, its channel, its lane and its arena, and what it starts gets no part of them."""
     leaked = os.open("/dev/null", os.O_RDONLY)
     os.set_inheritable(leaked, True)
     try:
@@ -120,8 +120,8 @@ def test_descriptors(stage: Stage, tmp_path: Path) -> None:
     assert targets[0] == "/dev/null"
     assert targets[1] == targets[2]
     kinds = collections.Counter(target.partition(":")[0] for number, target in targets.items() if number > 2)
-    # Two pipes of the channel, two doors of the lane; its memory, its event and what waits for both. The last one is the listing itself.
-    assert kinds == {"pipe": 4, "/memfd": 1, "anon_inode": 2} if UNAVAILABLE is None else {"pipe": 2}
+    # Two pipes of the channel, two doors of the lane; its memory and the arena's, its event and what waits for both. The last one is the listing itself.
+    assert kinds == {"pipe": 4, "/memfd": 2, "anon_inode": 2} if UNAVAILABLE is None else {"pipe": 2}
     child = "__import__('subprocess').run(['ls', '/proc/self/fd'], capture_output=True, close_fds=False).stdout.decode().split()"
     assert len(plugin("raw", child)) <= 4
 

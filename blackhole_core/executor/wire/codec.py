@@ -40,6 +40,7 @@ __all__ = [
     "Outcome",
     "Request",
     "Stop",
+    "Trim",
     "WireFailure",
     "WorkerMessage",
     "decode_host_message",
@@ -166,6 +167,10 @@ class Stop(msgspec.Struct, array_like=True, frozen=True, tag=4):
     """Answer what is begun, then exit."""
 
 
+class Trim(msgspec.Struct, array_like=True, frozen=True, tag=14):
+    """Give back the memory of large values that nobody looks at, see :mod:`blackhole_core.executor.arena`."""
+
+
 class AskImported(msgspec.Struct, array_like=True, frozen=True, tag=12):
     """Say, calls under way or not, which of the plugin's modules are imported."""
 
@@ -207,6 +212,8 @@ class Hello(msgspec.Struct, array_like=True, frozen=True, tag=7):
     python: str = ""
     #: Whether the worker takes calls from the memory that it was given, see :mod:`blackhole_core.executor.lane`.
     lane: bool = False
+    #: Whether it takes large values from the memory that it was given, see :mod:`blackhole_core.executor.arena`.
+    arena: bool = False
 
 
 class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=8):
@@ -242,7 +249,7 @@ class Imported(msgspec.Struct, array_like=True, frozen=True, tag=13):
     names: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=MAX_MODULE_NAME)], ...], msgspec.Meta(max_length=MAX_IMPORTED)]
 
 
-HostMessage: TypeAlias = Load | Bind | Request | Cancel | Stop | AskImported | Answer | Error
+HostMessage: TypeAlias = Load | Bind | Request | Cancel | Stop | AskImported | Trim | Answer | Error
 WorkerMessage: TypeAlias = Hello | Loaded | Answer | Error | HostCall | Log | Imported
 
 _encoder = msgspec.msgpack.Encoder()

@@ -16,10 +16,12 @@ from typing import Any, Final
 import msgspec
 
 from blackhole_core.errors import ProtocolError
+from blackhole_core.executor.wire.buffers import LARGE, NoForm, decode_inline
+from blackhole_core.executor.wire.parcels import BESIDE, Packing, Shelf, wrap_buffer
 
-__all__ = ["NotPlain", "decode_extension", "decode_plain", "encode_plain", "is_bare", "wrap_plain"]
+__all__ = ["BUFFER", "ExtensionHook", "NotPlain", "decode_extension", "decode_plain", "encode_plain", "is_bare", "wrap_plain"]
 
-_SCALARS: Final = frozenset({type(None), bool, float, str, bytes})
+_SCALARS: Final = frozenset({type(None), bool, float, str})
 #: Those and integers, which the encoder refuses when they are too large.
 _BARE: Final = _SCALARS | {int}
 _STR: Final = frozenset({str})
@@ -45,6 +47,9 @@ def _text(convert: Callable[[Any], str]) -> Callable[[Any], bytes]:
     return lambda value: convert(value).encode()
 
 
+_BYTEARRAY_CODE: Final = 10
+#: One row of bytes: inside the message, unless they are many and there is room beside it.
+_ROWS: Final = frozenset({bytes, bytearray})
 #: type → (extension code, to bytes, from bytes). Codes are part of the protocol: never reuse one.
 _SCALAR_EXTENSIONS: Final[dict[type, tuple[int, Callable[[Any], bytes], Callable[[bytes], Any]]]] = {
     int: (4, _text(hex), lambda data: int(data.decode(), 16)),
@@ -53,7 +58,6 @@ _SCALAR_EXTENSIONS: Final[dict[type, tuple[int, Callable[[Any], bytes], Callable
     decimal.Decimal: (7, _text(str), lambda data: decimal.Decimal(data.decode())),
     uuid.UUID: (8, lambda value: value.bytes, lambda data: uuid.UUID(bytes=data)),
     complex: (9, _text(repr), lambda data: complex(data.decode())),
-    bytearray: (10, bytes, bytearray),
 }
 _SEQUENCE_EXTENSIONS: Final[dict[type, tuple[int, Callable[[list[Any]], Any]]]] = {
     tuple: (1, tuple),
@@ -62,31 +66,55 @@ _SEQUENCE_EXTENSIONS: Final[dict[type, tuple[int, Callable[[list[Any]], Any]]]] 
 }
 #: A dict with keys that are not strings: pairs, so that no key type is lost.
 _DICT_CODE: Final = 11
+#: A memoryview or an array, see :mod:`.buffers`; :data:`~.parcels.BESIDE` (13) is one that lies beside the message.
+BUFFER: Final = 12
 
-_FROM_BYTES: Final = {code: build for code, _, build in _SCALAR_EXTENSIONS.values()}
+_FROM_BYTES: Final[dict[int, Callable[[bytes], Any]]] = {
+    _BYTEARRAY_CODE: bytearray,
+    **{code: build for code, _, build in _SCALAR_EXTENSIONS.values()},
+}
 _FROM_LIST: Final = dict(_SEQUENCE_EXTENSIONS.values())
 
 
-def encode_plain(value: Any) -> bytes:
-    """Return the msgpack of ``value``.
+def encode_plain(value: Any, shelf: Shelf | None = None) -> bytes:
+    """Return the msgpack of ``value``; with a ``shelf`` a body whose large parts lie there.
 
     :raises NotPlain: something in it is outside the closed set, refers to itself, or is nested deeper than 200.
+    :raises TooLarge: it and what lies on the shelf are more than the shelf allows for one body.
     """
     try:
-        return _encoder.encode(value if is_bare(value) else wrap_plain(value))
+        if is_bare(value):
+            return _encoder.encode(value)
     except UnicodeEncodeError:
         raise _not_unicode(value) from None
-    except OverflowError:  # an integer beyond 64 bit in what looked bare
-        return _encoder.encode(wrap_plain(value))
+    except OverflowError:
+        pass  # an integer beyond 64 bit in what looked bare
+    if shelf is None:
+        return _encode_wrapped(value, None)
+    packing = Packing(shelf)
+    try:
+        message = _encode_wrapped(value, packing)
+    except BaseException:
+        packing.discard()
+        raise
+    return packing.seal(message)
 
 
-def wrap_plain(value: Any) -> Any:
+def _encode_wrapped(value: Any, packing: Packing | None) -> bytes:
+    wrapped = wrap_plain(value, packing)
+    try:
+        return _encoder.encode(wrapped)
+    except UnicodeEncodeError:
+        raise _not_unicode(value) from None
+
+
+def wrap_plain(value: Any, packing: Packing | None = None) -> Any:
     """Return ``value`` with everything msgpack would flatten wrapped as extension, ready to be a part of a larger message.
 
     :raises NotPlain: see :func:`encode_plain`.
     """
     try:
-        return _wrap(value, 0)
+        return _wrap(value, 0, packing)
     except _Refused as refused:
         raise NotPlain(_path_to(value, refused.culprit), refused.type_name) from None
     except UnicodeEncodeError:
@@ -94,13 +122,15 @@ def wrap_plain(value: Any) -> Any:
 
 
 def is_bare(value: Any, depth: int = 0) -> bool:
-    """Whether ``value`` is made of scalars, lists and dicts with string keys alone: then msgpack keeps it as it is, integers beyond 64 bit apart.
+    """Whether ``value`` is made of scalars, short bytes, lists and dicts with string keys alone: then msgpack keeps it as it is, integers beyond 64 bit apart.
 
     Most values are, and this is many times quicker than :func:`wrap_plain`; False tells nothing.
     """
     kind = type(value)
     if kind in _BARE:
         return True
+    if kind is bytes:
+        return len(value) < LARGE  # a larger one may travel beside the message
     if depth > MAX_DEPTH:
         return False
     if kind is list:
@@ -133,25 +163,48 @@ class _Refused(Exception):
         self.type_name = type_name
 
 
-def _wrap(value: Any, depth: int) -> Any:
+def _wrap(value: Any, depth: int, packing: Packing | None) -> Any:
     kind = type(value)
     if kind in _SCALARS or (kind is int and _INT_MIN <= value <= _INT_MAX):
         return value
+    if kind in _ROWS and (packing is None or len(value) < LARGE):
+        return value if kind is bytes else msgspec.msgpack.Ext(_BYTEARRAY_CODE, bytes(value))
     if depth > MAX_DEPTH:
         raise _Refused(value, f"{kind.__qualname__} nested deeper than {MAX_DEPTH}, or referring to itself")
     if kind is list:
-        return [_wrap(item, depth + 1) for item in value]
+        return [_wrap(item, depth + 1, packing) for item in value]
     if kind is dict:
         if all(type(key) is str for key in value):
-            return {key: _wrap(item, depth + 1) for key, item in value.items()}
-        pairs = [[_wrap(key, depth + 1), _wrap(item, depth + 1)] for key, item in value.items()]
+            return {key: _wrap(item, depth + 1, packing) for key, item in value.items()}
+        pairs = [[_wrap(key, depth + 1, packing), _wrap(item, depth + 1, packing)] for key, item in value.items()]
         return msgspec.msgpack.Ext(_DICT_CODE, _encoder.encode(pairs))
     if kind in _SEQUENCE_EXTENSIONS:
-        return msgspec.msgpack.Ext(_SEQUENCE_EXTENSIONS[kind][0], _encoder.encode([_wrap(item, depth + 1) for item in value]))
+        items = [_wrap(item, depth + 1, packing) for item in value]
+        return msgspec.msgpack.Ext(_SEQUENCE_EXTENSIONS[kind][0], _encoder.encode(items))
     if kind in _SCALAR_EXTENSIONS:
         code, to_bytes, _ = _SCALAR_EXTENSIONS[kind]
         return msgspec.msgpack.Ext(code, to_bytes(value))
-    raise _Refused(value, f"{kind.__module__}.{kind.__qualname__}")
+    return _wrap_block(value, packing)
+
+
+def _wrap_block(value: Any, packing: Packing | None) -> Any:
+    try:
+        wrapped = wrap_buffer(value, packing, BUFFER)
+    except NoForm as error:
+        raise _Refused(value, str(error)) from None
+    if wrapped is None:
+        kind = type(value)
+        advice = "; a memoryview of it can cross" if _has_buffer(value) else ""
+        raise _Refused(value, f"{kind.__module__}.{kind.__qualname__}{advice}")
+    return wrapped
+
+
+def _has_buffer(value: Any) -> bool:
+    try:
+        memoryview(value).release()
+    except (TypeError, BufferError, ValueError):
+        return False
+    return True
 
 
 def _path_to(value: Any, culprit: Any) -> str:
@@ -194,16 +247,38 @@ def _has_surrogate(value: Any) -> bool:
 
 
 def decode_extension(code: int, data: memoryview) -> Any:
-    """Turn one extension back into its value; the ``ext_hook`` of every decoder."""
+    """Turn one extension back into its value; the ``ext_hook`` of every decoder of messages with nothing beside them."""
     if code in _FROM_LIST:
         return _FROM_LIST[code](_list_decoder.decode(data))
     if code == _DICT_CODE:
         return dict(_pairs_decoder.decode(data))
     if code in _FROM_BYTES:
         return _FROM_BYTES[code](bytes(data))
+    if code == BUFFER:
+        return decode_inline(data)
     raise ValueError(f"unknown extension type {code}")
 
 
+class ExtensionHook:
+    """An ``ext_hook`` for a message with values beside it: ``take`` returns the one at a position."""
+
+    # An object, not a function: one that is in its own closure would keep what it took until the garbage collector comes.
+    __slots__ = ("_take",)
+
+    def __init__(self, take: Callable[[int], Any]) -> None:
+        self._take = take
+
+    def __call__(self, code: int, data: memoryview) -> Any:
+        if code == BESIDE:
+            return self._take(_position.decode(data))
+        if code in _FROM_LIST:
+            return _FROM_LIST[code](msgspec.msgpack.Decoder(list[Any], ext_hook=self).decode(data))
+        if code == _DICT_CODE:
+            return dict(msgspec.msgpack.Decoder(list[tuple[Any, Any]], ext_hook=self).decode(data))
+        return decode_extension(code, data)
+
+
+_position: msgspec.msgpack.Decoder[int] = msgspec.msgpack.Decoder(int)
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=decode_extension)
 _list_decoder: msgspec.msgpack.Decoder[list[Any]] = msgspec.msgpack.Decoder(list[Any], ext_hook=decode_extension)
 _pairs_decoder: msgspec.msgpack.Decoder[list[tuple[Any, Any]]] = msgspec.msgpack.Decoder(list[tuple[Any, Any]], ext_hook=decode_extension)

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import types as types_module
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 import msgspec
 
-from blackhole_core.executor.wire.plain import NotPlain, decode_extension, encode_plain, is_bare, wrap_plain
+from blackhole_core.executor.wire.buffers import LARGE, NoForm
+from blackhole_core.executor.wire.claims import DECODE_ERRORS, Claim
+from blackhole_core.executor.wire.parcels import Packing, Shelf, wrap_buffer
+from blackhole_core.executor.wire.plain import BUFFER, NotPlain, decode_extension, encode_plain, is_bare, wrap_plain
 from blackhole_core.executor.wire.types import contains_any
 
 __all__ = ["ArgumentsDecoder", "ArgumentsEncoder", "ResultDecoder", "ResultEncoder", "Signature", "Undecodable"]
 
 _encoder = msgspec.msgpack.Encoder()
 #: What msgspec raises for a value it cannot encode: unknown type, integer beyond 64 bit, recursion.
-_ENCODE_ERRORS: Final = (TypeError, OverflowError, RecursionError, ValueError)
-#: What it raises for bytes that are not what was wanted.
-_DECODE_ERRORS: Final = (msgspec.DecodeError, ValueError, TypeError, ArithmeticError, RecursionError)
+_ENCODE_ERRORS: Final = (TypeError, OverflowError, RecursionError, ValueError, BufferError)
+#: Values of typed positions that may travel beside the message.
+_ROWS: Final = frozenset({bytes, bytearray})
 
 
 class Undecodable(ValueError):
@@ -45,36 +48,50 @@ class Signature:
 class ArgumentsEncoder:
     """Encodes positional arguments whose annotations are ``types``."""
 
-    __slots__ = ("_open", "_positions")
+    __slots__ = ("_open", "_positions", "_rows")
 
     def __init__(self, types: Sequence[Any]) -> None:
         self._open = tuple(contains_any(annotation) for annotation in types)
         self._positions = tuple(position for position, is_open in enumerate(self._open) if is_open)
+        self._rows = tuple(position for position, kind in enumerate(types) if not _ROWS.isdisjoint({kind, *typing.get_args(kind)}))
 
-    def encode(self, args: Sequence[Any]) -> bytes:
-        """Return the msgpack array of ``args``.
+    def encode(self, args: Sequence[Any], shelf: Shelf | None = None) -> bytes:
+        """Return the msgpack array of ``args``; with a ``shelf`` a body whose large parts lie there.
 
         :raises NotPlain: an argument cannot cross; ``path`` begins with its position, such as ``[1]``.
+        :raises TooLarge: they and what lies on the shelf are more than the shelf allows for one body.
         """
         for position in self._positions:
             if not is_bare(args[position]):
                 break
         else:
             try:
-                return _encoder.encode(args)
+                if not (self._rows and self._large(args)):
+                    return _encoder.encode(args)
             except _ENCODE_ERRORS:
-                pass  # the other way tells what is wrong, or wraps an integer beyond 64 bit
+                pass  # the other way tells what is wrong, or wraps what the encoder does not know
+        return _pack(shelf, lambda packing: self._encode(args, packing))
+
+    def _large(self, args: Sequence[Any]) -> bool:
+        return any(_is_large_row(args[position]) for position in self._rows)
+
+    def _encode(self, args: Sequence[Any], packing: Packing | None) -> bytes:
+        encoder = _block_encoder(packing)
         try:
-            return _encoder.encode([wrap_plain(value) if is_open else value for value, is_open in zip(args, self._open, strict=True)])
-        except NotPlain as error:
-            raise self._locate(args, error) from None
+            return encoder.encode(
+                [
+                    wrap_plain(value, packing) if is_open else _beside(value, packing)
+                    for value, is_open in zip(args, self._open, strict=True)
+                ]
+            )
         except _ENCODE_ERRORS as error:
             raise self._locate(args, error) from None
 
     def _locate(self, args: Sequence[Any], error: Exception) -> NotPlain:
+        encoder = _block_encoder(None)
         for position, (value, is_open) in enumerate(zip(args, self._open, strict=True)):
             try:
-                encode_plain(value) if is_open else _encoder.encode(value)
+                encode_plain(value) if is_open else encoder.encode(value)
             except NotPlain as refused:
                 return NotPlain(f"[{position}]{refused.path}", refused.type_name)
             except _ENCODE_ERRORS as refused:
@@ -85,20 +102,22 @@ class ArgumentsEncoder:
 class ArgumentsDecoder:
     """Decodes positional arguments by their annotations."""
 
-    __slots__ = ("_decoder",)
+    __slots__ = ("_decoder", "_types")
 
     def __init__(self, types: Sequence[Any]) -> None:
-        wanted: Any = types_module.GenericAlias(tuple, tuple(Any if contains_any(annotation) else annotation for annotation in types))
-        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(wanted, ext_hook=decode_extension)
+        self._types = tuple(Any if contains_any(annotation) else annotation for annotation in types)
+        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
+            types_module.GenericAlias(tuple, self._types), ext_hook=decode_extension
+        )
 
-    def decode(self, data: bytes | msgspec.Raw) -> tuple[Any, ...]:
+    def decode(self, data: bytes | msgspec.Raw | Claim) -> tuple[Any, ...]:
         """Return the arguments.
 
         :raises Undecodable: they are not what the annotations say.
         """
         try:
-            return tuple(self._decoder.decode(data))
-        except _DECODE_ERRORS as error:
+            return tuple(data.arguments(self._types) if type(data) is Claim else self._decoder.decode(data))  # type: ignore[arg-type]
+        except DECODE_ERRORS as error:
             raise Undecodable(str(error)) from error
 
 
@@ -110,42 +129,98 @@ class ResultEncoder:
     def __init__(self, is_open: bool) -> None:
         self._open = is_open
 
-    def encode(self, value: Any) -> bytes:
-        """Return the msgpack of ``value``.
+    def encode(self, value: Any, shelf: Shelf | None = None) -> bytes:
+        """Return the msgpack of ``value``; with a ``shelf`` a body whose large parts lie there.
 
         :raises NotPlain: it cannot cross.
+        :raises TooLarge: it and what lies on the shelf are more than the shelf allows for one body.
         """
+        if self._open:
+            try:
+                return encode_plain(value, shelf)
+            except NotPlain:
+                raise
+            except _ENCODE_ERRORS as error:
+                raise NotPlain("", _describe(value, error)) from None
         try:
-            return encode_plain(value) if self._open else _encoder.encode(value)
-        except NotPlain:
-            raise
-        except _ENCODE_ERRORS as error:
-            raise NotPlain("", _describe(value, error)) from None
+            if not _is_large_row(value):
+                return _encoder.encode(value)
+        except _ENCODE_ERRORS:
+            pass  # the other way tells what is wrong, or wraps what the encoder does not know
+        return _pack(shelf, lambda packing: _encode_typed(value, packing))
 
 
 class ResultDecoder:
     """Decodes one result by its annotation; None is always allowed, it is pluggy's way to abstain."""
 
-    __slots__ = ("_decoder",)
+    __slots__ = ("_decoder", "_type")
 
     def __init__(self, annotation: Any) -> None:
-        wanted = Any if contains_any(annotation) else typing.Optional[annotation]  # noqa: UP045 - a run-time value, | need not work
-        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(wanted, ext_hook=decode_extension)
+        self._type = Any if contains_any(annotation) else typing.Optional[annotation]  # noqa: UP045 - a run-time value, | need not work
+        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(self._type, ext_hook=decode_extension)
 
-    def decode(self, data: bytes | msgspec.Raw) -> Any:
+    def decode(self, data: bytes | msgspec.Raw | Claim) -> Any:
         """Return the value.
 
         :raises Undecodable: it is not what the annotation says.
         """
         try:
-            return self._decoder.decode(data)
-        except _DECODE_ERRORS as error:
+            return data.value(self._type) if type(data) is Claim else self._decoder.decode(data)  # type: ignore[arg-type]
+        except DECODE_ERRORS as error:
             raise Undecodable(str(error)) from error
+
+
+# --- what may lie beside a message -----------------------------------------------------------------------------------
+
+
+def _pack(shelf: Shelf | None, encode: Callable[[Packing | None], bytes]) -> bytes:
+    if shelf is None:
+        return encode(None)
+    packing = Packing(shelf)
+    try:
+        message = encode(packing)
+    except BaseException:
+        packing.discard()
+        raise
+    return packing.seal(message)
+
+
+def _is_large_row(value: Any) -> bool:
+    return type(value) in _ROWS and len(value) >= LARGE
+
+
+def _beside(value: Any, packing: Packing | None) -> Any:
+    """Return what stands in a typed position: a large row of bytes lies beside the message."""
+    if packing is None or not _is_large_row(value):
+        return value
+    wrapped = wrap_buffer(value, packing, BUFFER)
+    return wrapped if isinstance(wrapped, msgspec.msgpack.Ext) and wrapped.code != BUFFER else value
+
+
+def _encode_typed(value: Any, packing: Packing | None) -> bytes:
+    try:
+        return _block_encoder(packing).encode(_beside(value, packing))
+    except _ENCODE_ERRORS as error:
+        raise NotPlain("", _describe(value, error)) from None
+
+
+def _block_encoder(packing: Packing | None) -> msgspec.msgpack.Encoder:
+    """Return an encoder that knows arrays, which may be parts of typed values."""
+
+    def wrap(value: Any) -> Any:
+        wrapped = wrap_buffer(value, packing, BUFFER)
+        if wrapped is None:
+            raise TypeError(f"Encoding objects of type {type(value).__module__}.{type(value).__qualname__} is unsupported")
+        return wrapped
+
+    return msgspec.msgpack.Encoder(enc_hook=wrap)
 
 
 def _describe(value: Any, error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "nested too deep, or referring to itself"
+    if isinstance(error, NoForm):
+        return str(error)
     if isinstance(error, OverflowError):
         return "an integer beyond 64 bit"
     if isinstance(error, UnicodeEncodeError):

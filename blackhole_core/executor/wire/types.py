@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
+from blackhole_core.executor.wire.buffers import is_block_type
+
 __all__ = ["annotations_of", "contains_any", "expression_of", "type_of_expression", "uncrossable"]
 
 #: Everything an expression may name. Nothing here executes anything.
@@ -56,7 +58,7 @@ def _parts(annotation: Any) -> Iterator[Any]:
 
 
 def contains_any(annotation: Any) -> bool:
-    """Whether the type leaves something open (``Any``, ``object``, bare ``list``, a type variable): then values travel as plain data."""
+    """Whether the type leaves something open (``Any``, ``object``, bare ``list``, a type variable, an array): then values travel as plain data."""
     return any(_is_open(part) for part in _parts(annotation))
 
 
@@ -64,6 +66,8 @@ def _is_open(part: Any) -> bool:
     if part is Any or part is object or isinstance(part, typing.TypeVar):
         return True
     container = typing.get_origin(part) or part  # typing.List without arguments has the origin list
+    if is_block_type(container):
+        return True  # msgspec knows nothing of the items in it
     return container in _CONTAINERS and not typing.get_args(part) if isinstance(container, type) else False
 
 
@@ -96,7 +100,7 @@ def uncrossable(annotation: Any) -> str | None:
 
 def _custom_part(info: Any, seen: set[int]) -> str | None:
     if isinstance(info, msgspec.inspect.CustomType):
-        return _name(info.cls)
+        return None if is_block_type(typing.get_origin(info.cls) or info.cls) else _name(info.cls)
     if isinstance(info, msgspec.inspect.RawType):
         return "msgspec.Raw"
     if id(info) in seen or not isinstance(info, msgspec.inspect.Type):

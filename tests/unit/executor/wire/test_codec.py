@@ -122,6 +122,6 @@ def test_lists_in_messages_are_short() -> None:
 
 def test_fields_of_a_later_release_are_ignored() -> None:
     """H-04: unknown trailing fields do no harm, missing optional ones have their default."""
-    data = msgspec.msgpack.encode([7, 1, 99, "3.11", True, "a field of the future", 5])
-    assert codec.decode_worker_message(data) == codec.Hello(1, 99, "3.11", lane=True)
+    data = msgspec.msgpack.encode([7, 1, 99, "3.11", True, True, "a field of the future", 5])
+    assert codec.decode_worker_message(data) == codec.Hello(1, 99, "3.11", lane=True, arena=True)
     assert codec.decode_worker_message(msgspec.msgpack.encode([7, 1, 99])) == codec.Hello(1, 99, "")

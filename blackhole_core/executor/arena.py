@@ -1,0 +1,246 @@
+"""Memory that a host and one worker both map, for values too large for a message.
+
+Two halves, one for each direction. In each the sender keeps the books (:mod:`.regions`) and copies values in; the receiver looks at them there
+or copies them out, and clears one byte when it is done, so giving a region back is neither a message nor a lock::
+
+    half      SLOTS bytes   1: the region of that slot is in use; set by the sender, cleared by the receiver
+              capacity      what is sent, in regions of whole pages
+
+Invariants:
+
+* The host makes the memory, sealed against growing and shrinking: no access of its own can fault, whatever the worker does. It belongs to one
+  worker and is never given to another.
+* What the worker says of a region (slot, offset, length) is checked against the half before anything is read. The host believes nothing that
+  lies in the memory: a flag that is cleared too early, or never, costs the worker its own values, or its room.
+* A region is used again only after its flag was cleared: by the receiver when the last that looks there is gone, or by the sender when it was
+  not sent. The books change under ``_lock``; a flag is cleared without it, since finalisers run anywhere.
+* The flag is cleared after the last look; stores and loads must not pass each other there. They do not on x86; elsewhere there is no arena
+  (:data:`~blackhole_core.executor.lane.UNAVAILABLE`), and everything travels inside the messages.
+* A forked child of either side maps the same memory, and clears no flags.
+
+Nobody ever waits for room: a value that finds none travels inside the message.
+"""
+
+from __future__ import annotations
+
+import functools
+import mmap
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+
+from blackhole_core.executor.lane import UNAVAILABLE
+from blackhole_core.executor.regions import PAGE, Regions
+from blackhole_core.executor.timers import Timer, Timers
+
+__all__ = ["UNAVAILABLE", "Arena", "MappedShelf"]
+
+#: Regions in use in one direction; a plugin that keeps more received arrays than that gets the next ones inside messages.
+SLOTS: Final = 256
+#: Times the limit of one message that fit into each direction: one is being sent while another one is still looked at.
+_ROOM: Final = 2
+#: Bytes copied at once: a tenth of a millisecond, after which another thread may have the interpreter.
+_CHUNK: Final = 1024 * 1024
+#: Bytes from which a copy asks for huge pages: two of them. The kernel clears one of 2 MiB in the time of some ten small ones.
+_HUGE: Final = 4 * 1024 * 1024
+#: Seconds without large values after which unused pages go back to the system.
+_IDLE: Final = 10.0
+
+
+class MappedShelf:
+    """One side's view of the memory behind ``descriptor``, which stays the caller's. ``first`` is who sends in the first half: the host."""
+
+    def __init__(self, descriptor: int, *, first: bool, limit: int, in_place: bool) -> None:
+        size = os.fstat(descriptor).st_size
+        half = size // 2
+        self.limit = limit
+        self.in_place: Final = in_place
+        self._mapping = mmap.mmap(descriptor, size)
+        self._memory = memoryview(self._mapping)
+        self._ours, self._theirs = (0, half) if first else (half, 0)
+        self._capacity = half - PAGE
+        self._lock = threading.Lock()
+        self._regions = Regions(self._capacity, SLOTS)
+        self._leases: dict[int, weakref.ref[Any]] = {}
+        self._process = os.getpid()
+        self._closed = False
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    def put(self, data: memoryview) -> tuple[int, int] | None:
+        length = data.nbytes
+        with self._lock:
+            if self._closed or length > self.limit:
+                return None
+            self._regions.sweep(self._in_use)
+            region = self._regions.take(length)
+            if region is None:
+                return None
+            self._memory[self._ours + region.slot] = 1
+        self._used()
+        begin = self._ours + PAGE + region.start
+        for done in range(0, length, _CHUNK):
+            part = data[done : done + _CHUNK]
+            self._memory[begin + done : begin + done + len(part)] = part
+        return region.slot, region.start
+
+    def take_back(self, slots: tuple[int, ...]) -> None:
+        if os.getpid() == self._process:
+            for slot in slots:
+                self._memory[self._ours + slot] = 0
+
+    def sent(self, offset: int, length: int) -> memoryview:
+        return self._part(self._ours, offset, length)
+
+    def in_flight(self) -> int:
+        """Return how many regions of ours are in use."""
+        with self._lock:
+            self._regions.sweep(self._in_use)
+            return len(self._regions)
+
+    def trim(self) -> None:
+        """Give the pages that nothing lies on back to the system."""
+        with self._lock:
+            self._regions.sweep(self._in_use)
+            touched = self._regions.touched
+            self._regions.touched = self._regions.end
+            for start, end in self._regions.gaps():
+                self._discard(self._ours, start, min(end, touched))
+                if end >= touched:
+                    break
+
+    def _in_use(self, slot: int) -> int:
+        return self._memory[self._ours + slot]
+
+    # --- receiving ---------------------------------------------------------------------------------------------------
+
+    def holds(self, slot: int, offset: int, length: int) -> bool:
+        return slot < SLOTS and offset % PAGE == 0 and offset + length <= self._capacity
+
+    def received(self, offset: int, length: int) -> memoryview:
+        self._used()
+        return self._part(self._theirs, offset, length)
+
+    def lease(self, slot: int, offset: int, length: int) -> memoryview:
+        self._used()
+        # A memoryview knows its exporter, not the other memoryviews of it: the exporter's end is the end of the last of them.
+        exporter = _row_of(length).from_buffer(self._mapping, self._theirs + PAGE + offset)
+        self._leases[slot] = weakref.ref(exporter, lambda _: self._end_lease(slot))
+        return memoryview(exporter).cast("B").toreadonly()
+
+    def copy(self, offset: int, length: int) -> bytes:
+        self._used()
+        if length >= _HUGE and sys.implementation.name == "cpython":
+            from blackhole_core.executor.hugebytes import copy_out
+
+            return copy_out(self._mapping, self._theirs + PAGE + offset, length)
+        return bytes(self.received(offset, length))
+
+    def release(self, slots: tuple[int, ...]) -> None:
+        if os.getpid() == self._process:
+            for slot in slots:
+                self._memory[self._theirs + slot] = 0
+
+    def _end_lease(self, slot: int) -> None:
+        self._leases.pop(slot, None)  # first: the slot may be used again as soon as it is released
+        self.release((slot,))
+
+    # --- both --------------------------------------------------------------------------------------------------------
+
+    def _part(self, half: int, offset: int, length: int) -> memoryview:
+        start = half + PAGE + offset
+        return self._memory[start : start + length].toreadonly()
+
+    def _discard(self, half: int, start: int, end: int) -> None:
+        if end > start:
+            self._mapping.madvise(mmap.MADV_REMOVE, half + PAGE + start, end - start)
+
+    def _used(self) -> None:
+        """Called whenever something large goes one way or the other; not from finalisers."""
+
+
+class Arena(MappedShelf):
+    """The host's side, which makes the memory. ``descriptor`` is for the worker, which must be started with it; then :meth:`launched`, once it ended :meth:`close`."""
+
+    def __init__(self, limit: int, *, in_place: bool, timers: Timers) -> None:
+        self.descriptor = _new_memory(limit)
+        try:
+            super().__init__(self.descriptor, first=True, limit=limit, in_place=in_place)
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+        self._timers = timers
+        self._tell_worker: Callable[[], object] | None = None
+        self._timer: Timer | None = None
+        self._recently = False
+
+    def launched(self) -> None:
+        """Close what only the worker needs."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        self.descriptor = -1
+
+    def discard(self) -> None:
+        """There will be no worker: let go of everything at once."""
+        self.launched()
+        self._memory.release()
+        self._mapping.close()
+
+    def tidy_with(self, tell_worker: Callable[[], object]) -> None:
+        """Have ``tell_worker`` called when nothing large has come or gone for a while, so that it gives its pages back, too."""
+        self._tell_worker = tell_worker
+
+    def close(self) -> None:
+        """The worker has ended: nothing is sent any more, and only the pages stay that somebody here still looks at."""
+        self.launched()
+        with self._lock:
+            self._closed = True
+            timer, self._timer = self._timer, None
+            self._tell_worker = None
+        if timer is not None:
+            timer.cancel()
+        if not self._leases:
+            self._discard(self._theirs, 0, self._capacity)
+        self.trim()
+
+    def _used(self) -> None:
+        self._recently = True
+        if self._timer is None and not self._closed:
+            self._timer = self._timers.after(_IDLE, self._tidy)
+
+    def _tidy(self) -> None:
+        with self._lock:
+            self._timer = None
+            if self._closed:
+                return
+        if self._recently:
+            self._recently = False
+            self._timer = self._timers.after(_IDLE, self._tidy)
+            return
+        self.trim()
+        if self._tell_worker is not None:
+            self._tell_worker()
+
+
+def _new_memory(limit: int) -> int:
+    import fcntl
+
+    half = PAGE + _ROOM * -(-limit // PAGE) * PAGE
+    descriptor = os.memfd_create("blackhole-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(descriptor, 2 * half)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@functools.lru_cache(maxsize=64)  # a type takes as long to make as copying a hundred KB
+def _row_of(length: int) -> Any:
+    import ctypes
+
+    return ctypes.c_ubyte * length

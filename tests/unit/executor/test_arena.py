@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import gc
+import os
+import random
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from blackhole_core.errors import ProtocolError
+from blackhole_core.executor.arena import SLOTS, UNAVAILABLE, Arena, MappedShelf
+from blackhole_core.executor.timers import Timers
+from blackhole_core.executor.wire.buffers import LARGE, Form
+from blackhole_core.executor.wire.claims import claimed, decode_open
+from blackhole_core.executor.wire.parcels import MARK, Body, Parcel, Reference, TooLarge, fit
+from blackhole_core.executor.wire.plain import NotPlain, encode_plain
+from blackhole_core.executor.wire.signature import ArgumentsDecoder, ArgumentsEncoder, ResultDecoder, Undecodable
+
+pytestmark = pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))
+
+LIMIT = 8 * 1024 * 1024
+
+
+class Pair:
+    """Both sides of one arena, in one process."""
+
+    def __init__(self, *, in_place: bool = False) -> None:
+        self.timers = Timers()
+        self.host = Arena(LIMIT, in_place=in_place, timers=self.timers)
+        self.descriptor = os.dup(self.host.descriptor)
+        self.worker = MappedShelf(self.descriptor, first=False, limit=LIMIT, in_place=True)
+
+    def down(self, value: Any) -> Any:
+        return self._across(value, self.host, self.worker)
+
+    def up(self, value: Any) -> Any:
+        return self._across(value, self.worker, self.host)
+
+    def _across(self, value: Any, here: MappedShelf, there: MappedShelf) -> Any:
+        body = encode_plain(value, here)
+        if isinstance(body, Parcel):
+            body.handed = True
+        return decode_open(claimed(body, there))
+
+    def kilobytes(self) -> int:
+        """Return how much of the memory there is."""
+        return os.fstat(self.descriptor).st_blocks // 2
+
+    def close(self) -> None:
+        self.host.close()
+        self.timers.close()
+        del self.host, self.worker  # the last references: a cycle would be seen as a descriptor left behind
+        os.close(self.descriptor)
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    pair = Pair()
+    yield pair
+    pair.close()
+
+
+def test_values_that_lie_beside_the_message(pair: Pair) -> None:
+    """Whatever the kind and wherever in a value: it arrives as it left, and few bytes are in the message."""
+    row = os.urandom(300_000)
+    numbers = np.frombuffer(row[:240_000], dtype="<f4").reshape(100, 600)
+    value = {"a": [row, (numbers, {1: bytearray(row)})], "b": [memoryview(row)], "small": b"x"}
+    assert len(encode_plain(value, pair.host)) < 1000
+    for across in (pair.down, pair.up):
+        answer = across(value)
+        assert answer["a"][0] == row
+        got, inner = answer["a"][1]
+        assert got.tobytes() == numbers.tobytes()
+        assert (got.shape, got.dtype, got.flags.writeable) == (numbers.shape, numbers.dtype, False)
+        assert (type(inner[1]), inner[1]) == (bytearray, row)
+        assert answer["b"] == [memoryview(row)]
+        del answer, got, inner
+        assert pair.host.in_flight() == pair.worker.in_flight() == 0
+
+
+def test_the_threshold(pair: Pair) -> None:
+    """Below it a value travels inside the message, from it on beside it."""
+    assert type(encode_plain(bytes(LARGE - 1), pair.host)) is bytes
+    assert type(encode_plain(bytes(LARGE), pair.host)) is Parcel
+
+
+def test_a_huge_row_of_bytes(pair: Pair) -> None:
+    """What is copied in another way, because it is huge, is the same."""
+    for size in (4 * 1024 * 1024, 4 * 1024 * 1024 + 7, LIMIT - 100):
+        row = random.Random(size).randbytes(size)
+        assert pair.down(row) == row
+        assert pair.up(row) == row
+
+
+def test_a_kept_array_stays_what_it_was(pair: Pair) -> None:
+    """Its region is used again only when the last that looks at it is gone, whatever derived object that is."""
+    first = np.full(50_000, 7, dtype="u1")
+    kept = pair.down(first)
+    last = memoryview(kept[10:20].reshape(2, 5))
+    del kept
+    for number in range(20):
+        assert (pair.down(np.full(50_000, number, dtype="u1")) == number).all()
+    assert last.tolist() == [[7] * 5] * 2
+    assert pair.host.in_flight() == 1
+    del last
+    assert pair.host.in_flight() == 0
+
+
+def test_a_copied_result_does_not_change_any_more(pair: Pair) -> None:
+    """What the worker writes after its answer changes nothing that the host has."""
+    got = pair.up(np.zeros(50_000, dtype="u1"))
+    view = pair.up(memoryview(bytes(50_000)))
+    pair.worker._memory[:] = b"\xff" * len(pair.worker._memory)
+    assert not got.any()
+    assert view == bytes(50_000)
+
+
+def test_a_shared_result_is_looked_at_in_place() -> None:
+    """Where the operator says so, the host looks at the worker's own memory, and sees what is written there later."""
+    pair = Pair(in_place=True)
+    got = pair.up(np.zeros(50_000, dtype="u1"))
+    assert pair.worker.in_flight() == 1
+    pair.worker._memory[:] = b"\xff" * len(pair.worker._memory)
+    assert got.all()
+    del got
+    pair.worker._memory[:] = bytes(len(pair.worker._memory))
+    assert pair.worker.in_flight() == 0
+    kept = pair.up(np.ones(50_000, dtype="u1"))
+    pair.close()
+    assert kept.all()
+
+
+def test_more_than_fits(pair: Pair) -> None:
+    """When there is no room, or no slot, values travel inside the message; nobody waits."""
+    kept = [pair.down(np.full(LIMIT // 4, number, dtype="u1")) for number in range(12)]
+    assert [int(value[-1]) for value in kept] == list(range(12))
+    assert pair.host.in_flight() == 8
+    del kept
+    many = [pair.down(bytes(LARGE)[:]) and pair.down(memoryview(bytes(LARGE))) for _ in range(SLOTS + 10)]
+    assert len(many) == SLOTS + 10
+    del many
+    assert pair.host.in_flight() == 0
+
+
+def test_the_limit_counts_what_lies_beside(pair: Pair) -> None:
+    """A body has at most so many bytes, wherever they lie; the refusal says how many it had, and frees what was put."""
+    half = np.zeros(LIMIT // 2, dtype="u1")
+    with pytest.raises(TooLarge) as caught:
+        encode_plain([half, half], pair.host)
+    assert LIMIT < caught.value.size < LIMIT + 1000
+    assert pair.host.in_flight() == 0
+
+
+@pytest.mark.parametrize("value", [[bytes(LARGE), object()], [np.zeros(LARGE), np.array([None])]], ids=["object", "array"])
+def test_a_refused_value_leaves_nothing(pair: Pair, value: Any) -> None:
+    """What had been put there before the refusal is free again."""
+    with pytest.raises(NotPlain):
+        encode_plain(value, pair.host)
+    assert pair.host.in_flight() == 0
+
+
+def test_a_body_that_is_not_sent_or_not_decoded(pair: Pair) -> None:
+    """Whoever drops one gives its regions back."""
+    body = encode_plain([bytes(LARGE), bytes(LARGE)], pair.host)
+    assert pair.host.in_flight() == 2
+    del body
+    assert pair.host.in_flight() == 0
+    body = encode_plain([bytes(LARGE), bytes(LARGE)], pair.host)
+    assert isinstance(body, Parcel)
+    body.handed = True
+    claim = claimed(body, pair.worker)
+    del body
+    assert pair.host.in_flight() == 2
+    del claim
+    assert pair.host.in_flight() == 0
+
+
+def test_a_body_for_another_worker(pair: Pair) -> None:
+    """It is sent to another worker with everything inside, also when that one has no such memory."""
+    body = encode_plain({"a": (bytes(LARGE), np.arange(LARGE))}, pair.host)
+    assert fit(body, pair.host) is body
+    inside = fit(body, None)
+    del body
+    assert pair.host.in_flight() == 0
+    answer = decode_open(claimed(inside, None))
+    assert answer["a"][0] == bytes(LARGE)
+    assert (answer["a"][1] == np.arange(LARGE)).all()
+
+
+def test_typed_positions(pair: Pair) -> None:
+    """Bytes and bytearray at a typed position lie beside the message, and are decoded as strictly as ever."""
+    types = [int, bytes, bytearray | None, list[str]]
+    args = (1, bytes(LARGE), bytearray(LARGE), ["x"])
+    body = ArgumentsEncoder(types).encode(args, pair.host)
+    assert isinstance(body, Parcel)
+    body.handed = True
+    got = ArgumentsDecoder(types).decode(claimed(body, pair.worker))
+    assert got == args
+    assert [type(item) for item in got] == [int, bytes, bytearray, list]
+    body = ArgumentsEncoder(types).encode(args, pair.host)
+    with pytest.raises(Undecodable, match="Expected `str`, got `bytes`"):
+        ArgumentsDecoder([int, str, bytearray, list[str]]).decode(claimed(body, pair.worker))
+    with pytest.raises(Undecodable, match="Expected 1 arguments, got 4"):
+        ArgumentsDecoder([int]).decode(claimed(ArgumentsEncoder(types).encode(args, pair.host), pair.worker))
+
+
+_FORM = Form(0)
+_LIES = {
+    "a slot that is none": (Reference(_FORM, SLOTS, 0, 10),),
+    "beyond the end": (Reference(_FORM, 0, 2 * LIMIT, 4096),),
+    "far beyond the end": (Reference(_FORM, 0, 2**62, 2**62),),
+    "not at a page": (Reference(_FORM, 0, 8, 10),),
+    "more than the limit": (Reference(_FORM, 0, 0, LIMIT), Reference(_FORM, 1, 0, LIMIT)),
+    "another length than it has": (Reference(_FORM, 0, 0, 10, b"abc"),),
+}
+
+
+@pytest.mark.parametrize("lie", _LIES)
+def test_a_table_that_lies(pair: Pair, lie: str) -> None:
+    """Slot, offset, length and sum are checked before anything is read."""
+    body = MARK + msgspec.msgpack.encode(Body(_LIES[lie], b"\xd4\x0d\x00"))
+    with pytest.raises(ProtocolError, match="beside a message|at most"):
+        claimed(body, pair.host)
+    with pytest.raises(ProtocolError):
+        claimed(body, None)
+
+
+@pytest.mark.parametrize("message", [b"\xd4\x0d\x01", b"\x92\xd4\x0d\x00\xd4\x0d\x00", b"\xd5\x0d\xcc\xff", b"\xc7\x00\x0d", b""])
+def test_a_message_that_lies(pair: Pair, message: bytes) -> None:
+    """A value that is not in the table, or twice in the message, is refused, and what the table holds is released."""
+    pair.host._memory[pair.host._theirs] = 1
+    claim = claimed(MARK + msgspec.msgpack.encode(Body((Reference(_FORM, 0, 0, 10),), message)), pair.host)
+    with pytest.raises(Undecodable):
+        ResultDecoder(Any).decode(claim)
+    del claim
+    gc.collect()
+    assert pair.host._memory[pair.host._theirs] == 0
+
+
+def test_no_garbage_does_harm(pair: Pair) -> None:
+    """Any change of a good body is a good body, or refused with the errors that are told."""
+    dice = random.Random(4)
+    pair.worker._memory[:] = dice.randbytes(len(pair.worker._memory))
+    good = bytes(encode_plain([bytes(LARGE), {"x": np.zeros((10, LARGE // 10), "<f4")}], pair.worker))
+    for _ in range(2000):
+        body = bytearray(good)
+        for _ in range(dice.randint(1, 4)):
+            body[dice.randrange(1, len(body))] = dice.randrange(256)
+        try:
+            decode_open(claimed(bytes(body), pair.host))
+        except ProtocolError:
+            pass
+
+
+def test_idle_pages_go_back_to_the_system(pair: Pair) -> None:
+    """Pages on which nothing lies are given back, those of a kept array are not."""
+    kept = pair.down(np.ones(1_000_000, dtype="u1"))
+    assert pair.down(bytes(6_000_000)) == bytes(6_000_000)
+    assert pair.up(bytes(6_000_000)) == bytes(6_000_000)
+    assert pair.kilobytes() > 12_000
+    pair.host.trim()
+    pair.worker.trim()
+    assert 900 < pair.kilobytes() < 1_200
+    assert kept.all()
+    del kept
+    pair.host.trim()
+    assert pair.kilobytes() < 20
+    assert pair.down(bytes(6_000_000)) == bytes(6_000_000)
+
+
+def test_nobody_can_change_its_size(pair: Pair) -> None:
+    """The memory is sealed: a page that the host maps cannot be taken away from it."""
+    with pytest.raises(PermissionError):
+        os.ftruncate(pair.descriptor, 0)
+
+
+def test_a_forked_child_gives_nothing_back(pair: Pair) -> None:
+    """What a child drops, or its exit, does not free what the parent still looks at."""
+    kept = pair.down(np.ones(50_000, dtype="u1"))
+    body = encode_plain(bytes(LARGE), pair.host)
+    child = os.fork()
+    if child == 0:
+        del kept, body
+        gc.collect()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert pair.host.in_flight() == 2
+    assert kept.all()
+    del body
+
+
+def test_many_threads_at_once(pair: Pair) -> None:
+    """Values of many threads, some kept for a while, never mix; at the end nothing is in use."""
+    wrong: list[object] = []
+
+    def run(seed: int) -> None:
+        dice = random.Random(seed)
+        kept: list[tuple[int, Any]] = []
+        for _ in range(60):
+            number = dice.randrange(256)
+            value = np.full(dice.randrange(LARGE, 4 * LARGE), number, dtype="u1")
+            kept.append((number, dice.choice((pair.down, pair.up))(value)))
+            if len(kept) > 5:
+                number, got = kept.pop(dice.randrange(len(kept)))
+                if not (got == number).all():
+                    wrong.append((seed, number))
+        wrong.extend((seed, number) for number, got in kept if not (got == number).all())
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=run, args=(seed,)) for seed in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
+    assert pair.host.in_flight() == pair.worker.in_flight() == 0
