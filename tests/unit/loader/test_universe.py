@@ -191,9 +191,10 @@ def test_two_hundred_cycles_leave_no_module(make_universe: MakeUniverse, acme: A
 
     current = make_universe(("acme",), paths[0])
     current.load("acme:Plugin")
-    counted = alive(), len(sys.modules)
     try:
-        for number in range(200):
+        for number in range(202):
+            if number == 2:  # what the interpreter imports at a first time is there
+                counted = alive(), len(sys.modules)
             following = Universe(("acme",), paths[number % 2], f"cycle-{number}")
             following.load("acme:Plugin")
             current.release()
