@@ -111,11 +111,13 @@ class _Sleeper:
 
     def sleep(self, seconds: float) -> list[tuple[int, int]]:
         """Wait until one of the two is heard of and return which; nothing after ``seconds``, -1 for no end."""
+        heard = self._epoll.poll(seconds, 2)
         self._sleeps += 1
         if self._sleeps % _SWEEP == 0:
+            # After the sleep, never before: whoever slept looks at the memory next, and sees what the rings taken out here announced.
             with contextlib.suppress(BlockingIOError):
                 os.read(self._door, 1 << 16)
-        return self._epoll.poll(seconds, 2)
+        return heard
 
     def close(self) -> None:
         self._epoll.close()
@@ -126,11 +128,12 @@ class _Patience:
     never helps.
     """
 
-    __slots__ = ("_pass", "_vain")
+    __slots__ = ("_pass", "_vain", "rests")
 
     def __init__(self) -> None:
         self._vain = 0  # looks in vain, of which each successful one makes up for a half
         self._pass = 0  # calls to come without a look
+        self.rests = True  #: whether another successful look would change nothing
 
     def wants(self) -> bool:
         if self._pass:
@@ -141,6 +144,7 @@ class _Patience:
     def looked(self, found: bool) -> None:
         self._vain = max(0, self._vain - 1) if found else min(self._vain + 2, _VAIN)
         self._pass = 0 if found else 2**self._vain - 1
+        self.rests = not self._vain
 
 
 class HostLane:
@@ -221,9 +225,11 @@ class HostLane:
         self._tag = memory[_REQUEST] = 1 + self._calls % _TAGS
         with self._fence:
             pass
-        self._look = not memory[_DOZING]
-        if not self._look:
+        if memory[_DOZING]:
+            self._look = False
             _ring(self._bell)
+        else:
+            self._look = self._spins
 
     def answered(self) -> bool:
         """Whether the worker has put an answer to the present call there. Holders only."""
@@ -231,13 +237,14 @@ class HostLane:
 
     def look(self) -> bool:
         """Look for an answer for some microseconds if that is likely to help, and return whether it is there. Holders only."""
-        if not (self._look and self._spins and self._patience.wants() and _looking.acquire(blocking=False)):
+        if not self._look or not self._patience.wants() or not _looking.acquire(blocking=False):
             return self.answered()
         try:
             found = _seen(self._memory, _ANSWER, self._tag, _HOST_LOOKS)
         finally:
             _looking.release()
-        self._patience.looked(found)
+        if not (found and self._patience.rests):
+            self._patience.looked(found)
         return found
 
     def sleep(self, deadline: float | None) -> bool:
@@ -306,7 +313,8 @@ class WorkerLane:
         if not looks:
             return False
         found = _seen(self._memory, _REQUEST, tag, looks)
-        self._patience.looked(found)
+        if not (found and self._patience.rests):
+            self._patience.looked(found)
         return found
 
     def sleep(self, idle: Callable[[], bool]) -> None:
