@@ -7,7 +7,7 @@ import contextvars
 import queue
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from blackhole_core.callcontext import deadline
@@ -26,6 +26,9 @@ from blackhole_core.stacks import stack_lines
 
 __all__ = ["Instance", "Unhealthy", "start_instance"]
 
+
+#: Seconds until one looks again for what an old version left behind, when the host was too busy for a collection; the last look is made in any case.
+_LOOKS_LATER: Final = (1.0, 5.0, 30.0)
 
 #: Seconds for a worker to say what it has imported. It takes 1 ms; up to some 10 beside code that keeps the interpreter busy.
 _IMPORTED_SECONDS: Final = 0.5
@@ -211,20 +214,32 @@ class Instance:
                 self._canary = Canary(self.runner.universe, self.runner.leases.owner)
             self.runner.stop()
 
-    def leaks(self) -> tuple[str, ...] | None:
+    def leaks(self, looks_left: Sequence[float] | None = None) -> tuple[str, ...] | None:
         """Say what the ended instance left behind, one sentence each, and tell the listeners; None when that is not known yet.
 
-        It may take a garbage collection to know. Never call this while a gate is closed.
+        It may take a garbage collection to know, which is not done while the host is busy: then one looks again after each of ``looks_left`` (seconds),
+        the last time whatever that costs. Never call this while a gate is closed.
         """
         if self._canary is None or not isinstance(self.runner, InProcess):
             return ()  # a process took everything with it
-        found = self._canary.leaks()
+        if looks_left is None:
+            looks_left = _LOOKS_LATER
+        found = self._canary.leaks(at_any_cost=not looks_left)
+        if found is None:
+            self._look_later(looks_left)
         if found is None and not self.runner.leases.problems:
             return None
         leaks = (*self.runner.leases.problems, *(found or ()))
         if leaks:
             self._host.emit("plugin.leaked", self.id.name, version=self.id.version, generation=self.generation, leaks=list(leaks))
         return leaks
+
+    def _look_later(self, looks_left: Sequence[float]) -> None:
+        def look() -> None:
+            # Of its own: a collection is too long for the thread of the timers.
+            threading.Thread(target=self.leaks, args=(looks_left[1:],), name=f"blackhole-leaks-{self.id.name}", daemon=True).start()
+
+        self._host.timers.after(looks_left[0], look)
 
 
 def start_instance(

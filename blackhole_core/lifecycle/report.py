@@ -23,7 +23,7 @@ class SwapReport:
     six phases to their times; drain is part of ``export``, migrate of ``import``. ``retiring`` tells that calls are still running on the old version, which
     ends when they do. ``state_lost`` is a sentence when state could not be handed over: what became of it.
     ``leaks`` has a sentence for each thing that the old version left behind in the host and that keeps its code alive; None when that is not known: it is
-    ``retiring`` (the event ``plugin.leaked`` tells later), or the host is too large to look after every swap.
+    ``retiring``, or the host is too busy, or too large, for the collection that would tell. The event ``plugin.leaked`` tells within a minute, if there is something.
     ``also`` has the reports of the plugins that were swapped in the same step, because they depend on this one.
     """
 

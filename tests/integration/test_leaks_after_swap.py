@@ -17,6 +17,7 @@ import pytest
 import blackhole_core as bh
 from blackhole_core.events import Event
 from blackhole_core.loader import leaks
+from tests.stage import eventually
 
 hookspec = bh.HookspecMarker("leaky")
 
@@ -201,6 +202,23 @@ def test_leases_of_a_threaded_plugin_end_on_its_own_thread(host: Any, write: Wri
     host.load("leaky", source=write("one", start), isolation="thread")
     write("two", NOTHING)
     assert host.reload("leaky").leaks == ()
+
+
+@pytest.mark.parametrize("busy", [1, 3])
+def test_a_busy_host_is_looked_at_later(host: Any, write: Write, monkeypatch: pytest.MonkeyPatch, busy: int) -> None:
+    """No collection while other threads compute; what was left behind is told when they pause, and after some time in any case."""
+    looks = iter([True] * busy)
+    monkeypatch.setattr(leaks, "_others_are_busy", lambda: next(looks, False))
+    monkeypatch.setattr("blackhole_core.lifecycle.instance._LOOKS_LATER", (0.01, 0.01, 0.01))
+    host.load("leaky", source=write("1.0", "def start(context): logging.Logger.kept_by_the_host = [plugin.answer]"), isolation="none")
+    try:
+        assert host.swap("leaky", source=write("2.0", "def start(context): pass")).leaks is None
+        assert eventually(lambda: bool(told(host, "plugin.leaked")))
+        [event] = told(host, "plugin.leaked")
+        assert event.data["generation"] == 1
+        assert "leaky.Plugin" in event.data["leaks"][0]
+    finally:
+        del logging.Logger.kept_by_the_host
 
 
 def test_a_version_that_still_drains_is_looked_at_when_it_has_ended(host: Any, write: Write) -> None:
