@@ -17,6 +17,7 @@ import pytest
 
 import blackhole_core as bh
 from blackhole_core.errors import LoadFailed, SwapFailed
+from blackhole_core.loader import leaks
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "explanation" / "what-reload-does.md"
 BEGIN: Final = "<!-- the table: made by tests/integration/test_reload_scenarios.py -->\n"
@@ -350,6 +351,9 @@ def test_what_reload_does(
     """The next call is answered by the new text, whole; what was kept goes on with the old; what cannot be loaded changes nothing."""
     require_level(level)
     monkeypatch.setattr(string, "capwords", string.capwords)  # some plugins leave another one there
+    for limit in ("_CHEAP", "_BUSY"):  # look for leaks at once: the heap of a test session is large, and it may have other threads
+        monkeypatch.setattr(leaks, limit, float("inf"))
+    monkeypatch.setattr(leaks._rations, "_not_before", 0.0)
     root = prepare(tmp_path, case)
     manager.load("p", source=root, isolation=level)
     assert plain(answers(manager, case)) == case.old
