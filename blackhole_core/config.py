@@ -44,6 +44,7 @@ class _Shared:
     drain_timeout: float | None = None
     state_timeout: float | None = None
     max_message: int | None = None
+    share_results: bool | None = None
     restart: RestartPolicy | None = None
 
 
@@ -113,6 +114,7 @@ class HostConfig(_Shared):
                 hang_grace=choose("hang_grace", limits.hang_grace),
                 threads=said.threads or limits.threads,
                 max_message=choose("max_message", DEFAULT_MAX_MESSAGE),
+                share_results=choose("share_results", limits.share_results),
             ),
             call_timeout_set=said.call_timeout is not None,
             threads_set=said.threads is not None,
@@ -204,6 +206,7 @@ _SHARED: Final = (
     Field("drain_timeout", _GRACE, "Seconds a swap waits for calls that had begun."),
     Field("state_timeout", _SECONDS, "Seconds for each of export, migration and import of state."),
     Field("max_message", Number("bytes", least=1024, most=_MAX_MESSAGE, whole=True), "Bytes of one call or reply at level process."),
+    Field("share_results", Flag(), "true: the host looks at arrays among results where the worker put them, who could still change them."),
     Field("restart", _RESTART, "When a plugin that dies is given up."),
 )
 _PLUGIN: Final = Record(

@@ -441,14 +441,14 @@ class RemoteRunner:
         except (Undecodable, ProtocolError) as error:
             raise CannotCross(self._plugin, hook, "the result", f"not what the spec's annotation says: {error}") from None
 
-    def _claimed_in_lane(self, worker: _Worker, hook: str, reply: bytes) -> Claim:
-        """Return the answer of whose parts some lie in the arena; a worker that lies about them is cut off."""
+    def _claimed_in_lane(self, worker: _Worker, hook: str, reply: bytes) -> bytes | Claim:
+        """Return an answer of whose parts some may lie in the arena; a worker that lies about them is cut off."""
         try:
-            claim: Claim = claimed(reply, worker.connection.shelf)
+            answer: bytes | Claim = claimed(reply, worker.connection.shelf)
         except ProtocolError as error:
             worker.connection.breach(error)
             raise CannotCross(self._plugin, hook, "the result", str(error)) from None
-        return claim
+        return answer
 
     def _accept(self, outgoing: _Outgoing, control: bool) -> tuple[_Worker, Mailbox[codec.Answer | codec.Error | Exception] | None]:
         """Send a call or have it wait for its turn; return who has it and the caller's mailbox, None for a caller that waits in the lane."""

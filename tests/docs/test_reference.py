@@ -108,9 +108,10 @@ def test_every_level_has_its_row() -> None:
 
 def test_every_plain_type_has_its_row() -> None:
     """The table of what crosses names exactly the types that the wire takes."""
-    kinds: set[type] = {*plain._SCALARS, *plain._SCALAR_EXTENSIONS, *plain._SEQUENCE_EXTENSIONS, list, dict}
+    kinds: set[type] = {*plain._SCALARS, *plain._SCALAR_EXTENSIONS, *plain._SEQUENCE_EXTENSIONS, *plain._ROWS, list, dict}
     table = sections(page("reference/levels.md"), 3)["Open positions: plain data"]
-    assert sorted(first_cells(table)) == sorted(kind.__name__ for kind in kinds)
+    blocks = ["memoryview", "array.array", "numpy.ndarray"]
+    assert sorted(first_cells(table)) == sorted([*blocks, *(kind.__name__ for kind in kinds)])
 
 
 _LIMITS, _RESTART = Limits(), RestartPolicy()

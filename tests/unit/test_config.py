@@ -39,6 +39,7 @@ EVERYTHING: dict[str, Any] = {
     "drain_timeout": 3,
     "state_timeout": 4,
     "max_message": 65536,
+    "share_results": True,
     "restart": {"intensity": 2, "period": 30, "delay": 0.5, "max_delay": 5},
     "plugins": {
         "counter": {
@@ -54,6 +55,7 @@ EVERYTHING: dict[str, Any] = {
             "drain_timeout": 0,
             "state_timeout": 7,
             "max_message": 4096,
+            "share_results": False,
             "restart": {"intensity": 0},
             "config": {"language": "en", "deep": {"list": [1, None, True]}},
             "environment": ["HOME"],

@@ -14,7 +14,7 @@ import msgspec
 from blackhole_core.errors import ProtocolError
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.buffers import BYTES, MEMORYVIEW, NDARRAY, rebuild
-from blackhole_core.executor.wire.parcels import BESIDE, MARK, Body, Reference, Shelf
+from blackhole_core.executor.wire.parcels import BESIDE, Body, Reference, Shelf, contents
 from blackhole_core.executor.wire.plain import ExtensionHook, decode_plain
 
 __all__ = ["DECODE_ERRORS", "Claim", "claim_body", "claimed", "decode_open"]
@@ -33,8 +33,8 @@ def claimed(data: bytes | msgspec.Raw, shelf: Shelf | None) -> Any:
 
     :raises ProtocolError: it says that it is one and lies.
     """
-    start = bytes(memoryview(data)[:1])
-    return Claim(bytes(data), shelf) if start == MARK else data
+    body = contents(data)
+    return data if body is None else Claim(body, shelf)
 
 
 def decode_open(data: bytes | msgspec.Raw | Claim) -> Any:
@@ -72,11 +72,11 @@ class Claim:
 
     __slots__ = ("_held", "_message", "_shelf", "_table")
 
-    def __init__(self, data: bytes, shelf: Shelf | None) -> None:
+    def __init__(self, data: memoryview, shelf: Shelf | None) -> None:
         self._held: dict[int, int] = {}  # position → slot, of what lies on the shelf and nobody has taken
         self._shelf = shelf
         try:
-            body = _decoder.decode(memoryview(data)[1:])
+            body = _decoder.decode(data)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise ProtocolError(f"a body whose table is none: {error}") from None
         _check(body, shelf)

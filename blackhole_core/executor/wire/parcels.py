@@ -1,7 +1,7 @@
 """A body some of whose values travel beside it, in memory that both processes map. Pure: the memory itself is a :class:`Shelf`.
 
-Such a body begins with a byte that no MessagePack has (:data:`MARK`); a table follows that says of each such value where its bytes lie and
-what it is, and then the message proper, in which an extension (:data:`BESIDE`) stands for entry ``n`` of the table.
+Such a body is one extension of MessagePack (:data:`WHOLE`). In it is a table that says of each such value where its bytes lie and what it is, and
+then the message proper, in which an extension (:data:`BESIDE`) stands for entry ``n`` of the table.
 
 Regions belong to whoever holds the object that stands for them: a :class:`Parcel` until it was handed over, on the other side a
 :class:`~blackhole_core.executor.wire.claims.Claim` until it was decoded, then the decoded value. Where such an object is dropped, for whatever
@@ -10,6 +10,7 @@ reason (a refused argument, a cancelled call, a caller that left), its regions a
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Protocol, TypeAlias
 
@@ -27,13 +28,17 @@ __all__ = [
     "Reference",
     "Shelf",
     "TooLarge",
+    "contents",
     "fit",
     "hand_over",
     "wrap_buffer",
 ]
 
-#: The first byte of such a body: "never used", says the specification of MessagePack.
-MARK: Final = b"\xc1"
+#: Code of the extension that is such a body.
+WHOLE: Final = 14
+#: The first byte of such a body: an extension of whatever length. Other bodies rarely begin so; :func:`contents` tells.
+MARK: Final = b"\xc9"
+_HEAD: Final = struct.Struct(">cIB")
 #: Code of the extension that stands for a value beside the message; its payload is the position in the table.
 BESIDE: Final = 13
 #: Values beside one message; further ones travel inside.
@@ -97,13 +102,24 @@ class Reference(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Body(msgspec.Struct, array_like=True, frozen=True):
-    """What follows :data:`MARK`."""
+    """What is in such a body."""
 
     table: Annotated[tuple[Reference, ...], msgspec.Meta(max_length=MAX_REFERENCES)]
     message: bytes
 
 
 _encoder = msgspec.msgpack.Encoder()
+
+
+def _whole(body: Body) -> bytes:
+    encoded = _encoder.encode(body)
+    return _HEAD.pack(MARK, len(encoded), WHOLE) + encoded
+
+
+def contents(data: bytes | msgspec.Raw) -> memoryview | None:
+    """Return the encoded :class:`Body` that ``data`` is, None when it is none."""
+    view = memoryview(data)
+    return view[_HEAD.size :] if len(view) > _HEAD.size and view[0] == MARK[0] and view[_HEAD.size - 1] == WHOLE else None
 
 
 class Parcel(bytes):
@@ -126,7 +142,7 @@ class Parcel(bytes):
         table = tuple(
             Reference(entry.form, 0, 0, entry.length, bytes(self.shelf.sent(entry.offset, entry.length))) for entry in self.body.table
         )
-        return MARK + _encoder.encode(Body(table, self.body.message))
+        return _whole(Body(table, self.body.message))
 
 
 def fit(body: bytes, shelf: Shelf | None) -> bytes:
@@ -175,7 +191,7 @@ class Packing:
             self.discard()
             raise TooLarge(self._total + len(message))
         body = Body(tuple(self._table), message)
-        parcel = Parcel(MARK + _encoder.encode(body))
+        parcel = Parcel(_whole(body))
         parcel.shelf, parcel.body = self._shelf, body
         return parcel
 

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -17,7 +16,7 @@ from blackhole_core.executor.arena import SLOTS, UNAVAILABLE, Arena, MappedShelf
 from blackhole_core.executor.timers import Timers
 from blackhole_core.executor.wire.buffers import LARGE, Form
 from blackhole_core.executor.wire.claims import claimed, decode_open
-from blackhole_core.executor.wire.parcels import MARK, Body, Parcel, Reference, TooLarge, fit
+from blackhole_core.executor.wire.parcels import Body, Parcel, Reference, TooLarge, _whole, fit
 from blackhole_core.executor.wire.plain import NotPlain, encode_plain
 from blackhole_core.executor.wire.signature import ArgumentsDecoder, ArgumentsEncoder, ResultDecoder, Undecodable
 
@@ -223,7 +222,7 @@ _LIES = {
 @pytest.mark.parametrize("lie", _LIES)
 def test_a_table_that_lies(pair: Pair, lie: str) -> None:
     """Slot, offset, length and sum are checked before anything is read."""
-    body = MARK + msgspec.msgpack.encode(Body(_LIES[lie], b"\xd4\x0d\x00"))
+    body = _whole(Body(_LIES[lie], b"\xd4\x0d\x00"))
     with pytest.raises(ProtocolError, match="beside a message|at most"):
         claimed(body, pair.host)
     with pytest.raises(ProtocolError):
@@ -234,7 +233,7 @@ def test_a_table_that_lies(pair: Pair, lie: str) -> None:
 def test_a_message_that_lies(pair: Pair, message: bytes) -> None:
     """A value that is not in the table, or twice in the message, is refused, and what the table holds is released."""
     pair.host._memory[pair.host._theirs] = 1
-    claim = claimed(MARK + msgspec.msgpack.encode(Body((Reference(_FORM, 0, 0, 10),), message)), pair.host)
+    claim = claimed(_whole(Body((Reference(_FORM, 0, 0, 10),), message)), pair.host)
     with pytest.raises(Undecodable):
         ResultDecoder(Any).decode(claim)
     del claim
