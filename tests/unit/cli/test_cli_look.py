@@ -89,7 +89,8 @@ def test_doctor_shows_and_clears_the_discovery_index(runner: CliRunner, tmp_path
     runner.invoke(main, ["list", "--group", "notes"])
     known = [table.distributions for table in the_index().files.tables()]  # type: ignore[union-attr]
     assert 8 in known
-    assert f"{place}, {sum(known)} distributions in {len(known)} directories" in runner.invoke(main, ["doctor"]).stdout
+    result = runner.invoke(main, ["doctor"])
+    assert f"{place}, {sum(known)} distributions in {len(known)} directories" in result.stdout, result.output
     place.chmod(0o777)
     result = runner.invoke(main, ["doctor"])
     assert "others may write to the directory (mode 0777)" in result.stdout
