@@ -204,7 +204,9 @@ def test_workers_that_start_at_once_share_no_descriptor(tmp_path: Path) -> None:
         assert len(set().union(*inodes)) == 3 * 16
         zygote = _zygote(launcher).pid
         assert _pipes(zygote).isdisjoint(set().union(*inodes))
-        assert len(os.listdir(f"/proc/{zygote}/fd")) == 4  # the standard streams, and the host
+        assert eventually(
+            lambda: len(os.listdir(f"/proc/{zygote}/fd")) == 4
+        )  # the standard streams, and the host; a spare may just be on its way
         for child in children:
             child.discard()
 
