@@ -73,7 +73,7 @@ def _describe(host: Host, name: str) -> HookInfo:
     expression = None if contains_any(signature.result) else expression_of(signature.result)
     if expression is not None and not host.is_firstresult(name):
         expression = f"list[{expression}]"
-    return HookInfo(tuple(argument for argument, kind in signature.args.items() if contains_any(kind)), expression is None, expression)
+    return HookInfo(tuple(argument for argument, kind in signature.args.items() if not contains_any(kind)), expression is None, expression)
 
 
 def _spelled(kind: Any) -> str:

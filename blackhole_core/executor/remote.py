@@ -610,11 +610,14 @@ class RemoteRunner:
             worker.startup.hear(message)
 
     def _on_reply(self, worker: _Worker, message: codec.Answer | codec.Error) -> None:
+        message = claim_body(message, worker.connection.shelf)  # first: if it lies, the call is still open, and is told of the worker's end
         with self._changed:
             if not worker.ledger.answered(message.id):
                 raise ProtocolError(f"an answer to request {message.id}, which is not open")
-            mailbox = self._forget(message.id).inbox()
-        mailbox.deliver(claim_body(message, worker.connection.shelf))
+            outgoing = self._forget(message.id)
+            mailbox = outgoing.inbox()
+        if not outgoing.abandoned:  # else the caller's exception would keep what lies beside the answer
+            mailbox.deliver(message)
 
     def _forget(self, number: int) -> _Outgoing:
         outgoing = self._outstanding.pop(number)

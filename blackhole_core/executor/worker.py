@@ -458,7 +458,7 @@ def _known_here(module: str, name: str) -> type[Exception] | None:
 
 def _encode_argument(name: str, value: Any, hook: str, info: codec.HookInfo, shelf: Shelf | None) -> bytes:
     try:
-        return ResultEncoder(name in info.open_args).encode(value, shelf)
+        return ResultEncoder(name not in info.typed_args).encode(value, shelf)
     except TooLarge as error:
         raise ValueError(f"argument {name!r} of hook {hook!r} has {error.size} bytes, more than max_message allows") from None
     except NotPlain as error:

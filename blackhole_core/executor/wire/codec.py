@@ -119,9 +119,9 @@ class Load(msgspec.Struct, array_like=True, frozen=True, tag=1):
 
 
 class HookInfo(msgspec.Struct, array_like=True, frozen=True):
-    """What a worker must know of one host hook to call it: which arguments travel as plain data, and the result's type expression."""
+    """What a worker must know of one host hook to call it: which arguments do not travel as plain data, and the result's type expression."""
 
-    open_args: tuple[str, ...] = ()
+    typed_args: tuple[str, ...] = ()
     open_result: bool = True
     result: str | None = None
 
