@@ -1,6 +1,6 @@
 """A hook call at level process beside its peers: ``python -m benchmarks process_call [--json FILE] [--check]``.
 
-Both ends of every contender live in two processes of the same machine; the value is a dict of about 110 bytes that goes there and back.
+Every contender has two processes of its own on the same machine; the value is a dict of about 110 bytes that goes there and back.
 In a burst one call follows the other; at rest there is a pause before each, in which both processes sleep; with 64 outstanding
 one caller begins 64 calls before it takes the first answer.
 """
@@ -8,18 +8,25 @@ one caller begins 64 calls before it takes the first answer.
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Self
 
 from benchmarks.harness import Case, Loop, main
 from benchmarks.levels import PAYLOAD, plugin_at
 from benchmarks.process_peers import PEERS, SUBMITTING
 
+SUBJECT: Final = "blackhole"
 BURST: Final = "one call after the other"
 REST: Final = "one call after a pause of 1 ms"
 WINDOW: Final = "64 calls outstanding"
 
+#: The argument that makes this program the caller of one contender.
+_DRIVE: Final = "--drive"
+#: Makes one call.
+Call = Callable[[dict[str, Any]], Any]
 #: Seconds; both processes are asleep long before it is over.
 _PAUSE: Final = 0.001
 _OUTSTANDING: Final = 64
@@ -64,17 +71,73 @@ def _submitted(submit: Callable[[dict[str, Any]], Any]) -> Loop:
     return _burst(window)
 
 
+def _blackhole() -> contextlib.AbstractContextManager[tuple[Call, Callable[[], object]]]:
+    @contextlib.contextmanager
+    def context() -> Iterator[tuple[Call, Callable[[], object]]]:
+        many = [{"value": PAYLOAD}] * _OUTSTANDING
+        with plugin_at("process") as hook:
+            yield lambda value: hook(value=value), lambda: hook.map(many)
+
+    return context()
+
+
+def _drive(name: str) -> None:
+    """Be the caller of one contender: for each line ``row count`` of standard input print the seconds that took."""
+    with contextlib.ExitStack() as stack:
+        loops: dict[str, Loop] = {}
+        if name == SUBJECT:
+            call, window = stack.enter_context(_blackhole())
+            loops[WINDOW] = _burst(lambda _: window())
+        else:
+            call = stack.enter_context(PEERS[name]())
+            if name in SUBMITTING:
+                loops[WINDOW] = _submitted(stack.enter_context(SUBMITTING[name]()))
+        loops |= {BURST: _burst(call), REST: _rested(call)}
+        for line in sys.stdin:
+            row, _, count = line.rpartition(" ")
+            print(loops[row](int(count)), flush=True)
+
+
+class _Driver:
+    """A process of its own for a contender's caller: threads that one peer's library keeps busy must not slow another one down."""
+
+    def __init__(self, name: str) -> None:
+        command = [sys.executable, "-m", "benchmarks.process_call", _DRIVE, name]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def loop(self, row: str) -> Loop:
+        """Return the loop of one row."""
+
+        def ask(count: int) -> float:
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            print(f"{row} {count}", file=self._process.stdin, flush=True)
+            return float(self._process.stdout.readline())
+
+        return ask
+
+
 def run() -> int:
     """Measure and print."""
+    if sys.argv[1:2] == [_DRIVE]:
+        _drive(sys.argv[2])
+        return 0
+    names = (SUBJECT, *PEERS)
     with contextlib.ExitStack() as stack:
-        hook = stack.enter_context(plugin_at("process"))
-        callers = {"blackhole": lambda value: hook(value=value)} | {name: stack.enter_context(peer()) for name, peer in PEERS.items()}
-        cases = [Case(BURST, name, _burst(call)) for name, call in callers.items()]
-        cases += [Case(REST, name, _rested(call)) for name, call in callers.items()]
-        many = [{"value": PAYLOAD}] * _OUTSTANDING
-        cases.append(Case(WINDOW, "blackhole", _burst(lambda _: hook.map(many))))
-        cases += [Case(WINDOW, name, _submitted(stack.enter_context(peer()))) for name, peer in SUBMITTING.items()]
-        return main("A hook call at level process", "blackhole", cases, targets=TARGETS)
+        drivers = {name: stack.enter_context(_Driver(name)) for name in names}
+        cases = [Case(row, name, driver.loop(row)) for row in (BURST, REST) for name, driver in drivers.items()]
+        cases += [Case(WINDOW, name, drivers[name].loop(WINDOW)) for name in (SUBJECT, *SUBMITTING)]
+        return main("A hook call at level process", SUBJECT, cases, targets=TARGETS)
 
 
 if __name__ == "__main__":
