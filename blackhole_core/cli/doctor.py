@@ -155,7 +155,10 @@ def _groups() -> dict[str, int]:
     """Count the entry points of each installed group that has one implemented with us: those that look like plugins of a host."""
     groups: dict[str, int] = {}
     for distribution in importlib.metadata.distributions():
-        requires = " ".join(distribution.requires or ())
+        try:
+            requires = " ".join(distribution.requires or ())
+        except FileNotFoundError:  # half installed: the backport of importlib.metadata, once imported, refuses it where Python's own says None
+            continue
         if "blackhole-core" not in requires and "pluggy" not in requires:
             continue
         for point in distribution.entry_points:

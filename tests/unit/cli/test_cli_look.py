@@ -102,6 +102,17 @@ def test_doctor_shows_and_clears_the_discovery_index(runner: CliRunner, tmp_path
     assert "not kept on disk (BLACKHOLE_DISCOVERY_INDEX=off)" in runner.invoke(main, ["doctor"]).stdout
 
 
+def test_doctor_passes_over_a_half_installed_distribution(runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory without metadata, as an interrupted installer leaves it, is no reason to fail; whoever of Python and its backport finds it."""
+    import importlib_metadata  # its finder takes the place of Python's own
+
+    (tmp_path / "broken-1.0.dist-info").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert list(importlib_metadata.distributions(path=[str(tmp_path)]))
+    result = runner.invoke(main, ["doctor"])
+    assert result.exit_code == Exit.OK, result.output
+
+
 # --- check --------------------------------------------------------------------------------------------------------------
 
 
