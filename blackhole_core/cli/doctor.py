@@ -157,7 +157,7 @@ def _groups() -> dict[str, int]:
     for distribution in importlib.metadata.distributions():
         try:
             requires = " ".join(distribution.requires or ())
-        except FileNotFoundError:  # half installed: the backport of importlib.metadata, once imported, refuses it where Python's own says None
+        except FileNotFoundError:  # half installed: the backport of importlib.metadata refuses it, where Python's own says None
             continue
         if "blackhole-core" not in requires and "pluggy" not in requires:
             continue
