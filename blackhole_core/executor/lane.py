@@ -124,8 +124,8 @@ class _Sleeper:
 
 
 class _Patience:
-    """Whether to look before sleeping: after looks in vain not for 1, 3, 7 … calls. Where both processes share one processor, or its calls take long, looking
-    never helps.
+    """Whether to look before sleeping: less and less often where more than one look in three is in vain. So it is where both processes share one
+    processor, where others keep the processors busy, and where calls take long.
     """
 
     __slots__ = ("_pass", "_vain", "rests")
