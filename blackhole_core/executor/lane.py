@@ -179,6 +179,7 @@ class HostLane:
         self._fence = threading.Lock()
         self.held = False  #: whether a call has it; guarded, like ``_closed``, by the lock of its owner
         self._closed = False
+        self.number = 0  #: of the latest call
         self._calls = 0
         self._tag = 0
         self._look = False  # whether the worker was awake when the present call was sent
@@ -217,6 +218,7 @@ class HostLane:
     def send(self, number: int, index: int, seconds: float, args: bytes) -> None:
         """Take the lane for a call: put its request there for the worker, and ring if it sleeps. Under the owner's lock, when the lane is free."""
         self.held = True
+        self.number = number
         memory = self._memory
         _INWARD.pack_into(memory, _IN, number, seconds, index, len(args))
         start = _IN + _INWARD.size

@@ -637,6 +637,9 @@ class RemoteRunner:
             died_ready = self._state is _State.READY
             if died_ready:
                 self._state = _State.DOWN
+            if lane is not None and lane.answered() and worker.ledger.answered(lane.number):
+                # Its caller has not looked yet, or gave up: what the worker began after it must not be taken for untouched.
+                self._outstanding.pop(lane.number, None)
             lost, untouched = worker.ledger.split()
             worker.ledger = Ledger(self._spec.limits.threads)
             for number in lost:

@@ -20,6 +20,7 @@ import pytest
 import blackhole_core as bh
 from blackhole_core.errors import CallTimeout, CannotCross, LimitExceeded, LoadFailed, PluginBroken, WorkerDied
 from blackhole_core.executor.connection import Ended
+from blackhole_core.executor.lane import UNAVAILABLE, HostLane
 from blackhole_core.messages import Calls
 from tests.stage import Running, Stage, eventually, in_threads
 
@@ -449,6 +450,39 @@ def test_no_call_is_lost_or_doubled_while_workers_are_killed(  # noqa: C901 - on
     threads = 2 if interval == "fast" else 1
     assert len(unknown) <= len(deaths.ends) * threads
     assert plugin.runner.drained(0)
+
+
+@pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))
+def test_an_answer_in_shared_memory_counts_when_the_worker_dies(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F-02: the call after one whose answer nobody has looked at yet had begun: it is not run again."""
+    plugin = stage.start("adhoc", **stage.write(tmp_path, _HOOKS))
+    deaths = Deaths(plugin, restart=True)
+    answered, look_now = threading.Event(), threading.Event()
+
+    def look(lane: HostLane) -> bool:
+        assert eventually(lane.answered)
+        answered.set()
+        return look_now.wait(20)
+
+    monkeypatch.setattr(HostLane, "look", look)
+
+    def act(number: int) -> Any:
+        if number == 0:
+            return plugin("transform", "x")
+        assert answered.wait(20)
+        if number == 1:
+            return plugin("slow", 60)
+        assert eventually(lambda: "about to be slow" in plugin.remote._worker.connection._records.tail.lines())  # type: ignore[union-attr]
+        os.kill(plugin.pid, signal.SIGKILL)
+        deaths.wait()
+        return look_now.set()
+
+    first, slow, _ = in_threads(3, act)
+    deaths.join()
+    assert first == "x"
+    assert isinstance(slow, WorkerDied)
+    assert slow.executed == "unknown"
+    assert plugin.remote.drained(5)
 
 
 def test_many_calls_at_once_are_not_lost_or_doubled_while_workers_are_killed(stage: Stage, tmp_path: Path) -> None:
