@@ -638,8 +638,8 @@ class RemoteRunner:
             if died_ready:
                 self._state = _State.DOWN
             if lane is not None and lane.answered() and worker.ledger.answered(lane.number):
-                # Its caller has not looked yet, or gave up: what the worker began after it must not be taken for untouched.
-                self._outstanding.pop(lane.number, None)
+                # Its caller has not looked yet, or gave up, or found it to be none: what the worker began after it must not be taken for untouched.
+                self._settle(self._outstanding[lane.number], lambda hook: self._died(hook, ended, executed="unknown"))
             lost, untouched = worker.ledger.split()
             worker.ledger = Ledger(self._spec.limits.threads)
             for number in lost:
