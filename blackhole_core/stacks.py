@@ -5,7 +5,7 @@ garbage collection. What that runs (finalisers, callbacks of weak references and
 return from the very frame that is looked at, and the new object then points at memory in use for something else: a segmentation
 fault, sooner or later (seen on 3.11.7), or a deadlock on the interpreter's own list of threads (python/cpython#106883).
 
-Invariant: while anybody reads stacks here, no collection can begin. ``_readers`` and ``_was_enabled`` change under ``_lock`` only.
+Invariant: while ``_readers`` is not empty no collection can begin. It and ``_was_enabled`` change under ``_lock`` only.
 """
 
 from __future__ import annotations
@@ -26,21 +26,23 @@ class _Pause:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # re-entrant: a signal handler may come here in the middle of it
-        self._readers = 0
+        self._readers: set[StackReading] = set()
         self._was_enabled = False
 
-    def begin(self) -> None:
+    def begin(self, reader: StackReading) -> None:
         with self._lock:
-            if self._readers == 0:
+            if not self._readers:
                 self._was_enabled = gc.isenabled()
-                gc.disable()
-            self._readers += 1
+            self._readers.add(reader)
+            gc.disable()
 
-    def end(self) -> None:
+    def end(self, reader: StackReading) -> None:
+        """Let collections go on when ``reader`` was the last one; nothing happens when it is none."""
         with self._lock:
-            self._readers -= 1
-            if self._readers == 0 and self._was_enabled:
-                gc.enable()
+            if reader in self._readers:
+                self._readers.discard(reader)
+                if not self._readers and self._was_enabled:
+                    gc.enable()
 
     def begin_anew_in_forked_child(self) -> None:
         """Forget the readers: their threads are not in this process."""
@@ -60,15 +62,19 @@ class StackReading:
     """
 
     def __enter__(self) -> dict[int, FrameType]:
-        _pause.begin()
-        self._tops = sys._current_frames()
-        # This frame would hold itself through the dictionary: a cycle that keeps every other stack's frames until the next collection.
-        self._tops[threading.get_ident()] = sys._getframe(1)
+        try:
+            _pause.begin(self)
+            self._tops = sys._current_frames()
+            # This frame would hold itself through the dictionary: a cycle that keeps every other stack's frames until the next collection.
+            self._tops[threading.get_ident()] = sys._getframe(1)
+        except BaseException:  # Ctrl-C as well: collections would stay off for good
+            _pause.end(self)
+            raise
         return self._tops
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
         self._tops.clear()
-        _pause.end()
+        _pause.end(self)
 
 
 def stack_lines(thread: threading.Thread) -> list[str]:

@@ -126,3 +126,15 @@ def test_stack_lines(parked: threading.Thread) -> None:
     ended.start()
     ended.join()
     assert stack_lines(ended) == []
+
+
+def test_an_interrupt_on_the_way_in_leaves_collections_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between turning them off and the block: nobody would turn them on again."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "_current_frames", interrupted)
+    with pytest.raises(KeyboardInterrupt), StackReading():
+        pass
+    assert gc.isenabled()
