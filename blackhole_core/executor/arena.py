@@ -194,7 +194,7 @@ class Arena(MappedShelf):
         self._tell_worker = tell_worker
 
     def close(self) -> None:
-        """The worker has ended: nothing is sent any more, and only the pages stay that somebody here still looks at."""
+        """The worker has ended: nothing is sent any more. What it sent stays until the last who has a part of it lets go of the shelf."""
         self.launched()
         with self._lock:
             self._closed = True
@@ -202,8 +202,6 @@ class Arena(MappedShelf):
             self._tell_worker = None
         if timer is not None:
             timer.cancel()
-        if not self._leases:
-            self._discard(self._theirs, 0, self._capacity)
         self.trim()
 
     def _used(self) -> None:

@@ -29,7 +29,6 @@ Invariants:
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import platform
@@ -56,8 +55,6 @@ def _why_not() -> str | None:
 #: Why there is no lane on this machine, None when there is.
 UNAVAILABLE: Final = _why_not()
 
-#: Bytes of arguments or result. More than nearly every call has, few enough that a lane takes 128 KiB.
-CAPACITY: Final = 64 * 1024 - 256
 _REQUEST, _DOZING, _WAITING, _ANSWER, _IN = 0, 64, 128, 192, 256
 _OUT: Final = 64 * 1024
 _SIZE: Final = 128 * 1024
@@ -65,6 +62,8 @@ _SIZE: Final = 128 * 1024
 _INWARD: Final = struct.Struct("<QdiI")
 #: number, bytes of the body
 _OUTWARD: Final = struct.Struct("<QI")
+#: Bytes of arguments or result: what lies between the areas. More than nearly every call has.
+CAPACITY: Final = _OUT - _IN - _INWARD.size
 _TAGS: Final = 255
 
 #: Looks at a flag before it is slept on, some 35 ns each. The host's are few: it holds the interpreter meanwhile, and looks only when the worker is
@@ -80,13 +79,13 @@ _VAIN: Final = 8
 #: Rings in one call that announce nothing: an honest worker rings once.
 _FALSE_RINGS: Final = 100
 
-#: Sleeps after which the rings that were heard are taken out of the pipe, which holds 65,536 of them.
-_SWEEP: Final = 1000
 #: Seconds; ``epoll_wait`` counts milliseconds in 31 bits.
 _LONGEST_SLEEP: Final = 2_000_000.0
 
-#: At most one thread of a process looks without sleeping.
-_looking: Final = threading.Lock()
+#: Seconds that a host's looks take at most, with room for a switch of threads.
+_LOOKING: Final = 100e-6
+#: Until when (``time.monotonic()``) a thread of this process looks without sleeping: at most one does. No lock, which an interrupt could leave locked.
+_looked_until: Final = [0.0]
 
 
 def _open_door() -> tuple[int, int]:
@@ -100,23 +99,22 @@ def _several_processors() -> bool:
 
 
 class _Sleeper:
-    """Waits for rings and events as they come: edge-triggered, so that none has to be read and a sleep is one system call."""
+    """Waits for rings and events, edge-triggered: an event need not be read. A door is, because Linux 5.5 to 5.13 tell of a ring only if the pipe was empty."""
 
     def __init__(self, door: int, event: int) -> None:
         self._door = door
-        self._sleeps = 0
         self._epoll = select.epoll(2)
         self._epoll.register(door, select.EPOLLIN | select.EPOLLET)
         self._epoll.register(event, select.EPOLLIN | select.EPOLLET)
 
-    def sleep(self, seconds: float) -> list[tuple[int, int]]:
+    def sleep(self, seconds: float) -> list[int]:
         """Wait until one of the two is heard of and return which; nothing after ``seconds``, -1 for no end."""
-        heard = self._epoll.poll(seconds, 2)
-        self._sleeps += 1
-        if self._sleeps % _SWEEP == 0:
-            # After the sleep, never before: whoever slept looks at the memory next, and sees what the rings taken out here announced.
-            with contextlib.suppress(BlockingIOError):
+        heard = [descriptor for descriptor, _ in self._epoll.poll(seconds, 2)]
+        if self._door in heard:
+            try:  # after the sleep, never before: whoever slept looks at the memory next, and sees what the rings taken out here announced
                 os.read(self._door, 1 << 16)
+            except BlockingIOError:
+                pass  # taken out together with the ring before
         return heard
 
     def close(self) -> None:
@@ -205,7 +203,7 @@ class HostLane:
         self._sleeper.close()
         for descriptor in (self._bell, self._door, self._event):
             os.close(descriptor)
-        self._memory = memoryview(b"")
+        self._memory = memoryview(bytearray())
 
     # --- a call ------------------------------------------------------------------------------------------------------
 
@@ -239,12 +237,11 @@ class HostLane:
 
     def look(self) -> bool:
         """Look for an answer for some microseconds if that is likely to help, and return whether it is there. Holders only."""
-        if not self._look or not self._patience.wants() or not _looking.acquire(blocking=False):
+        if not self._look or not self._patience.wants() or (now := time.monotonic()) < _looked_until[0]:
             return self.answered()
-        try:
-            found = _seen(self._memory, _ANSWER, self._tag, _HOST_LOOKS)
-        finally:
-            _looking.release()
+        _looked_until[0] = now + _LOOKING
+        found = _seen(self._memory, _ANSWER, self._tag, _HOST_LOOKS)
+        _looked_until[0] = 0.0
         if not (found and self._patience.rests):
             self._patience.looked(found)
         return found
@@ -263,12 +260,11 @@ class HostLane:
                 if self.answered():
                     return True
                 seconds = -1 if deadline is None else min(max(0.0, deadline - time.monotonic()), _LONGEST_SLEEP)
-                ready = self._sleeper.sleep(seconds)
-                if not ready:
+                heard = self._sleeper.sleep(seconds)
+                if not heard:
                     return False
-                for descriptor, _ in ready:
-                    if descriptor == self._event:
-                        return True
+                if self._event in heard:
+                    return True
         finally:
             memory[_WAITING] = 0
         raise ProtocolError(f"{_FALSE_RINGS} rings without an answer")
@@ -305,6 +301,10 @@ class WorkerLane:
         self._patience = _Patience()
         self._quick = False  # whether the latest request came soon after the answer before it
         self._looks: tuple[None, ...] = ()  # at the next request, after the latest answer
+
+    def requested(self) -> bool:
+        """Whether there is a request now."""
+        return self._memory[_REQUEST] == self._next_tag()
 
     def look(self) -> bool:
         """Return whether there is a request, after looking for it for a moment if one may come soon."""
@@ -362,12 +362,14 @@ class WorkerLane:
             self._looks = _WORKER_LOOKS if self._spins else ()
 
     def forget(self) -> None:
-        """In a forked child: it is not the worker, so it must neither answer nor take requests."""
+        """In a forked child: it is not the worker, so it must neither answer nor take requests. Whoever tries finds no memory; more than once is once."""
+        if self._bell < 0:
+            return
         self._sleeper.close()
         for descriptor in (self._door, self._bell, self._event):
             os.close(descriptor)
-        self._bell = -1
-        self._memory = memoryview(bytearray(_SIZE))
+        self._door = self._bell = self._event = -1  # the numbers may soon mean other files
+        self._memory = memoryview(bytearray())
 
     def _next_tag(self) -> int:
         return 1 + (self._calls + 1) % _TAGS

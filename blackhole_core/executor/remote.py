@@ -15,6 +15,7 @@ Invariants (everything below is guarded by ``_lock``, and ``_changed`` tells of 
 from __future__ import annotations
 
 import collections
+import contextlib
 import enum
 import functools
 import itertools
@@ -90,6 +91,7 @@ class _Outgoing:
     args: bytes
     deadline: float | None
     lane: HostLane | None = None
+    shelf: Shelf | None = None  # where what lies beside the answer in the lane is
     mailbox: Mailbox[codec.Answer | codec.Error | Exception] | None = None
     abandoned: bool = False
 
@@ -264,25 +266,25 @@ class RemoteRunner:
                 arena = Arena(spec.limits.max_message, in_place=spec.limits.share_results, timers=self._host.timers)
                 descriptors += (arena.descriptor,)
             child = self._launcher.launch(LaunchSpec(spec.id.name, self._import_path, spec.environment, descriptors))
+            if lane is not None:
+                lane.launched()
+            if arena is not None:
+                arena.launched()
+            connection = Connection(
+                child,
+                name=spec.id.name,
+                max_message=spec.limits.max_message + _ENVELOPE,
+                logger=plugin_logger(spec.id.name),
+                pump=self._pump,
+                on_message=lambda message: self._on_message(worker, message),
+                on_end=lambda ended: self._on_end(worker, lane, ended),
+            )
         except BaseException:
             if lane is not None:
                 lane.close()
             if arena is not None:
                 arena.discard()
             raise
-        if lane is not None:
-            lane.launched()
-        if arena is not None:
-            arena.launched()
-        connection = Connection(
-            child,
-            name=spec.id.name,
-            max_message=spec.limits.max_message + _ENVELOPE,
-            logger=plugin_logger(spec.id.name),
-            pump=self._pump,
-            on_message=lambda message: self._on_message(worker, message),
-            on_end=lambda ended: self._on_end(worker, lane, ended),
-        )
         if arena is not None:
             arena.tidy_with(lambda: connection.send(codec.Trim()))
         worker = _Worker(connection, startup, Ledger(spec.limits.threads), arena=arena)
@@ -408,17 +410,17 @@ class RemoteRunner:
         if deadline is None and self._call_timeout is not None:
             deadline = begun + self._call_timeout
         outgoing = _Outgoing(next(self._numbers), hook, space, index, data, deadline)
-        worker, mailbox = self._accept(outgoing, control)
         try:
+            worker, mailbox = self._accept(outgoing, control)
             reply = mailbox.wait(deadline) if mailbox is not None else self._wait_in_lane(worker, outgoing)
         except MailboxTimeout:
             where = self._abandon(outgoing)
             raise CallTimeout(self._plugin, hook, time.monotonic() - begun, where=where) from None
-        except BaseException:  # Ctrl-C, here or in a nested call
+        except BaseException:  # Ctrl-C, here or in a nested call; or the call was refused
             self._abandon(outgoing)
             raise
         if isinstance(reply, bytes):
-            return reply if reply[:1] != MARK else self._claimed_in_lane(worker, hook, reply)
+            return reply if reply[:1] != MARK else self._claimed_in_lane(worker, outgoing, reply)
         if isinstance(reply, codec.Answer):
             return reply.result
         raise self._rebuilder.rebuild(reply.failure, hook) if isinstance(reply, codec.Error) else reply
@@ -441,13 +443,13 @@ class RemoteRunner:
         except (Undecodable, ProtocolError) as error:
             raise CannotCross(self._plugin, hook, "the result", f"not what the spec's annotation says: {error}") from None
 
-    def _claimed_in_lane(self, worker: _Worker, hook: str, reply: bytes) -> bytes | Claim:
+    def _claimed_in_lane(self, worker: _Worker, outgoing: _Outgoing, reply: bytes) -> bytes | Claim:
         """Return an answer of whose parts some may lie in the arena; a worker that lies about them is cut off."""
         try:
-            answer: bytes | Claim = claimed(reply, worker.connection.shelf)
+            answer: bytes | Claim = claimed(reply, outgoing.shelf)
         except ProtocolError as error:
             worker.connection.breach(error)
-            raise CannotCross(self._plugin, hook, "the result", str(error)) from None
+            raise CannotCross(self._plugin, outgoing.hook, "the result", str(error)) from None
         return answer
 
     def _accept(self, outgoing: _Outgoing, control: bool) -> tuple[_Worker, Mailbox[codec.Answer | codec.Error | Exception] | None]:
@@ -465,7 +467,8 @@ class RemoteRunner:
                 outgoing.args = fit(outgoing.args, worker.connection.shelf)
             if worker.alive and (self._state is _State.READY or parent or control):
                 lane = worker.lane
-                if idle and lane is not None and not lane.held and outgoing.space == HOST and len(outgoing.args) <= CAPACITY:
+                # One that is part of a call of the worker's own runs on the thread that made that one, not on the lane's.
+                if idle and not parent and lane is not None and not lane.held and outgoing.space == HOST and len(outgoing.args) <= CAPACITY:
                     self._dispatch_by_lane(worker, lane, outgoing)
                     return worker, None
                 self._dispatch(worker, outgoing, parent)
@@ -482,6 +485,7 @@ class RemoteRunner:
         deadline = outgoing.deadline
         worker.ledger.sent(outgoing.number, nested=False)
         outgoing.lane = lane
+        outgoing.shelf = worker.connection.shelf
         if type(outgoing.args) is Parcel:
             outgoing.args.handed = True
         lane.send(outgoing.number, outgoing.index, math.inf if deadline is None else deadline - time.monotonic(), outgoing.args)
@@ -535,23 +539,31 @@ class RemoteRunner:
         outgoing.inbox().deliver(error(outgoing.hook))
 
     def _abandon(self, outgoing: _Outgoing) -> str:
-        """Note that nobody waits for a call any more, and say what is known of it.
+        """Note that nobody waits for a call any more, wherever its caller was interrupted, and say what is known of it.
 
         It is withdrawn if it has not begun, else watched, and its worker killed if it never ends.
         """
-        number, hook = outgoing.number, outgoing.hook
-        with self._changed:
+        number, hook, lane = outgoing.number, outgoing.hook, outgoing.lane
+        with self._lock:
             outgoing.abandoned = True
+            if lane is not None and lane.held and lane.number == number:
+                lane.leave()
+            mailbox = outgoing.inbox()
             worker = self._worker
-            assert worker is not None, "the call was accepted"
-            if outgoing in self._waiting:
-                self._waiting.remove(outgoing)
-                del self._outstanding[number]
-                self._changed.notify_all()
-                return "executed: no, its worker is being restarted"
-        worker.connection.send(codec.Cancel(number, outgoing.lane is not None))
-        self._host.timers.after(self._spec.limits.hang_grace, lambda: self._kill_if_hung(number, hook, worker))
-        return "executed: unknown"
+            owed = worker is not None and number in worker.ledger
+            if number in self._outstanding and not owed:
+                with contextlib.suppress(ValueError):  # it was not even put there
+                    self._waiting.remove(outgoing)
+                self._forget(number)
+                where = "executed: no, its worker is being restarted"
+            else:
+                where = "executed: unknown"
+        mailbox.close()
+        if owed:
+            assert worker is not None
+            worker.connection.send(codec.Cancel(number, lane is not None))
+            self._host.timers.after(self._spec.limits.hang_grace, lambda: self._kill_if_hung(number, hook, worker))
+        return where
 
     def _kill_if_hung(self, number: int, hook: str, worker: _Worker) -> None:
         with self._changed:

@@ -182,14 +182,15 @@ class Worker:
 
     def _forget_channel(self) -> None:
         """In a child that plugin code forked: it is not the worker, so it must neither answer nor keep the channel open."""
+        self._lock = threading.Lock()  # another thread may have held them when this process was forked off
+        self._write_lock = threading.Lock()
+        self._queue = queue.SimpleQueue()  # what waited there is the worker's to do
         for descriptor in (self._receive, self._send):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
         self._receive = self._send = -1  # the numbers may soon mean other files
         if self._lane is not None:
             self._lane.forget()
-        self._lock = threading.Lock()  # another thread may have held them when this process was forked off
-        self._write_lock = threading.Lock()
 
     # --- the channel -------------------------------------------------------------------------------------------------
 
@@ -289,6 +290,9 @@ class Worker:
             except queue.Empty:
                 lane.sleep(self._queue.empty)
                 continue
+            # One that came between the look and the queue came before what was taken from there; the ledger counts on this order.
+            if lane.requested():
+                self._answer_in_lane(lane)
             if message is None:
                 return
             self._take(message)

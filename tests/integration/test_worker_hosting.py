@@ -121,7 +121,7 @@ def test_descriptors(stage: Stage, tmp_path: Path) -> None:
     assert targets[1] == targets[2]
     kinds = collections.Counter(target.partition(":")[0] for number, target in targets.items() if number > 2)
     # Two pipes of the channel, two doors of the lane; its memory and the arena's, its event and what waits for both. The last one is the listing itself.
-    assert kinds == {"pipe": 4, "/memfd": 2, "anon_inode": 2} if UNAVAILABLE is None else {"pipe": 2}
+    assert kinds == ({"pipe": 4, "/memfd": 2, "anon_inode": 2} if UNAVAILABLE is None else {"pipe": 2})
     child = "__import__('subprocess').run(['ls', '/proc/self/fd'], capture_output=True, close_fds=False).stdout.decode().split()"
     assert len(plugin("raw", child)) <= 4
 

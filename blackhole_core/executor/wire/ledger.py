@@ -28,6 +28,10 @@ class Ledger:
         """Whether the worker owes anything."""
         return bool(self._sent or self._nested)
 
+    def __contains__(self, number: int) -> bool:
+        """Whether the worker owes an answer to request ``number``."""
+        return number in self._sent or number in self._nested
+
     def sent(self, number: int, *, nested: bool) -> None:
         """Note that request ``number`` went to the worker."""
         if nested:
