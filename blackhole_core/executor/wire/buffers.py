@@ -37,6 +37,8 @@ _Shape = Annotated[tuple[_Count, ...], msgspec.Meta(max_length=64)]
 _MAX_FIELDS: Final = 1000
 #: Structured types in structured types.
 _MAX_DEPTH: Final = 8
+#: Items, or empty rows, of an array without bytes: a few bytes of a message could name so many that whoever looks at each never ends.
+_MAX_EMPTY: Final = 2**20
 
 #: What ``memoryview.cast`` can restore: one native item.
 _VIEW_FORMATS: Final = frozenset("?cbBhHiIlLqQnNfd")
@@ -125,11 +127,18 @@ def _describe_ndarray(value: numpy.ndarray[Any, Any]) -> tuple[Form, memoryview]
     fortran = value.flags.f_contiguous and not value.flags.c_contiguous
     form = Form(NDARRAY, item, value.shape, fortran)
     if value.nbytes == 0:
+        if _is_endless(value.shape):
+            raise NoForm(f"numpy.ndarray without bytes of shape {value.shape}, which has more than {_MAX_EMPTY} items or rows")
         return form, memoryview(b"")
     import numpy
 
     row = value.T if fortran else numpy.ascontiguousarray(value)
     return form, memoryview(row.reshape(-1).view(numpy.uint8).data)
+
+
+def _is_endless(shape: tuple[int, ...]) -> bool:
+    """Whether an array of that shape, which has no bytes, has too many items or rows."""
+    return math.prod(filter(None, shape)) > _MAX_EMPTY
 
 
 @functools.lru_cache(maxsize=256)
@@ -142,7 +151,7 @@ def _item_of(dtype: numpy.dtype[Any]) -> Item:
             return item
     except (ValueError, TypeError):
         pass  # NumPy cannot make it from what it says of itself
-    raise NoForm(f"numpy.ndarray of dtype {dtype}, which is not one of NumPy's own")
+    raise NoForm(f"numpy.ndarray of dtype {dtype}, which is not one of NumPy's own or has sub-arrays without bytes")
 
 
 def _spell(dtype: numpy.dtype[Any], depth: int) -> Item:
@@ -173,7 +182,12 @@ def _dtype_of(item: Item, depth: int = 0) -> numpy.dtype[Any]:
             raise ValueError("fields that do not fit together")
         formats = [_dtype_of(inner, depth + 1) for inner in known.items]
         base = numpy.dtype({"names": list(known.names), "formats": formats, "offsets": list(known.offsets), "itemsize": known.size})
-    return numpy.dtype((base, item.shape)) if item.shape else base
+    if not item.shape:
+        return base
+    whole = numpy.dtype((base, item.shape))
+    if not whole.itemsize:
+        raise ValueError(f"a sub-array without bytes of shape {item.shape}")  # in one another they have any number of items
+    return whole
 
 
 _inline: msgspec.msgpack.Decoder[tuple[Form, bytes]] = msgspec.msgpack.Decoder(tuple[Form, bytes])
@@ -232,4 +246,6 @@ def _rebuild_ndarray(form: Form, row: memoryview) -> Any:
     wanted = math.prod(form.shape) * dtype.itemsize
     if wanted != row.nbytes:
         raise ValueError(f"an array of {wanted} bytes where {row.nbytes} are")
+    if not wanted and _is_endless(form.shape):
+        raise ValueError(f"an array without bytes of shape {form.shape}")
     return numpy.ndarray(form.shape, dtype, row, order="F" if form.fortran else "C")

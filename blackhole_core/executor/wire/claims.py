@@ -153,11 +153,7 @@ def _position(item: msgspec.Raw) -> int | None:
 
 def _copied(entry: Reference, shelf: Shelf) -> Any:
     """Return a value that the other side cannot change any more."""
-    if entry.form.kind in (BYTES, MEMORYVIEW):
+    if entry.form.kind in (BYTES, MEMORYVIEW, NDARRAY):
         data = shelf.copy(entry.offset, entry.length)
         return data if entry.form.kind == BYTES else rebuild(entry.form, memoryview(data))
-    value = rebuild(entry.form, shelf.received(entry.offset, entry.length))
-    if entry.form.kind == NDARRAY:
-        value = value.copy(order="A")
-        value.flags.writeable = False
-    return value
+    return rebuild(entry.form, shelf.received(entry.offset, entry.length))  # which copies

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from blackhole_core.errors import ProtocolError
-from blackhole_core.executor.wire.buffers import LARGE, Form, Item, NoForm, describe, rebuild
+from blackhole_core.executor.wire.buffers import LARGE, Fields, Form, Item, NoForm, describe, rebuild
 from blackhole_core.executor.wire.plain import NotPlain, decode_plain, encode_plain
 from blackhole_core.executor.wire.signature import ArgumentsDecoder, ArgumentsEncoder, ResultDecoder, ResultEncoder, Undecodable
 from blackhole_core.executor.wire.types import contains_any, uncrossable
@@ -147,6 +147,35 @@ def test_a_form_that_lies(form: Form) -> None:
     """What a stranger says of eight (or seven) bytes is refused when it cannot be, never made."""
     with pytest.raises(ValueError, match="."):
         rebuild(form, memoryview(bytes(7 if form.kind == 3 else 8)))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        Form(4, Item("<U0"), (2**40,)),
+        Form(4, Item("|V0"), (2**20, 2)),
+        Form(4, Item("<f8"), (2**40, 0)),
+        Form(4, Item(Fields((), (), (), 0)), (2**40,)),
+        Form(4, Item(Fields((), (), (), 0), (2**30,)), (1,)),
+        Form(4, Item(Fields(("x",), (Item("<f8", (2**30, 0)),), (0,), 0)), (1,)),
+    ],
+    ids=repr,
+)
+def test_a_form_without_end(form: Form) -> None:
+    """Items without bytes cost the sender nothing; more of them than anybody has are refused before somebody looks at each."""
+    with pytest.raises(ValueError, match="without bytes"):
+        rebuild(form, memoryview(b""))
+
+
+def test_an_array_without_bytes() -> None:
+    """It crosses with its shape, up to a number of items or rows."""
+    for value in (np.zeros((1000, 0)), np.zeros(0), np.zeros(2**20, "V0")):
+        assert (_there(value).shape, _there(value).dtype) == (value.shape, value.dtype)
+    for value in (np.zeros((2**20 + 1, 0)), np.zeros((2**20, 2), "V0")):
+        with pytest.raises(NotPlain, match=r"without bytes of shape \(.*more than 1048576"):
+            encode_plain(value)
+    with pytest.raises(NotPlain, match="sub-arrays without bytes"):
+        encode_plain(np.zeros(1, [("x", "<f8", (5, 0))]))
 
 
 @given(st.binary(max_size=60))
