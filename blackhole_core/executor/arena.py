@@ -16,13 +16,14 @@ Invariants:
   not sent. The books change under ``_lock``; a flag is cleared without it, since finalisers run anywhere.
 * The flag is cleared after the last look; stores and loads must not pass each other there. They do not on x86; elsewhere there is no arena
   (:data:`~blackhole_core.executor.lane.UNAVAILABLE`), and everything travels inside the messages.
-* A forked child of either side maps the same memory, and clears no flags.
+* A forked child of either side maps the same memory, clears no flags and sends nothing there: its books are a copy that nobody keeps up to date.
 
 Nobody ever waits for room: a value that finds none travels inside the message.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import mmap
 import os
@@ -33,7 +34,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from blackhole_core.executor.lane import UNAVAILABLE
-from blackhole_core.executor.regions import PAGE, Regions
+from blackhole_core.executor.regions import PAGE, Region, Regions
 from blackhole_core.executor.timers import Timer, Timers
 
 __all__ = ["UNAVAILABLE", "Arena", "MappedShelf"]
@@ -72,20 +73,31 @@ class MappedShelf:
 
     def put(self, data: memoryview) -> tuple[int, int] | None:
         length = data.nbytes
-        with self._lock:
-            if self._closed or length > self.limit:
-                return None
-            self._regions.sweep(self._in_use)
-            region = self._regions.take(length)
-            if region is None:
-                return None
-            self._memory[self._ours + region.slot] = 1
-        self._used()
+        if os.getpid() != self._process:  # first: another thread may have held the lock at the fork
+            return None
+        slots: tuple[int, ...] = ()
+        try:
+            with self._lock:
+                if self._closed or length > self.limit:
+                    return None
+                self._regions.sweep(self._in_use)
+                region = self._regions.take(length)
+                if region is None:
+                    return None
+                slots = (region.slot,)
+                self._memory[self._ours + region.slot] = 1
+            self._used()
+            self._fill(region, data)
+        except BaseException:  # Ctrl-C: it will not be sent
+            self.take_back(slots)
+            raise
+        return region.slot, region.start
+
+    def _fill(self, region: Region, data: memoryview) -> None:
         begin = self._ours + PAGE + region.start
-        for done in range(0, length, _CHUNK):
+        for done in range(0, data.nbytes, _CHUNK):
             part = data[done : done + _CHUNK]
             self._memory[begin + done : begin + done + len(part)] = part
-        return region.slot, region.start
 
     def take_back(self, slots: tuple[int, ...]) -> None:
         if os.getpid() == self._process:
@@ -156,7 +168,8 @@ class MappedShelf:
 
     def _discard(self, half: int, start: int, end: int) -> None:
         if end > start:
-            self._mapping.madvise(mmap.MADV_REMOVE, half + PAGE + start, end - start)
+            with contextlib.suppress(OSError):  # a wish: locked pages (mlockall) cannot go, and are used again as they are
+                self._mapping.madvise(mmap.MADV_REMOVE, half + PAGE + start, end - start)
 
     def _used(self) -> None:
         """Called whenever something large goes one way or the other; not from finalisers."""
@@ -219,8 +232,9 @@ class Arena(MappedShelf):
             self._timer = self._timers.after(_IDLE, self._tidy)
             return
         self.trim()
-        if self._tell_worker is not None:
-            self._tell_worker()
+        tell_worker = self._tell_worker  # read once: close() may be taking it away
+        if tell_worker is not None:
+            tell_worker()
 
 
 def _new_memory(limit: int) -> int:

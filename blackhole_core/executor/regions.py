@@ -62,12 +62,15 @@ class Regions:
 
     def sweep(self, in_use: Callable[[int], object]) -> None:
         """Free every part whose slot is not ``in_use`` any more."""
-        live, self._live = self._live, []
-        for region in live:
+        live: list[Region] = []
+        freed: list[int] = []
+        for region in self._live:
             if in_use(region.slot):
-                self._live.append(region)
+                live.append(region)
             else:
-                self._slots.append(region.slot)
+                freed.append(region.slot)
+        self._live = live  # at once: Ctrl-C half-way through must not forget what is in use
+        self._slots += freed
 
     def gaps(self) -> Iterator[tuple[int, int]]:
         """Yield start and end of what is not in use."""

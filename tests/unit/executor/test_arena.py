@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import ctypes
 import gc
+import itertools
+import mmap
 import os
 import random
+import signal
 import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -13,6 +18,7 @@ import pytest
 
 from blackhole_core.errors import ProtocolError
 from blackhole_core.executor.arena import SLOTS, UNAVAILABLE, Arena, MappedShelf
+from blackhole_core.executor.regions import PAGE
 from blackhole_core.executor.timers import Timers
 from blackhole_core.executor.wire.buffers import LARGE, Form
 from blackhole_core.executor.wire.claims import claimed, decode_open
@@ -291,6 +297,89 @@ def test_a_forked_child_gives_nothing_back(pair: Pair) -> None:
     assert pair.host.in_flight() == 2
     assert kept.all()
     del body
+
+
+def test_a_forked_child_sends_nothing_there(pair: Pair) -> None:
+    """Its values travel inside the message, over nothing that its parent has sent; a lock that was held at the fork does not stop it."""
+    ours, theirs = os.pipe()
+    with pair.worker._lock:
+        child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(30)  # for a child that hangs: it is what is tested
+            os.read(ours, 1)
+            os._exit(type(encode_plain(b"c" * LARGE, pair.worker)) is not bytes)
+        finally:
+            os._exit(2)
+    body = encode_plain(b"p" * LARGE, pair.worker)
+    os.write(theirs, b"x")
+    assert os.waitpid(child, 0)[1] == 0
+    assert isinstance(body, Parcel)
+    body.handed = True
+    assert decode_open(claimed(body, pair.host)) == b"p" * LARGE
+    os.close(ours)
+    os.close(theirs)
+
+
+@pytest.mark.parametrize("step", ["_used", "_fill", "_in_use"])
+def test_an_interrupted_value(pair: Pair, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Ctrl-C on the way in leaves nothing behind, and forgets nothing."""
+    kept = pair.down(np.ones(LARGE, dtype="u1"))
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pair.host, step, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            encode_plain(bytes(LARGE), pair.host)
+    assert pair.host.in_flight() == 1
+    assert kept.all()
+
+
+def test_locked_pages(pair: Pair) -> None:
+    """Pages that the program has locked cannot go back; that is no reason to fail, here or in the worker."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for shelf in (pair.host, pair.worker):
+        first = ctypes.c_char.from_buffer(shelf._mapping, shelf._ours + PAGE)
+        if libc.mlock(ctypes.c_void_p(ctypes.addressof(first)), ctypes.c_size_t(PAGE)):
+            pytest.skip(f"mlock: {os.strerror(ctypes.get_errno())}")
+        del first
+        with pytest.raises(OSError, match="Invalid argument"):
+            shelf._mapping.madvise(mmap.MADV_REMOVE, shelf._ours + PAGE, PAGE)
+    assert pair.down(bytes(LARGE)) == pair.up(bytes(LARGE)) == bytes(LARGE)
+    pair.host.trim()
+    pair.worker.trim()
+    pair.host.close()
+
+
+def test_it_is_closed_at_any_moment_of_tidying() -> None:
+    """The worker is told, or it is not, because it has ended; nothing fails on the timer's thread."""
+    told: list[int] = []
+    for wanted in itertools.count():
+        pair = Pair()
+        pair.host.tidy_with(lambda wanted=wanted: told.append(wanted))
+        lines = itertools.count()
+
+        def close(frame: FrameType, event: str, _: object, wanted: int = wanted, pair: Pair = pair, lines: Iterator[int] = lines) -> Any:
+            if frame.f_code is not Arena._tidy.__code__:
+                return None
+            if event == "line" and not pair.host._lock.locked() and next(lines) == wanted:
+                pair.host.close()
+            return close
+
+        previous = sys.gettrace()
+        sys.settrace(close)
+        try:
+            pair.host._tidy()
+        finally:
+            sys.settrace(previous)
+        pair.close()
+        if next(lines) <= wanted:
+            break
+    assert wanted > 4
+    assert 0 not in told
+    assert wanted in told
 
 
 def test_many_threads_at_once(pair: Pair) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +30,24 @@ def test_no_room() -> None:
     assert regions.take(PAGE) is not None
     assert regions.take(PAGE) is None
     assert len(regions) == 2
+
+
+def test_an_interrupted_sweep() -> None:
+    """Ctrl-C in the middle of it forgets nothing that is in use."""
+    regions = Regions(4 * PAGE, 4)
+    for _ in range(3):
+        regions.take(PAGE)
+
+    def interrupted(slot: int) -> bool:
+        if slot == 1:
+            raise KeyboardInterrupt
+        return True
+
+    with pytest.raises(KeyboardInterrupt):
+        regions.sweep(interrupted)
+    assert list(regions.gaps()) == [(3 * PAGE, 4 * PAGE)]
+    regions.sweep(lambda slot: slot == 1)
+    assert list(regions.gaps()) == [(0, PAGE), (2 * PAGE, 4 * PAGE)]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 9 * PAGE))))
