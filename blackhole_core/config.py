@@ -14,13 +14,16 @@ from typing import Any, Final
 import attrs
 
 from blackhole_core.errors import ConfigError
+from blackhole_core.executor.confinement import Sandbox, Unenforced
 from blackhole_core.executor.runner import Limits
 from blackhole_core.executor.wire.frames import DEFAULT_MAX_MESSAGE
 from blackhole_core.hooks.telemetry import DEFAULT_SAMPLE
 from blackhole_core.ids import NAME, Isolation, canonical_name
 from blackhole_core.lifecycle.restart import RestartPolicy
 from blackhole_core.lifecycle.settings import Settings
+from blackhole_core.manifest.fields import PERMISSIONS, RESOURCES
 from blackhole_core.manifest.kinds import Choice, Field, Flag, Kind, ListOf, Number, Plain, Record, Report, Text
+from blackhole_core.manifest.model import Resources
 from blackhole_core.manifest.yaml import Node, load_strict
 
 __all__ = ["HostConfig", "PluginConfig", "TelemetryConfig", "config_schema", "parse_config", "read_config"]
@@ -45,6 +48,8 @@ class _Shared:
     state_timeout: float | None = None
     max_message: int | None = None
     share_results: bool | None = None
+    sandbox: Sandbox | None = None
+    unenforced: Unenforced | None = None
     restart: RestartPolicy | None = None
 
 
@@ -59,6 +64,8 @@ class PluginConfig(_Shared):
     threads: int | None = None
     config: Mapping[str, Any] = attrs.field(factory=dict)
     environment: tuple[str, ...] = ()
+    grant: tuple[str, ...] = ()
+    resources: Resources = Resources()
 
 
 @attrs.frozen
@@ -120,6 +127,10 @@ class HostConfig(_Shared):
             threads_set=said.threads is not None,
             config=said.config,
             environment={variable: os.environ[variable] for variable in said.environment if variable in os.environ},
+            sandbox=choose("sandbox", defaults.sandbox),
+            unenforced=choose("unenforced", defaults.unenforced),
+            grant=said.grant,
+            resources=said.resources,
             restart=choose("restart", defaults.restart),
             drain_timeout=choose("drain_timeout", defaults.drain_timeout),
             state_timeout=choose("state_timeout", defaults.state_timeout),
@@ -207,6 +218,12 @@ _SHARED: Final = (
     Field("state_timeout", _SECONDS, "Seconds for each of export, migration and import of state."),
     Field("max_message", Number("bytes", least=1024, most=_MAX_MESSAGE, whole=True), "Bytes of one call or reply at level process."),
     Field("share_results", Flag(), "true: the host looks at arrays among results where the worker put them, who could still change them."),
+    Field("sandbox", Choice(tuple(Sandbox), Sandbox), "What builds the walls around a worker at level process."),
+    Field(
+        "unenforced",
+        Choice(tuple(Unenforced), Unenforced),
+        "Whether a plugin starts of which a denial or limit cannot be enforced here.",
+    ),
     Field("restart", _RESTART, "When a plugin that dies is given up."),
 )
 _PLUGIN: Final = Record(
@@ -220,6 +237,8 @@ _PLUGIN: Final = Record(
         *_SHARED,
         Field("config", Plain(), "Its configuration, over the manifest's defaults."),
         Field("environment", _name_list("names of environment variables"), "Variables of the host that its worker gets."),
+        Field("grant", PERMISSIONS, "Permissions it is granted, of those it asks for."),
+        Field("resources", RESOURCES, "Its limits; each that is named wins over the manifest's."),
     ),
 )
 _HOST: Final = Record(

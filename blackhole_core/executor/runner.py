@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
+from blackhole_core.executor.confinement import Confinement
 from blackhole_core.executor.leases import Leases
 from blackhole_core.executor.timers import Timers
 from blackhole_core.executor.wire.frames import DEFAULT_MAX_MESSAGE
@@ -54,6 +55,7 @@ class RunnerSpec:
     config: Mapping[str, Any]
     environment: Mapping[str, str] = attrs.field(factory=dict)
     imported: tuple[str, ...] = ()  #: modules that the version before had imported; those that still exist are imported at the start
+    confinement: Confinement = Confinement()
     changeable: bool = True  #: whether its files may change on disk while it runs (not those in the versioned store)
 
 

@@ -268,6 +268,7 @@ def start_instance(
         config=settings.config_for(candidate),
         environment=settings.environment,
         imported=imported,
+        confinement=settings.confinement_for(candidate),
         changeable=candidate.origin is not Origin.WHEEL,
     )
     runner = make_runner(isolation or settings.level(candidate), spec)

@@ -7,9 +7,11 @@ from typing import Any
 
 import attrs
 
+from blackhole_core.executor.confinement import Confinement, Sandbox, Unenforced
 from blackhole_core.executor.runner import Limits
 from blackhole_core.ids import Isolation
 from blackhole_core.lifecycle.restart import RestartPolicy
+from blackhole_core.manifest.model import Resources
 from blackhole_core.registry.candidate import Candidate
 
 __all__ = ["Settings"]
@@ -26,6 +28,10 @@ class Settings:
     threads_set: bool = False  #: likewise for threads
     config: Mapping[str, Any] = attrs.field(factory=dict)
     environment: Mapping[str, str] = attrs.field(factory=dict)
+    sandbox: Sandbox = Sandbox.OFF
+    unenforced: Unenforced = Unenforced.REFUSE
+    grant: tuple[str, ...] = ()  #: permissions that the configuration grants
+    resources: Resources = Resources()  #: limits that the operator named, each of which wins over the manifest's
     restart: RestartPolicy = RestartPolicy()
     drain_timeout: float = 10.0  #: seconds a swap waits for calls that had begun, before it aborts (or goes on, with force)
     state_timeout: float = 30.0  #: seconds for each of export, migrate and import
@@ -47,6 +53,19 @@ class Settings:
         if not self.call_timeout_set and manifest.timeout is not None:
             changes["call_timeout"] = manifest.timeout
         return attrs.evolve(self.limits, **changes)
+
+    def confinement_for(self, candidate: Candidate) -> Confinement:
+        """Return what confines an instance of ``candidate``: what the manifest asks for, what it is granted, the limits of both sides."""
+        manifest = candidate.manifest
+        declared = manifest.resources if manifest is not None else Resources()
+        named = {key: value for key, value in attrs.asdict(self.resources).items() if value is not None}
+        return Confinement(
+            sandbox=self.sandbox,
+            unenforced=self.unenforced,
+            requested=manifest.permissions if manifest is not None else (),
+            granted=self.grant,
+            resources=attrs.evolve(declared, **named),
+        )
 
     def config_for(self, candidate: Candidate) -> Mapping[str, Any]:
         """Return the plugin's configuration: the manifest's defaults under the operator's values."""

@@ -11,7 +11,7 @@ from blackhole_core.manifest.model import Dependency, Manifest, Resources, State
 from blackhole_core.manifest.permissions import permission_problem
 from blackhole_core.manifest.yaml import Node
 
-__all__ = ["CAPABILITIES", "DEPENDENCY", "MANIFEST", "RESOURCES", "STATE"]
+__all__ = ["CAPABILITIES", "DEPENDENCY", "MANIFEST", "PERMISSIONS", "RESOURCES", "STATE"]
 
 #: What a plugin may say that it offers (the seed's list and the two that its examples use).
 CAPABILITIES: Final = ("storage", "networking", "computation", "ui", "integration", "analytics")
@@ -114,6 +114,9 @@ DEPENDENCY: Final = Record(
         Field("optional", Flag(), "true: start without it, but after it if it is there."),
     ),
 )
+PERMISSIONS: Final = ListOf(
+    Text("a permission (word or area:action:value)", rule=permission_problem), "a list of permissions", str, unique_items=True
+)
 RESOURCES: Final = Record(
     Resources,
     (
@@ -155,9 +158,7 @@ MANIFEST: Final = Record(
         ),
         Field(
             "permissions",
-            ListOf(
-                Text("a permission (word or area:action:value)", rule=permission_problem), "a list of permissions", str, unique_items=True
-            ),
+            PERMISSIONS,
             "What it asks to touch. Nothing is granted by asking.",
         ),
         Field("resources", RESOURCES, "What it may use; a key left out means no limit is declared."),

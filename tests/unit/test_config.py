@@ -40,6 +40,8 @@ EVERYTHING: dict[str, Any] = {
     "state_timeout": 4,
     "max_message": 65536,
     "share_results": True,
+    "sandbox": "native",
+    "unenforced": "allow",
     "restart": {"intensity": 2, "period": 30, "delay": 0.5, "max_delay": 5},
     "plugins": {
         "counter": {
@@ -56,9 +58,13 @@ EVERYTHING: dict[str, Any] = {
             "state_timeout": 7,
             "max_message": 4096,
             "share_results": False,
+            "sandbox": "off",
+            "unenforced": "refuse",
             "restart": {"intensity": 0},
             "config": {"language": "en", "deep": {"list": [1, None, True]}},
             "environment": ["HOME"],
+            "grant": ["network:connect:example.org:443"],
+            "resources": {"cpu": 50, "memory": 100, "disk": 10, "network": 1, "pids": 8},
         }
     },
 }

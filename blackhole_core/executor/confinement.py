@@ -1,0 +1,45 @@
+"""What confines one instance: a value, made from manifest, grants and configuration, applied by its level."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+
+import attrs
+
+from blackhole_core.manifest.model import Resources
+
+__all__ = ["Confinement", "Sandbox", "Unenforced"]
+
+
+class Sandbox(enum.StrEnum):
+    """What builds the walls around a worker of level process."""
+
+    AUTO = "auto"  #: the strongest of the others that works here
+    BUBBLEWRAP = "bubblewrap"  #: the program ``bwrap``, and the layers of NATIVE inside
+    NATIVE = "native"  #: namespaces, Landlock and seccomp, set up by the worker itself before plugin code is in reach
+    OFF = "off"  #: none: the worker has the rights of its host
+
+
+class Unenforced(enum.StrEnum):
+    """What to do when something that was denied or limited cannot be enforced here."""
+
+    REFUSE = "refuse"  #: the plugin does not start, and says why
+    ALLOW = "allow"  #: it starts, and ``enforcement`` says what is not enforced
+
+
+@attrs.frozen
+class Confinement:
+    """``requested`` and ``granted`` are permissions in their canonical spelling; only what is in both is given."""
+
+    sandbox: Sandbox = Sandbox.OFF
+    unenforced: Unenforced = Unenforced.REFUSE
+    requested: tuple[str, ...] = ()
+    granted: tuple[str, ...] = ()
+    resources: Resources = Resources()
+    data: Path | None = None  #: the plugin's own directory, which it may write; None where it has none
+
+    @property
+    def effective(self) -> tuple[str, ...]:
+        """What the plugin asked for and was given."""
+        return tuple(permission for permission in self.requested if permission in self.granted)
