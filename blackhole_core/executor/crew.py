@@ -11,6 +11,7 @@ Invariants:
   are both empty only when nothing is queued or running, which is what ``drained`` means; a thread that finds another one faster is
   busy for a moment without work, never the other way round.
 * A thread that has been let go (:meth:`Crew.let_go`) ends by itself when its work does. A thread cannot be killed.
+* A thread that ends rings once more: the ring that woke it may have been meant for another one.
 
 Callers take no lock, and may be interrupted (Ctrl-C) between any two steps: what they leave behind is work in the queue, which they
 withdraw, or a ring too many, which is harmless.
@@ -158,6 +159,7 @@ class Crew:
                 del work  # or the last arguments live until the next call
             if self._draining:
                 self._tell_idle()
+        bell.ring()  # who is let go in its sleep may have been woken by a ring for work, which another one is to do
         del bell  # a stored traceback of the plugin's may hold this frame, and would hold the descriptor
         with self._changed:
             threads.pop(ident, None)

@@ -259,7 +259,8 @@ class ThreadRunner:
     def _quarantine(self, call: ThreadCall) -> None:
         """Replace the threads of a call that nobody waits for and that does not end."""
         for ident in call.running_on():
-            if (thread := self._crew.let_go(ident)) is not None:
+            # Asked again: while the thread before it was reported, this one may have come to its end.
+            if ident in call.running_on() and (thread := self._crew.let_go(ident)) is not None:
                 self._report("plugin.quarantined", thread, hook=call.hook)
                 self._crew.add_thread()
 

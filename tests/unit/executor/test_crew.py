@@ -147,6 +147,23 @@ def test_a_thread_that_was_let_go_ends_with_its_work(crew: Crew) -> None:
     assert crew.drained(10)
 
 
+def test_a_thread_that_was_let_go_in_its_sleep_keeps_no_ring(crew: Crew) -> None:
+    """It may be the one who wakes when work comes: then it wakes another one, also at the end."""
+    for _ in range(7):
+        crew.add_thread()
+    assert eventually(lambda: len(crew._asleep) == 8)
+    left = [crew.let_go(ident) for ident in list(crew.threads)[:-2]]
+    for _ in range(3):
+        work = _Work()
+        crew.submit(work)
+        assert work.told.wait(10)
+    assert crew.stop(time.monotonic() + 10) == []
+    for thread in left:
+        assert thread is not None
+        thread.join(10)
+        assert not thread.is_alive()
+
+
 @pytest.mark.usefixtures("fast_switching")
 @pytest.mark.parametrize("threads", [1, 3])
 def test_no_work_is_lost_or_doubled_when_the_end_comes(threads: int) -> None:

@@ -17,6 +17,8 @@ import pytest
 
 import blackhole_core as bh
 from blackhole_core.errors import CallTimeout, PluginUnloaded
+from blackhole_core.executor.thread import ThreadRunner
+from blackhole_core.messages import Calls
 from tests.stage import Stage, eventually, in_threads
 
 _PLUGIN = """
@@ -146,6 +148,40 @@ def test_callers_that_gave_up_are_not_answered_later(stage: Stage, tmp_path: Pat
     outcomes = in_threads(6, call)
     assert all(isinstance(answers, list) and all(answers) for answers in outcomes)
     assert plugin.runner.drained(10)
+
+
+def test_only_a_thread_that_still_hangs_is_quarantined(stage: Stage, tmp_path: Path) -> None:
+    """Of two threads that hung in one batch, the one that ends while the other is reported stays with the plugin."""
+    plugin = stage.start("adhoc", "thread", threads=2, hang_grace=0.02, **stage.write(tmp_path, _PLUGIN))
+    runner, looked = plugin.runner, threading.Event()
+    assert isinstance(runner, ThreadRunner)
+    threads = list(runner._crew.threads.values())
+
+    class Events(list[tuple[str, dict[str, Any]]]):
+        def append(self, event: tuple[str, dict[str, Any]]) -> None:
+            super().append(event)
+            if len(self) == 1:
+                notes_api.release.set()
+                assert runner.drained(10)
+                stage.timers.after(0.0, looked.set)  # behind the one that quarantines
+
+    stage.events = Events()
+    both = threading.Barrier(2)
+
+    def hang() -> None:
+        if both.wait(10) == 0:
+            [call] = runner._expiry.waiting
+            call.expire()
+        notes_api.release.wait(10)
+
+    index = next(place for place, known in enumerate(plugin.surface.implementations) if known.hook == "raw")
+    replies = runner.call_many(Calls("raw", [(hang,)] * 2, index, False))
+    assert [type(error) for error in replies.failures.values()] == [CallTimeout] * 2
+    assert looked.wait(10)
+    [(event, facts)] = stage.events
+    assert event == "plugin.quarantined"
+    [kept] = set(threads) & set(runner._crew.threads.values())
+    assert kept.name != facts["thread"]
 
 
 @pytest.mark.usefixtures("fast_switching")
