@@ -36,10 +36,10 @@ class Work(Protocol):
         """Do it and keep its outcome; never raises."""
 
     def tell(self) -> None:
-        """Tell who waits for the outcome, or the refusal, that it is there."""
+        """Tell who waits for the outcome that it is there."""
 
     def refuse(self) -> None:
-        """Take the refusal for the outcome: it was never run."""
+        """Take the refusal for the outcome and tell who waits for it: it was never run."""
 
 
 class Crew:
@@ -126,7 +126,6 @@ class Crew:
             except IndexError:  # a thread was faster
                 break
             work.refuse()
-            work.tell()
         self._tell_idle()
         self._bell = SILENT  # who is left finds the end when its work is over, and sleeps no more
         return [thread for thread in threads if thread.is_alive()]

@@ -151,4 +151,4 @@ class BatchHelp:
         self._batch.tell()
 
     def refuse(self) -> None:
-        """Do nothing: the batch does not need it."""
+        """Do nothing: the batch does not need it, and may be about to begin on another thread."""

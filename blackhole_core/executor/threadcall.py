@@ -131,6 +131,7 @@ class ThreadCall(ActiveCall):
     def refuse(self) -> None:
         """Take for the outcome that the plugin has stopped."""
         self.error = PluginUnloaded(self.runner.plugin, self.hook)
+        self.tell()
 
     def running_on(self) -> tuple[int, ...]:
         """Return the idents of the threads that run it now."""

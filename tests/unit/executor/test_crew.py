@@ -7,11 +7,15 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from blackhole_core.executor.bell import new_bell
 from blackhole_core.executor.crew import Crew
+from blackhole_core.executor.threadbatch import BatchHelp, ThreadBatch
+from blackhole_core.messages import Replies
 from tests.stage import eventually, in_threads
 
 
@@ -29,6 +33,7 @@ class _Work:
 
     def refuse(self) -> None:
         self.fates.append("refused")
+        self.told.set()
 
     def tell(self) -> None:
         self.told.set()
@@ -120,7 +125,6 @@ def test_the_end_lets_what_is_queued_end_and_refuses_the_rest() -> None:
     assert running.begun.wait(10)
     [left] = crew.stop(time.monotonic() + 0.05)
     assert (running.fates, queued.fates) == ([], ["refused"])
-    assert queued.told.is_set()
     assert not crew.submit(_Work())
     hold.set()
     left.join(10)
@@ -254,6 +258,27 @@ def test_drained_is_never_true_while_work_is_between_queue_and_thread() -> None:
     assert work.told.wait(10)
     assert found == [False, True]
     crew.stop(time.monotonic() + 10)
+
+
+def test_a_batch_that_was_taken_is_not_over_because_its_help_was_refused() -> None:
+    """The end comes when one thread has taken the batch and not begun it, and the other's part is still queued."""
+    crew = Crew("blackhole-test")
+    batch = ThreadBatch(SimpleNamespace(plugin="p@1"), threading.get_ident(), "add", abs, [(-1,), (-2,)], new_bell())
+    over: list[bool] = []
+
+    def end() -> None:
+        crew.stop(0.0)
+        over.append(batch.done)
+
+    crew._queue = _Queue(end)
+    crew.submit(batch)
+    crew.submit(BatchHelp(batch))
+    crew.add_thread()
+    [thread] = crew.threads.values()
+    batch.wait()
+    assert not any(over)
+    assert batch.replies() == Replies([1, 2], {})
+    thread.join(10)
 
 
 def test_work_that_comes_behind_the_end_is_not_left_in_the_queue() -> None:

@@ -78,7 +78,6 @@ def test_a_refused_call_says_so() -> None:
     """What never ran is a PluginUnloaded."""
     call = _call(_never)
     call.refuse()
-    call.tell()
     call.wait()
     assert isinstance(call.error, PluginUnloaded)
 
