@@ -336,10 +336,13 @@ def _search(entry: str) -> Iterable[Any]:
 
 
 def _asked(distributions: Iterable[Any], group: str) -> list[Declarer]:
-    """Return all ``distributions``, with their entry points of ``group``."""
+    """Return all ``distributions`` that have a name, with their entry points of ``group``."""
     found = []
     for known in distributions:
-        name = getattr(known, "_normalized_name", None) or known.metadata["Name"]
+        try:
+            name = getattr(known, "_normalized_name", None) or known.metadata["Name"]
+        except (OSError, ValueError, TypeError, KeyError):  # neither the directory's name has it nor a METADATA: what a removal left behind
+            continue
         try:
             points = tuple((point.name, point.value) for point in known.entry_points if point.group == group)
             found.append(Declarer(name, "", points, found=known))

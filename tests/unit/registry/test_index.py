@@ -305,6 +305,18 @@ def test_names_that_metadata_must_tell(index: DiscoveryIndex, clock: Clock, site
     assert sorted(look(index, site)) == sorted(point[1] for point in asked_of_python("notes", [site]))
 
 
+@pytest.mark.parametrize("metadata", [None, b"Version: 1.0\n", b"Name: upper\xff\n"])
+@pytest.mark.parametrize("place", ["-pper-1.0.dist-info", ".dist-info"])
+def test_a_distribution_without_a_name(index: DiscoveryIndex, site: Path, place: str, metadata: bytes | None) -> None:
+    """What neither the directory's name nor METADATA names is passed over, and stops no other; ``importlib.metadata`` raises for all of them."""
+    nameless = install(site, "upper", points=NOTES).rename(site / place)
+    (nameless / "METADATA").unlink()
+    if metadata is not None:
+        (nameless / "METADATA").write_bytes(metadata)
+    install(site, "other", points={"notes": {"other": "other"}})
+    assert look(index, site) == ["other"]
+
+
 class Finder:
     """Has distributions of its own, as a frozen application has."""
 
