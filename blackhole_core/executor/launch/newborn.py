@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
 
+from blackhole_core.executor.launch.child import wait_readable
 from blackhole_core.executor.launch.guard import Guard
 from blackhole_core.executor.wire import spawn
 
 __all__ = ["Newborn", "Role", "SpawnFailed", "end_unassigned"]
 
-#: Seconds for each step of the handshake: less than a millisecond of work, on a machine under heavy load some hundred.
+_logger: Final = logging.getLogger("blackhole.launch")
+
+#: Seconds for each step of the handshake, and for an end: less than a millisecond of work, on a machine under heavy load some hundred.
 _STEP_SECONDS: Final = 5.0
+#: Seconds between two looks for a child that is dying.
+_LOOK_AGAIN: Final = 0.001
 
 
 class SpawnFailed(Exception):
@@ -93,7 +100,6 @@ class Newborn:
         self._own: Final = own
         self.guard: Final = guard
         own.settimeout(_STEP_SECONDS)
-        guard.watch(pid)
 
     def let_go(self) -> None:
         """Let it leave the zygote's process group, and wait until it has.
@@ -126,13 +132,30 @@ class Newborn:
 
 
 def end_unassigned(pid: int, pidfd: int | None) -> None:
-    """End and reap a child that has no role yet, by its pidfd where there is one, which is closed; user code may have reaped it."""
-    with contextlib.suppress(ProcessLookupError):
+    """End and reap a child that has no role yet, by its pidfd where there is one, which is closed; user code may have reaped it.
+
+    Its socket is closed: it ends by that where it must not be killed, because the host has given up its privileges since.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         if pidfd is None:
             os.kill(pid, signal.SIGKILL)
         else:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitid(os.P_PID, pid, os.WEXITED)
     if pidfd is not None:
+        wait_readable(pidfd, int(_STEP_SECONDS * 1000))
         os.close(pidfd)
+    if not _reap(pid):
+        _logger.warning("a forked worker that was not needed (pid %d) did not end within %g s; it is left alone", pid, _STEP_SECONDS)
+
+
+def _reap(pid: int) -> bool:
+    """Wait for a child; False when it does not end in time."""
+    deadline = time.monotonic() + _STEP_SECONDS
+    try:
+        while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_LOOK_AGAIN)
+    except ChildProcessError:
+        pass  # user code took it (``os.waitpid(-1)``)
+    return True

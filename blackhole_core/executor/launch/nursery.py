@@ -76,10 +76,10 @@ class Nursery:
             if spare is not None:
                 return spare
             try:
-                zygote = self._ready(origin, import_path)
+                zygote, guard = self._ready(origin, import_path), self._guard()  # both, or nothing is begun
                 if zygote.begun is None:
                     zygote.begin_fork()
-                return _born(zygote, self._guard())
+                return _born(zygote, guard)
             except SpawnFailed as error:
                 why = str(error)
             except ZygoteLost as error:
@@ -94,11 +94,12 @@ class Nursery:
         if not wanted or self._zygote is None or self._zygote.begun is not None:
             return
         try:
+            self._guard()  # who takes what was begun must have one
             self._zygote.begin_fork()
         except ZygoteLost as error:
             self._bury(str(error))
         except OSError:
-            return  # no descriptors are left: none should be taken for something ahead of its time
+            return  # descriptors or processes are used up: none should be taken for something ahead of its time
 
     def warm(self, origin: Origin, import_path: Sequence[str]) -> None:
         """Have a zygote ready; where none can be had, that is logged and told by the next :meth:`fork`."""

@@ -82,13 +82,22 @@ class Zygote:
         return self._control if self._begun is not None else None
 
     def finish_fork(self, guard: Guard) -> Newborn:
-        """Return the worker whose fork was begun, in the zygote's process group.
+        """Return the worker whose fork was begun, in the zygote's process group and known to ``guard``.
 
         :raises OSError: the system refused.
         :raises ZygoteLost: see there; bury it.
         """
         own, self._begun = self._begun, None
         assert own is not None
+        newborn = self._take_forked(own, guard)
+        try:
+            guard.watch(newborn.pid)
+        except BaseException:  # it was killed, and another one cannot be had
+            newborn.discard()
+            raise
+        return newborn
+
+    def _take_forked(self, own: socket.socket, guard: Guard) -> Newborn:
         with contextlib.ExitStack() as opened:
             opened.enter_context(own)
             answer, received = self._answer()
@@ -97,6 +106,7 @@ class Zygote:
             if not isinstance(answer, spawn.Forked):
                 raise ZygoteLost(f"it answered a request with {type(answer).__name__}")
             if not received:  # there was no room for its pidfd
+                own.close()
                 end_unassigned(answer.pid, None)
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             opened.pop_all()
@@ -107,7 +117,7 @@ class Zygote:
         self._control.close()
         if self._begun is not None:
             self._begun.close()
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # what must not be killed any more ends with its socket
             os.killpg(self.pid, signal.SIGKILL)  # not a stranger's: its leader has not been reaped
         return self._collect()
 
