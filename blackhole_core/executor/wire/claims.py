@@ -106,8 +106,12 @@ class Claim:
         position = None if wanted is Any else _position(item)
         if position is not None:  # the strict decoder knows no extensions
             return msgspec.convert(self._take(position), wanted, builtin_types=_BUFFERS)
-        decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(wanted, ext_hook=ExtensionHook(self._take))
-        return decoder.decode(item)
+        hook = ExtensionHook(self._take)
+        decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(wanted, ext_hook=hook)
+        try:
+            return decoder.decode(item)
+        finally:
+            hook.close()
 
     def _take(self, position: int) -> Any:
         """Return the value at ``position`` of the table, once."""

@@ -260,21 +260,30 @@ def decode_extension(code: int, data: memoryview) -> Any:
 
 
 class ExtensionHook:
-    """An ``ext_hook`` for a message with values beside it: ``take`` returns the one at a position."""
+    """An ``ext_hook`` for a message with values beside it: ``take`` returns the one at a position. :meth:`close` when it is decoded."""
 
-    # An object, not a function: one that is in its own closure would keep what it took until the garbage collector comes.
-    __slots__ = ("_take",)
+    __slots__ = ("_lists", "_pairs", "_take")
 
     def __init__(self, take: Callable[[int], Any]) -> None:
         self._take = take
+        self._lists: msgspec.msgpack.Decoder[list[Any]] | None = None  # made once, when the first is needed: a message has many
+        self._pairs: msgspec.msgpack.Decoder[list[tuple[Any, Any]]] | None = None
+
+    def close(self) -> None:
+        """Let go of the decoders, which refer to this: in a cycle, what was taken would live until the garbage collector comes."""
+        self._lists = self._pairs = None
 
     def __call__(self, code: int, data: memoryview) -> Any:
         if code == BESIDE:
             return self._take(_position.decode(data))
         if code in _FROM_LIST:
-            return _FROM_LIST[code](msgspec.msgpack.Decoder(list[Any], ext_hook=self).decode(data))
+            if self._lists is None:
+                self._lists = msgspec.msgpack.Decoder(list[Any], ext_hook=self)
+            return _FROM_LIST[code](self._lists.decode(data))
         if code == _DICT_CODE:
-            return dict(msgspec.msgpack.Decoder(list[tuple[Any, Any]], ext_hook=self).decode(data))
+            if self._pairs is None:
+                self._pairs = msgspec.msgpack.Decoder(list[tuple[Any, Any]], ext_hook=self)
+            return dict(self._pairs.decode(data))
         return decode_extension(code, data)
 
 
