@@ -22,11 +22,26 @@ import msgspec
 if TYPE_CHECKING:
     import numpy
 
-__all__ = ["BYTES", "LARGE", "MEMORYVIEW", "NDARRAY", "Form", "NoForm", "decode_inline", "describe", "is_block_type", "rebuild"]
+__all__ = [
+    "BYTES",
+    "LARGE",
+    "MEMORYVIEW",
+    "NDARRAY",
+    "ROWS",
+    "Form",
+    "NoForm",
+    "decode_inline",
+    "describe",
+    "is_block_type",
+    "is_large_row",
+    "rebuild",
+]
 
 #: Bytes from which a value travels beside the message, where there is room for it. The two ways cost the same at 64 KiB (there and back 40 µs);
 #: at 128 KiB it is one fifth. A little less than 64, so that a message with a value below this still fits into the lane.
 LARGE: Final = 48 * 1024
+#: One row of bytes: inside the message, unless it is large and there is room beside it.
+ROWS: Final = frozenset({bytes, bytearray})
 
 BYTES, BYTEARRAY, MEMORYVIEW, ARRAY, NDARRAY = range(5)
 
@@ -35,6 +50,8 @@ _Count = Annotated[int, msgspec.Meta(ge=0)]
 _Shape = Annotated[tuple[_Count, ...], msgspec.Meta(max_length=64)]
 #: Fields of one structured type; more than people write down.
 _MAX_FIELDS: Final = 1000
+#: Characters of a field's name.
+_MAX_NAME: Final = 1000
 #: Structured types in structured types.
 _MAX_DEPTH: Final = 8
 #: Items, or empty rows, of an array without bytes: a few bytes of a message could name so many that whoever looks at each never ends.
@@ -54,7 +71,7 @@ class NoForm(TypeError):
 class Fields(msgspec.Struct, array_like=True, frozen=True):
     """A structured type of NumPy."""
 
-    names: Annotated[tuple[str, ...], msgspec.Meta(max_length=_MAX_FIELDS)]
+    names: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=_MAX_NAME)], ...], msgspec.Meta(max_length=_MAX_FIELDS)]
     items: Annotated[tuple[Item, ...], msgspec.Meta(max_length=_MAX_FIELDS)]
     offsets: Annotated[tuple[_Count, ...], msgspec.Meta(max_length=_MAX_FIELDS)]
     size: _Count
@@ -78,6 +95,11 @@ class Form(msgspec.Struct, array_like=True, frozen=True):
 
 _BYTES_FORM: Final = Form(BYTES)
 _BYTEARRAY_FORM: Final = Form(BYTEARRAY)
+
+
+def is_large_row(value: object) -> bool:
+    """Whether ``value`` is a row of bytes that travels beside the message, where there is room."""
+    return type(value) in ROWS and len(value) >= LARGE  # type: ignore[arg-type]
 
 
 def is_block_type(kind: object) -> bool:
@@ -151,7 +173,9 @@ def _item_of(dtype: numpy.dtype[Any]) -> Item:
             return item
     except (ValueError, TypeError):
         pass  # NumPy cannot make it from what it says of itself
-    raise NoForm(f"numpy.ndarray of dtype {dtype}, which is not one of NumPy's own or has sub-arrays without bytes")
+    raise NoForm(
+        f"numpy.ndarray of dtype {dtype}, which is not one of NumPy's own, has sub-arrays without bytes, or more or longer names than can cross"
+    )
 
 
 def _spell(dtype: numpy.dtype[Any], depth: int) -> Item:
@@ -163,20 +187,28 @@ def _spell(dtype: numpy.dtype[Any], depth: int) -> Item:
     if dtype.fields is None:
         return Item(dtype.str)
     names = dtype.names or ()
+    if len(names) > _MAX_FIELDS or any(len(name) > _MAX_NAME for name in names):
+        raise ValueError("more fields, or longer names, than the receiver takes")
     found = [dtype.fields[name] for name in names]
     return Item(Fields(names, tuple(_spell(kind, depth + 1) for kind, *_ in found), tuple(at for _, at, *_ in found), dtype.itemsize))
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=256)  # of short texts only: what a stranger sent is kept
+def _dtype_of_format(known: str) -> numpy.dtype[Any]:
+    import numpy
+
+    if _DTYPE.fullmatch(known) is None:
+        raise ValueError(f"{known!r} is not a type of NumPy without Python objects")
+    return numpy.dtype(known)
+
+
 def _dtype_of(item: Item, depth: int = 0) -> numpy.dtype[Any]:
     """:raises ValueError, TypeError: NumPy has no such type."""
     import numpy
 
     known = item.format
     if isinstance(known, str):
-        if _DTYPE.fullmatch(known) is None:
-            raise ValueError(f"{known!r} is not a type of NumPy without Python objects")
-        base: numpy.dtype[Any] = numpy.dtype(known)
+        base = _dtype_of_format(known)
     else:
         if depth > _MAX_DEPTH or not len(known.names) == len(known.items) == len(known.offsets):
             raise ValueError("fields that do not fit together")

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from blackhole_core.errors import ProtocolError
-from blackhole_core.executor.wire.buffers import LARGE, NoForm, decode_inline
+from blackhole_core.executor.wire.buffers import LARGE, ROWS, NoForm, decode_inline, is_large_row
 from blackhole_core.executor.wire.parcels import BESIDE, Packing, Shelf, wrap_buffer
 
 __all__ = ["BUFFER", "ExtensionHook", "NotPlain", "decode_extension", "decode_plain", "encode_plain", "is_bare", "wrap_plain"]
@@ -48,8 +48,6 @@ def _text(convert: Callable[[Any], str]) -> Callable[[Any], bytes]:
 
 
 _BYTEARRAY_CODE: Final = 10
-#: One row of bytes: inside the message, unless they are many and there is room beside it.
-_ROWS: Final = frozenset({bytes, bytearray})
 #: type → (extension code, to bytes, from bytes). Codes are part of the protocol: never reuse one.
 _SCALAR_EXTENSIONS: Final[dict[type, tuple[int, Callable[[Any], bytes], Callable[[bytes], Any]]]] = {
     int: (4, _text(hex), lambda data: int(data.decode(), 16)),
@@ -167,7 +165,7 @@ def _wrap(value: Any, depth: int, packing: Packing | None) -> Any:
     kind = type(value)
     if kind in _SCALARS or (kind is int and _INT_MIN <= value <= _INT_MAX):
         return value
-    if kind in _ROWS and (packing is None or len(value) < LARGE):
+    if kind in ROWS and (packing is None or not is_large_row(value)):
         return value if kind is bytes else msgspec.msgpack.Ext(_BYTEARRAY_CODE, bytes(value))
     if depth > MAX_DEPTH:
         raise _Refused(value, f"{kind.__qualname__} nested deeper than {MAX_DEPTH}, or referring to itself")

@@ -14,7 +14,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from blackhole_core.executor.wire.buffers import LARGE, NoForm
+from blackhole_core.executor.wire.buffers import ROWS, NoForm, describe, is_large_row
 from blackhole_core.executor.wire.claims import DECODE_ERRORS, Claim
 from blackhole_core.executor.wire.parcels import Packing, Shelf, wrap_buffer
 from blackhole_core.executor.wire.plain import BUFFER, NotPlain, decode_extension, encode_plain, is_bare, wrap_plain
@@ -25,8 +25,6 @@ __all__ = ["ArgumentsDecoder", "ArgumentsEncoder", "ResultDecoder", "ResultEncod
 _encoder = msgspec.msgpack.Encoder()
 #: What msgspec raises for a value it cannot encode: unknown type, integer beyond 64 bit, recursion.
 _ENCODE_ERRORS: Final = (TypeError, OverflowError, RecursionError, ValueError, BufferError)
-#: Values of typed positions that may travel beside the message.
-_ROWS: Final = frozenset({bytes, bytearray})
 
 
 class Undecodable(ValueError):
@@ -53,7 +51,7 @@ class ArgumentsEncoder:
     def __init__(self, types: Sequence[Any]) -> None:
         self._open = tuple(contains_any(annotation) for annotation in types)
         self._positions = tuple(position for position, is_open in enumerate(self._open) if is_open)
-        self._rows = tuple(position for position, kind in enumerate(types) if not _ROWS.isdisjoint({kind, *typing.get_args(kind)}))
+        self._rows = tuple(position for position, kind in enumerate(types) if _may_be_row(kind))
 
     def encode(self, args: Sequence[Any], shelf: Shelf | None = None) -> bytes:
         """Return the msgpack array of ``args``; with a ``shelf`` a body whose large parts lie there.
@@ -73,7 +71,7 @@ class ArgumentsEncoder:
         return _pack(shelf, lambda packing: self._encode(args, packing))
 
     def _large(self, args: Sequence[Any]) -> bool:
-        return any(_is_large_row(args[position]) for position in self._rows)
+        return any(is_large_row(args[position]) for position in self._rows)
 
     def _encode(self, args: Sequence[Any], packing: Packing | None) -> bytes:
         encoder = _block_encoder(packing)
@@ -143,7 +141,7 @@ class ResultEncoder:
             except _ENCODE_ERRORS as error:
                 raise NotPlain("", _describe(value, error)) from None
         try:
-            if not _is_large_row(value):
+            if not is_large_row(value):
                 return _encoder.encode(value)
         except _ENCODE_ERRORS:
             pass  # the other way tells what is wrong, or wraps what the encoder does not know
@@ -185,16 +183,19 @@ def _pack(shelf: Shelf | None, encode: Callable[[Packing | None], bytes]) -> byt
     return packing.seal(message)
 
 
-def _is_large_row(value: Any) -> bool:
-    return type(value) in _ROWS and len(value) >= LARGE
+def _may_be_row(annotation: Any) -> bool:
+    parts = (annotation, *typing.get_args(annotation))
+    return any(part is row for part in parts for row in ROWS)  # "in" may ask for a hash, which not every annotation has
 
 
 def _beside(value: Any, packing: Packing | None) -> Any:
     """Return what stands in a typed position: a large row of bytes lies beside the message."""
-    if packing is None or not _is_large_row(value):
+    if packing is None or not is_large_row(value):
         return value
-    wrapped = wrap_buffer(value, packing, BUFFER)
-    return wrapped if isinstance(wrapped, msgspec.msgpack.Ext) and wrapped.code != BUFFER else value
+    described = describe(value)
+    assert described is not None, "a row of bytes is a block of memory"
+    placed = packing.place(*described)
+    return value if placed is None else placed
 
 
 def _encode_typed(value: Any, packing: Packing | None) -> bytes:

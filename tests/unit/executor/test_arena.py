@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -207,11 +208,45 @@ def test_typed_positions(pair: Pair) -> None:
     got = ArgumentsDecoder(types).decode(claimed(body, pair.worker))
     assert got == args
     assert [type(item) for item in got] == [int, bytes, bytearray, list]
+    pair.host.limit = 0
+    inside = ArgumentsEncoder(types).encode(args, pair.host)
+    assert type(inside) is bytes
+    assert ArgumentsDecoder(types).decode(inside) == args
+    pair.host.limit = LIMIT
     body = ArgumentsEncoder(types).encode(args, pair.host)
     with pytest.raises(Undecodable, match="Expected `str`, got `bytes`"):
         ArgumentsDecoder([int, str, bytearray, list[str]]).decode(claimed(body, pair.worker))
     with pytest.raises(Undecodable, match="Expected 1 arguments, got 4"):
         ArgumentsDecoder([int]).decode(claimed(ArgumentsEncoder(types).encode(args, pair.host), pair.worker))
+
+
+def test_many_containers_around_values(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many tuples, sets and dicts: they are decoded by the same few decoders."""
+    made: list[object] = []
+    real = msgspec.msgpack.Decoder
+
+    def counted(*args: Any, **options: Any) -> Any:
+        made.append(args)
+        return real(*args, **options)
+
+    value = [bytes(LARGE), [(number, {number}, {number: (number, {})}) for number in range(100)]]
+    monkeypatch.setattr(msgspec.msgpack, "Decoder", counted)
+    assert pair.up(value) == value
+    assert 0 < len(made) < 5
+
+
+def test_a_decoded_body_leaves_no_cycle(pair: Pair) -> None:
+    """What it has left over is given back as soon as nobody has it, without the garbage collector."""
+    body = encode_plain([(bytes(LARGE), {1: bytes(LARGE)}), bytes(LARGE)], pair.worker)
+    assert isinstance(body, Parcel)
+    body.handed = True
+    less = msgspec.msgpack.encode([msgspec.msgpack.Ext(1, b"\x91\xd4\x0d\x00"), msgspec.msgpack.Ext(11, b"\x91\x92\x01\xd4\x0d\x01")])
+    gc.disable()
+    try:
+        assert decode_open(claimed(_whole(Body(body.body.table, less)), pair.host)) == [(bytes(LARGE),), {1: bytes(LARGE)}]
+        assert pair.worker.in_flight() == 0
+    finally:
+        gc.enable()
 
 
 _FORM = Form(0)

@@ -167,6 +167,24 @@ def test_a_form_without_end(form: Form) -> None:
         rebuild(form, memoryview(b""))
 
 
+def test_what_a_stranger_says_is_not_kept() -> None:
+    """A structured type that was received is made and forgotten: it can be as large as a message."""
+    item = Item(Fields(("x", "y"), (Item("<f8"), Item("<i4", (2,))), (0, 8), 16))
+    before = sys.getrefcount(item)
+    assert rebuild(Form(4, item, (1,)), memoryview(bytes(16)))["y"].tolist() == [[0, 0]]
+    assert sys.getrefcount(item) == before
+
+
+@pytest.mark.parametrize("names", [["x" * 1001], [str(number) for number in range(1001)]], ids=["long", "many"])
+def test_fields_beyond_the_limits(names: list[str]) -> None:
+    """Neither side takes more fields, or longer names, than people write."""
+    with pytest.raises(NotPlain, match="more or longer names than can cross"):
+        encode_plain(np.zeros(1, [(name, "u1") for name in names]))
+    form = Form(4, Item(Fields(tuple(names), (Item("|u1"),) * len(names), tuple(range(len(names))), len(names))), (1,))
+    with pytest.raises(ProtocolError, match="Expected `(str|array)` of length <= 1000"):
+        decode_plain(msgspec.msgpack.encode(msgspec.msgpack.Ext(12, msgspec.msgpack.encode((form, bytes(len(names)))))))
+
+
 def test_an_array_without_bytes() -> None:
     """It crosses with its shape, up to a number of items or rows."""
     for value in (np.zeros((1000, 0)), np.zeros(0), np.zeros(2**20, "V0")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
@@ -38,6 +38,7 @@ _NOTE = Note("a", ("b", "c"), datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
         ([tuple[int, str]], ((1, "x"),)),
         ([Any], (datetime.date(2026, 1, 2),)),
         ([bytes, float], (b"\x00\xff", 1.5)),
+        ([Annotated[int, {"no": "hash"}], list[Annotated[int, []]], Annotated[bytes, {}]], (1, [2], b"x")),
         ([str | None, str | None], (None, "x")),
     ],
 )
