@@ -17,6 +17,7 @@ from blackhole_core import errors
 from blackhole_core.executor.launch.process import PASSED_ON
 from blackhole_core.executor.runner import Limits
 from blackhole_core.executor.wire import plain
+from blackhole_core.executor.wire.buffers import ROWS
 from blackhole_core.hookspecs import CONTRACTS, LifecycleSpecs
 from blackhole_core.ids import Isolation
 from blackhole_core.lifecycle.phase import TRANSITIONS, Phase
@@ -108,7 +109,7 @@ def test_every_level_has_its_row() -> None:
 
 def test_every_plain_type_has_its_row() -> None:
     """The table of what crosses names exactly the types that the wire takes."""
-    kinds: set[type] = {*plain._SCALARS, *plain._SCALAR_EXTENSIONS, *plain._SEQUENCE_EXTENSIONS, *plain._ROWS, list, dict}
+    kinds: set[type] = {*plain._SCALARS, *plain._SCALAR_EXTENSIONS, *plain._SEQUENCE_EXTENSIONS, *ROWS, list, dict}
     table = sections(page("reference/levels.md"), 3)["Open positions: plain data"]
     blocks = ["memoryview", "array.array", "numpy.ndarray"]
     assert sorted(first_cells(table)) == sorted([*blocks, *(kind.__name__ for kind in kinds)])
