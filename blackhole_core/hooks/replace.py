@@ -118,11 +118,14 @@ class Replacement:
         self._ready = dict(_compiled(manager, self._changes(self._existing()), pause))
         #: The calls that were running on what was replaced, once it is.
         self.begun = Begun()
+        #: Takes the replacement back, as far as it got: it is here before anything changes, so that whatever interrupts :meth:`commit` can be undone.
+        self.undo: Undo | None = None
 
-    def commit(self, *, replay_history: bool = False) -> Undo:
+    def commit(self, *, replay_history: bool = False, confirm: Callable[[], object] = lambda: None) -> Undo:
         """Let the new plugin stand where the old one stood, in all hooks at one instant; under a closed gate, when that opens.
 
-        With ``replay_history`` it is given every recorded historic call before, outside the lock: none is missed, none given twice.
+        With ``replay_history`` it is given every recorded historic call before, outside the lock: none is missed, none given twice. ``confirm`` is called
+        last, under the lock, when nothing but the switch is left: what it raises leaves the old plugin where it is.
 
         :raises BlackholeError: the old plugin was replaced or unregistered meanwhile.
         """
@@ -131,6 +134,7 @@ class Replacement:
             with self._manager.hook_lock:
                 untold = list(self._untold(told)) if replay_history else []
                 if not untold:
+                    confirm()
                     return self._switch()
             for place, caller, impl, calls in untold:
                 caller.replay(impl, calls)
@@ -150,11 +154,11 @@ class Replacement:
         created = [hook for hook, _impl, _verified in self._found if manager.caller(hook) is None]
         ready = list(self._ready.values()) if manager.revision == self._revision and not created else self._ready_now()
         changes = [one.change for one in ready]
-        undo = Undo(manager, name, self._old, self._plugin, changes, created, list(manager._plugin_distinfo))
+        self.undo = undo = Undo(manager, name, self._old, self._plugin, changes, created, list(manager._plugin_distinfo))
+        manager._name2plugin[name] = self._plugin  # before any hook: by this an undo knows that there is something to undo
         _commit((one.change.caller, one.change.after, one.code) for one in ready)
         self._ready.clear()  # or it would keep the codes alive, which are the evidence of calls, when they are replaced in turn
         self.begun.add_calls_of(change.caller for change in changes)
-        manager._name2plugin[name] = self._plugin
         if manager._plugin_distinfo:
             manager._plugin_distinfo[:] = [
                 (self._plugin, self._distribution or known) if registered is self._old else (registered, known)
@@ -218,7 +222,7 @@ def _commit(wanted: Iterable[tuple[HookCaller, list[HookImpl], Compiled]]) -> No
 
 
 class Undo:
-    """Call it to put the old plugin back, exactly where it was. Calling it again does nothing."""
+    """Call it to put the old plugin back, exactly where it was. Where that one stands already, again or still, it does nothing."""
 
     def __init__(
         self,
@@ -245,9 +249,10 @@ class Undo:
         :raises BlackholeError: the new plugin was itself replaced or unregistered in the meantime.
         """
         with self._manager.hook_lock:
-            if self._done:
+            registered = self._manager.get_plugin(self._name)
+            if self._done or registered is self._old:
                 return
-            if self._manager.get_plugin(self._name) is not self._new:
+            if registered is not self._new:
                 raise BlackholeError(
                     f"the replacement of plugin {self._name!r} cannot be undone: it was replaced again or unregistered since"
                 )

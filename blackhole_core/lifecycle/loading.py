@@ -80,20 +80,26 @@ class Loader:
         self.supervisor.move(member, Phase.STARTING)
         instance = self.start(member, candidate, isolation)
         try:
-            instance.serve()
-            if self.hooks.register(instance.plugin_object(), name=member.name) is None:
-                raise LoadFailed(str(instance.id), "its name is blocked (pm.set_blocked)")
-            try:
-                self.supervisor.adopt(member, instance)
-            except BaseException:
-                self.hooks.unregister(name=member.name)
-                raise
+            self._register(member, instance)
         except BaseException:
             self.supervisor.release(member)
             instance.end()
             raise
         self.supervisor.watch(member, instance)
         return instance
+
+    def _register(self, member: Member, instance: Instance) -> None:
+        plugin = instance.plugin_object()
+        try:
+            if self.hooks.register(plugin, name=member.name) is None:
+                raise LoadFailed(str(instance.id), "its name is blocked (pm.set_blocked)")
+            # Only now that it was told what historic calls had told others: until it serves, its death ends a call that waits for it.
+            instance.serve()
+            self.supervisor.adopt(member, instance)
+        except BaseException:
+            if self.hooks.get_plugin(member.name) is plugin:  # in all its hooks, or in those that register had come to
+                self.hooks.unregister(name=member.name)
+            raise
 
     def _fail(self, member: Member, error: BaseException, reason: str) -> None:
         self.supervisor.move(member, Phase.FAILED, error)

@@ -28,7 +28,7 @@ from blackhole_core.callcontext import chain
 from blackhole_core.errors import BlackholeError, StateError, SwapFailed
 from blackhole_core.hooks.manager import HookManager
 from blackhole_core.hooks.pausing import let_others_go_first
-from blackhole_core.hooks.replace import Replacement, Undo
+from blackhole_core.hooks.replace import Replacement
 from blackhole_core.ids import Isolation
 from blackhole_core.lifecycle.carrying import plan_by, restore_newest
 from blackhole_core.lifecycle.handover import Drained, Handover
@@ -195,7 +195,6 @@ class Swap:
         self._handover = Handover(old, member.settings, tools.states)
         self._still: Standstill | None = None
         self._replacement: Replacement | None = None
-        self._undo: Undo | None = None
         self._retiring = False
         self._times = dict.fromkeys(PHASES, 0.0)
         self._fallback: Snapshot | None = None
@@ -355,8 +354,8 @@ class Swap:
         with self._timed("switch"):
             new, replacement = self._loaded, self._replacement
             assert replacement is not None, "load() comes first"
-            new.serve()
-            self._undo = replacement.commit(replay_history=not self._handover.done)
+            # It serves only when it was told of all: while somebody waits for it, its death must end the waiting.
+            replacement.commit(replay_history=not self._handover.done, confirm=new.serve)
             self.still.switched(replacement.begun)
             self._tools.supervisor.adopt(self.member, new)
 
@@ -366,10 +365,9 @@ class Swap:
         return self._new is not None and self.member.instance is self._new
 
     def unswitch(self) -> None:
-        """Put the old version back, if it was replaced: another plugin of the same swap could not be. The gates are still shut."""
-        undo, self._undo = self._undo, None
-        if undo is not None:
-            undo()
+        """Put the old version back, as far as it was replaced: the swap was interrupted, or cannot be for another plugin. The gates are still shut."""
+        if self._replacement is not None and self._replacement.undo is not None:
+            self._replacement.undo()
             self._tools.supervisor.adopt(self.member, self._old)
 
     def release(self) -> None:
@@ -384,7 +382,7 @@ class Swap:
         member, snapshot, new = self.member, self._handover.snapshot, self._loaded
         member.previous = Previous(self._old.candidate, self._old.level, snapshot.id if snapshot is not None else None)
         member.isolation = self._request.isolation or member.isolation
-        self._undo = self._replacement = None  # they hold the old version's functions
+        self._replacement = None  # it holds the old version's functions
         with self._timed("cleanup"):
             self._keep_what_was_given(new)
             self._tools.supervisor.watch(member, new)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -11,8 +13,10 @@ import attrs
 import pytest
 
 import blackhole_core as bh
+from blackhole_core.hooks import replace
 from tests.integration.managed import LEVELS, Callers, Log, manager, released, running_functions, wheel
 from tests.plugins.build import build_wheel, plugin_dir
+from tests.stage import eventually
 
 IN_PROCESS = ("none", "thread")
 
@@ -188,6 +192,97 @@ def test_a_refused_version_leaves_no_code_behind(level: str, tmp_path: Path) -> 
             with pytest.raises(bh.SwapFailed):
                 pm.swap("counter", source=wheel("counter", version, tmp_path))
         assert {name for name in sys.modules if "notes_counter" in name} == before
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("level", LEVELS)
+def test_ctrl_c_at_the_switch_leaves_one_whole_version(level: str, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S-06: interrupted right before or after its hooks were switched, the old version serves on, under its name, and can be swapped."""
+    commit = replace._commit
+
+    def interrupted(*wanted: Any) -> None:
+        monkeypatch.undo()
+        if moment == "after":
+            commit(*wanted)
+        raise KeyboardInterrupt
+
+    with manager() as pm:
+        pm.load("full", source=wheel("full", "1.0.0", tmp_path), isolation=level)
+        before = pm.get_plugin("full")
+        new = wheel("full", "2.0.0", tmp_path)
+        monkeypatch.setattr(replace, "_commit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pm.swap("full", source=new)
+        assert (pm.hook.version(), str(pm.plugin("full").id)) == (["1.0.0"], "full@1.0.0")
+        assert pm.get_plugin("full") is before
+        assert pm.swap("full", source=new).ok
+        assert pm.hook.version() == ["2.0.0"]
+
+
+class _Told:
+    @bh.HookspecMarker("notes")(historic=True)
+    def told(self, name: str) -> int:
+        """Take note of ``name``; answer with the number of the process."""
+        raise NotImplementedError
+
+
+@attrs.define
+class _LastWords:
+    """Two historic calls. If armed, a worker that has answered the first is killed, and is seen to be dead before it is told of the second."""
+
+    pm: bh.PluginManager
+    armed: bool
+
+    def __attrs_post_init__(self) -> None:
+        self.pm.add_hookspecs(_Told)
+        self.pm.hook.told.call_historic(self._answered, {"name": "ada"})
+        self.pm.hook.told.call_historic(None, {"name": "bob"})
+
+    def _answered(self, pid: int) -> None:
+        if self.armed:
+            os.kill(pid, signal.SIGKILL)
+            assert eventually(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def _told(version: str, tmp_path: Path) -> Path:
+    """Return a wheel of ``full`` that takes note of what it is told."""
+    tree = plugin_dir("full", "1.0.0", tmp_path / f"told-{version}")
+    for path in tree.rglob("*"):
+        if path.is_file():
+            path.write_text(path.read_text("utf-8").replace("1.0.0", version), "utf-8")
+    code = tree / "notes_full" / "__init__.py"
+    told = "    @hookimpl\n    def told(self, name: str) -> int:\n        return os.getpid()\n\n"
+    text = code.read_text("utf-8").replace("from typing import Any\n", "import os\nfrom typing import Any\n")
+    old = "    @hookimpl\n    def transform"
+    assert text.count(old) == 1
+    code.write_text(text.replace(old, told + old), "utf-8")
+    return build_wheel(tree, tmp_path / f"told-{version}" / "dist")
+
+
+def test_a_worker_that_dies_while_it_is_told_fails_the_swap(tmp_path: Path) -> None:
+    """S-09: nobody starts another one for a version that does not serve yet, so no historic call waits for it."""
+    with manager({"call_timeout": 20}) as pm:
+        last_words = _LastWords(pm, armed=False)
+        pm.load("full", source=_told("1.0.0", tmp_path), isolation="process")
+        last_words.armed = True
+        with pytest.raises(bh.SwapFailed, match="SIGKILL") as caught:
+            pm.swap("full", source=_told("2.0.0", tmp_path))
+        assert caught.value.phase == "switch"
+        assert pm.hook.version() == ["1.0.0"]
+        last_words.armed = False
+        assert pm.swap("full", source=_told("3.0.0", tmp_path)).ok
+
+
+def test_a_worker_that_dies_while_it_is_told_fails_the_load(tmp_path: Path) -> None:
+    """H-05: the same, and nothing of it stays registered."""
+    with manager({"call_timeout": 20}) as pm:
+        last_words = _LastWords(pm, armed=True)
+        with pytest.raises(bh.LoadFailed, match="SIGKILL"):
+            pm.load("full", source=_told("1.0.0", tmp_path), isolation="process")
+        assert not pm.has_plugin("full")
+        assert pm.hook.version() == []
+        last_words.armed = False
+        assert pm.load("full", source=_told("2.0.0", tmp_path), isolation="process").phase is bh.Phase.RUNNING
 
 
 # --- calls that do not end, and calls that wait ---------------------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import itertools
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +17,7 @@ from pluggy import HookimplMarker, HookspecMarker, PluginValidationError
 from blackhole_core.errors import BlackholeError, UnknownPlugin
 from blackhole_core.hooks.gate import HookGate
 from blackhole_core.hooks.manager import HookManager
-from blackhole_core.hooks.replace import Replacement
+from blackhole_core.hooks.replace import Replacement, _commit
 
 hookimpl = HookimplMarker("t")
 hookspec = HookspecMarker("t")
@@ -247,6 +250,71 @@ def test_pauses_hold_no_lock(pm, plugin_of):
         pm.register(named(plugin_of, "old", *many), name="p")
         Replacement(pm, "p", named(plugin_of, "new", *many), pause=pause)
     assert free == [True] * 3
+
+
+class _InterruptAt:
+    """Ctrl-C before the ``line``-th line that runs of ``functions``; ``lines`` counts them."""
+
+    def __init__(self, line, *functions):
+        self.lines = 0
+        self._line = line
+        self._codes = {function.__code__ for function in functions}
+
+    def __enter__(self):
+        self._before = sys.gettrace()
+        sys.settrace(lambda frame, event, argument: self._trace if frame.f_code in self._codes else None)
+        return self
+
+    def __exit__(self, *error):
+        sys.settrace(self._before)
+
+    def _trace(self, frame, event, argument):
+        if event == "line":
+            self.lines += 1
+            if self.lines == self._line:
+                raise KeyboardInterrupt
+        return self._trace
+
+
+@pytest.mark.parametrize("gated", [False, True], ids=["open", "gated"])
+def test_a_commit_that_is_interrupted_can_be_undone(pm, plugin_of, gated):
+    """S-06: wherever Ctrl-C comes, what was done so far is known: all of it is taken back, and the next replacement finds nothing amiss."""
+    for line in itertools.count(1):
+        pm.register(named(plugin_of, "old", "a", "b"), name="p")
+        pm.register(named(plugin_of, "other", "a"), name="other")
+        before = picture(pm)
+        with HookGate(pm, ["a", "b"] if gated else []):
+            replacement = Replacement(pm, "p", named(plugin_of, "new", "b", "a", "told"))
+            with _InterruptAt(line, Replacement.commit, Replacement._switch, _commit) as interrupt, contextlib.suppress(KeyboardInterrupt):
+                replacement.commit()
+            if replacement.undo is not None:
+                replacement.undo()
+            assert picture(pm) == before, f"line {line}"
+        assert (pm.hook.a(x=1), pm.hook.b(x=1)) == (["other", "old"], ["old"])
+        pm.replace("p", named(plugin_of, "newer", "a"))
+        assert (pm.hook.a(x=1), pm.hook.b(x=1)) == (["other", "newer"], [])
+        pm.unregister(name="p")
+        pm.unregister(name="other")
+        if interrupt.lines < line:
+            break
+    assert line > 20
+
+
+def test_what_confirms_may_refuse(pm, plugin_of):
+    """It is asked when the history has been told, and nothing has changed by then."""
+    got = []
+
+    def refuse():
+        assert got == [1]
+        raise ValueError("not this one")
+
+    pm.register(named(plugin_of, "old", "a"), name="p")
+    pm.hook.told.call_historic(kwargs={"x": 1})
+    before = picture(pm)
+    replacement = Replacement(pm, "p", plugin_of(told=lambda x: got.append(x), a=lambda x: "new"))
+    with pytest.raises(ValueError, match="not this one"):
+        replacement.commit(replay_history=True, confirm=refuse)
+    assert picture(pm) == before
 
 
 def _register_another(pm, plugin_of):
