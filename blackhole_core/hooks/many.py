@@ -121,12 +121,15 @@ def answer_inside(caller: HookCaller, items: Sequence[Item], stop: bool) -> Repl
         return loop(caller.function, items, stop)
     meter = None if caller.manager.measuring is None else caller.measured()
     window = _Window(caller, plan, rows, stop)
+    begun = len(rows)  # after an interrupt: as many as there may have been
     began = time.perf_counter_ns()
     try:
-        return window.answer()
+        replies = window.answer()
+        begun = len(replies.results)
+        return replies
     finally:
         if meter is not None:
-            _count(meter, len(rows), len(window.failures), time.perf_counter_ns() - began)
+            _count(meter, begun, len(window.failures), time.perf_counter_ns() - began)
 
 
 def _count(meter: Meter, calls: int, failures: int, nanoseconds: int) -> None:

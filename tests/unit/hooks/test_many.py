@@ -201,6 +201,16 @@ def test_telemetry_counts_each_call(pm: HookManager) -> None:
     assert (counted.count, counted.errors) == (6, 1)
 
 
+def test_telemetry_counts_no_call_that_never_began(pm: HookManager) -> None:
+    """A failure that ends the window leaves out what is behind it, and so does the count."""
+    pm.register(_plugin("both", _together(_impl("ab", 3), 100, [])))
+    pm.telemetry.start()
+    with pytest.raises(ValueError, match="impl 3"):
+        pm.hook.both.map([{"a": number, "b": 0} for number in range(6)])
+    counted = pm.telemetry.read().hooks["both"].total
+    assert (counted.count, counted.errors) == (4, 1)
+
+
 # --- on an event loop ------------------------------------------------------------------------------------------------
 
 
