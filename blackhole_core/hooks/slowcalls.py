@@ -41,7 +41,11 @@ class SlowPath:
 
     def __enter__(self) -> Self:
         self._ticket = self._caller.door.enter(self._caller.manager.gate_timeout)
-        self._measured = self._caller.measured_aside()
+        try:
+            self._measured = self._caller.measured_aside()
+        except BaseException:  # Ctrl-C: nobody calls __exit__ then, and a gate would wait for the ticket for ever
+            self._caller.door.leave(self._ticket)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:

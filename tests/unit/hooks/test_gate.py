@@ -13,6 +13,7 @@ import pytest
 
 from blackhole_core import callcontext
 from blackhole_core.errors import CallTimeout
+from blackhole_core.hooks.caller import HookCaller
 from blackhole_core.hooks.gate import HookGate
 
 #: Seconds after which a test that waits for something that must come gives up.
@@ -113,6 +114,20 @@ def test_every_way_to_call_waits_and_is_waited_for(pm, plugin_of, threads, call)
         assert not waiting.done()
         assert not blocking.inside.acquire(blocking=False)
     assert waiting.result() == [1]
+
+
+def test_a_call_that_is_interrupted_as_it_begins_is_not_waited_for(pm, plugin_of, monkeypatch):
+    """Ctrl-C between its ticket and its first implementation leaves no ticket behind."""
+
+    def interrupted(caller):
+        raise KeyboardInterrupt
+
+    pm.register(plugin_of(a=lambda x: x))
+    monkeypatch.setattr(HookCaller, "measured_aside", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pm.hook.a.call_extra([], {"x": 1})
+    with HookGate(pm, ["a"]) as gate:
+        assert gate.drained(0)
 
 
 def test_historic_calls_wait_and_are_waited_for(pm, plugin_of, threads):
