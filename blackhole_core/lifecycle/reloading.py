@@ -33,8 +33,9 @@ class Reload(Protocol):
 class Reloader:
     """Watches the sources of plugins and reloads each that changed. Owns the watcher and its one thread; reloads run on it, one by one.
 
-    A version is served only if the files are still what they were when it was loaded; when one of them has been saved meanwhile, nothing is switched, nothing
-    is reported, and the reload begins anew. So files that are saved within the time of a reload are served together.
+    A running plugin is swapped only if the files are still what they were when the new version was loaded; when one of them has been saved meanwhile, nothing is
+    switched, no failure is reported, and the reload begins anew. So files that are saved within the time of a reload are served together. A plugin that does not
+    run serves as it was loaded, and is then reloaded.
     """
 
     def __init__(self, reload: Reload, unload: Callable[[str], object], emit: Callable[..., object]) -> None:

@@ -161,7 +161,8 @@ class _SwapOfMany:
         failure = SwapFailed(asked.label, failed.phase, error)
         if failed.member is not asked:
             failure.add_note(f"it was plugin {failed.member.label} that failed, which is swapped together with {asked.label}")
-        self._tools.emit("swap.failed", asked.name, phase=failed.phase, error=f"{type(error).__name__}: {error}")
+        if not failed.unwanted:  # that is no news: who asked for the swap has changed its mind
+            self._tools.emit("swap.failed", asked.name, phase=failed.phase, error=f"{type(error).__name__}: {error}")
         return failure
 
     def _clean_up(self) -> SwapReport:
@@ -185,6 +186,7 @@ class Swap:
         self.candidate = old.candidate  #: the wanted one, once it was found
         self.phase = "prepare"  #: the phase it is in, or failed in
         self.unchanged = False  #: whether what is wanted serves already
+        self.unwanted = False  #: whether what was loaded is not wanted any more
         self._tools = tools
         self._request = request
         self._alone = alone
@@ -279,8 +281,13 @@ class Swap:
 
     def confirm(self) -> None:
         """Ask whether the new version is still wanted: loading it took a while."""
-        if self._request.confirm is not None:
+        if self._request.confirm is None:
+            return
+        try:
             self._request.confirm()
+        except Exception:
+            self.unwanted = True
+            raise
 
     def _imported(self) -> tuple[str, ...]:
         """Return what the old version has imported, however late: an error in one of these modules must show before the new one serves."""

@@ -263,6 +263,8 @@ def test_what_is_saved_while_it_is_loaded_is_served_with_the_rest(second: str, m
     answers.append(manager.hook.answer())
     assert answers == [[[1, 1]], [[2, 2]]]
     assert slow.seen.count("swap.done") == 1
+    if second == "V = 2\n":
+        assert "swap.failed" not in slow.seen
 
 
 def test_half_of_what_is_saved_may_fail_unsaid(manager: bh.PluginManager, root: Path, slow: Told) -> None:
