@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ LEVELS = ("none", "thread", "process")
 
 _PLUGIN = """
 import contextvars, sys, time
-from notes_api import NotesError
+from notes_api import NotesError, release
 from blackhole_core.callcontext import get_deadline
 seen = contextvars.ContextVar("seen", default=0)
 class Plugin:
@@ -37,6 +38,8 @@ class Plugin:
             raise NotesError(f"no {amount}")
         if amount == 1000:
             sys.exit(3)
+        if amount == 999:
+            release.wait(20)
         if amount > 1000:
             time.sleep((amount - 1000) / 1000)
         return amount * 10 + 1
@@ -110,8 +113,8 @@ def test_a_deadline_ends_the_rest(plugin: Running) -> None:
     """What was answered stays answered, what runs fails, and each is begun at most once."""
     if plugin.runner.level.value == "none":
         pytest.skip("at level none a running call cannot be interrupted")
-    with bh.deadline(0.4):
-        replies = _many(plugin, 1, 2, 2000, 4)
+    with bh.deadline(2.0):
+        replies = _many(plugin, 1, 2, 4000, 4)
     assert list(replies.results)[:3] == [11, 21, None]
     assert isinstance(replies.failures[2], CallTimeout)
     assert plugin.runner.drained(10)
@@ -196,10 +199,11 @@ def test_an_exit_of_one_call_is_its_failure(threaded: Running) -> None:
     assert "SystemExit" in str(replies.failures[1])
 
 
-def test_each_call_has_the_plugin_s_timeout(threaded: Running) -> None:
+def test_each_call_has_the_plugin_s_timeout(stage: Stage, tmp_path: Path) -> None:
     """Together they may take longer than one of them may."""
-    replies = _many(threaded, *[1150] * 6)
-    assert len(replies.results) == 6
+    plugin = stage.start("adhoc", "thread", call_timeout=2.0, **stage.write(tmp_path, _PLUGIN))
+    replies = _many(plugin, *[1500] * 5)
+    assert len(replies.results) == 5
     assert not replies.failures
 
 
@@ -230,13 +234,25 @@ class Plugin:
     assert list(_many(plugin, *range(9)).results) == list(range(9))
 
 
-def test_ctrl_c_lets_no_further_call_begin(stage: Stage, threaded: Running) -> None:
+def test_ctrl_c_lets_no_further_call_begin(stage: Stage, tmp_path: Path) -> None:
     """An interrupted caller's calls end with the one that runs."""
-    threading.Timer(0.1, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
-    with pytest.raises(KeyboardInterrupt):
-        _many(threaded, 1, 1300, 3)
-    assert threaded.runner.drained(10)
-    assert _begun(threaded) == [1, 1300]
+    plugin = stage.start("adhoc", "thread", **stage.write(tmp_path, _PLUGIN))
+    begun = plugin.runner._hosted.plugin.begun  # type: ignore[attr-defined]
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupt() -> None:
+        assert eventually(lambda: 999 in begun)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            _many(plugin, 1, 999, 3)
+        sent.result()
+    notes_api.release.set()
+    assert plugin.runner.drained(10)
+    assert _begun(plugin) == [1, 999]
 
 
 @pytest.mark.usefixtures("fast_switching")
