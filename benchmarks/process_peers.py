@@ -158,7 +158,7 @@ def _serve_rpyc(socket: str) -> None:
     import rpyc
     from rpyc.utils.server import OneShotServer
 
-    class Echo(rpyc.Service):  # type: ignore[misc, name-defined]
+    class Echo(rpyc.Service):
         def exposed_echo(self, data: bytes) -> bytes:
             return pickle.dumps(echo(pickle.loads(data)))
 
@@ -169,7 +169,7 @@ def _serve_pyro(socket: str) -> None:
     import Pyro5.api
 
     class Echo:
-        @Pyro5.api.expose  # type: ignore[untyped-decorator]
+        @Pyro5.api.expose
         def echo(self, value: dict[str, Any]) -> dict[str, Any]:
             return echo(value)
 
@@ -183,7 +183,7 @@ def _serve_grpc(socket: str) -> None:
 
     import grpc
 
-    class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
+    class Handler(grpc.GenericRpcHandler):
         def service(self, details: Any) -> Any:
             return grpc.unary_unary_rpc_method_handler(lambda value, _: echo(value), pickle.loads, pickle.dumps)
 

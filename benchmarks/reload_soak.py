@@ -38,7 +38,7 @@ _CHECKS: Final = 41
 
 class _Specs:
     @bh.HookspecMarker(PROJECT)
-    def stamps(self) -> list[int]: ...  # type: ignore[empty-body]
+    def stamps(self) -> list[int]: ...
 
 
 @attrs.frozen

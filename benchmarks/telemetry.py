@@ -10,28 +10,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
-import pluggy
-
+from benchmarks.dispatch import Specs, hookimpl
 from benchmarks.harness import Case, main, statement
 from blackhole_core.hooks.manager import HookManager
 from blackhole_core.hooks.telemetry import DEFAULT_SAMPLE
 
-hookspec = pluggy.HookspecMarker("bench")
-hookimpl = pluggy.HookimplMarker("bench")
-
 _SUBJECT: Final = f"1 in {DEFAULT_SAMPLE} timed"
 #: The call may take 1.25 times as long when it is sampled.
 _ALLOWED: Final = 1 / 1.25
-
-
-class Specs:
-    """Two arguments, as the hooks of real hosts have."""
-
-    @hookspec
-    def every(self, a: int, b: int) -> None: ...
-
-    @hookspec(firstresult=True)
-    def first(self, a: int, b: int) -> None: ...
 
 
 class Answering:
