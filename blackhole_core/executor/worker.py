@@ -389,9 +389,11 @@ class Worker:
             return too_large(error.size, self._max_message)
         except BaseException as error:
             return to_wire(error)
+        if len(result) > self._max_message:
+            return too_large(len(result), self._max_message)
         if type(result) is Parcel:
             result.handed = True
-        return result if len(result) <= self._max_message else too_large(len(result), self._max_message)
+        return result
 
     def _contract(self, hook: str, data: bytes | msgspec.Raw | Claim) -> bytes:
         assert self._hosted is not None

@@ -53,6 +53,9 @@ class Plugin:
                 return block
             case ("make", count):
                 return bytes(count)
+            case "wide":
+                import numpy
+                return [numpy.zeros(20, [(f"{field}{number:0900}", "f8") for number in range(1000)]) for field in "abcde"]
             case ("refuse", block):
                 return [block, object()]
             case ("raise", block):
@@ -142,6 +145,15 @@ def test_nothing_is_left_in_use(plugin: Running) -> None:
             plugin("raw", ("write", block))
         assert plugin("pick", "") == "1"
         assert plugin.contract("plugin_export_state") == {"large": bytes(100_000)}
+    assert eventually(lambda: _in_use(plugin) == 0)
+
+
+@needs_arena
+def test_a_description_beyond_the_limit(plugin: Running) -> None:
+    """Where what is said of the values is too long, though they are not: the refusal frees what had been put there."""
+    with pytest.raises(LimitExceeded) as caught:
+        plugin("raw", "wide")
+    assert (caught.value.limit, caught.value.wanted) == ("max_message", 4_000_000)
     assert eventually(lambda: _in_use(plugin) == 0)
 
 
