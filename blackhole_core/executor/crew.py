@@ -12,6 +12,7 @@ Invariants:
   busy for a moment without work, never the other way round.
 * A thread that has been let go (:meth:`Crew.let_go`) ends by itself when its work does. A thread cannot be killed.
 * A thread that ends rings once more: the ring that woke it may have been meant for another one.
+* A forked child has the queue, the locks and the bell, but none of the threads: there the crew has ended (:func:`_end_in_child`).
 
 Callers take no lock, and may be interrupted (Ctrl-C) between any two steps: what they leave behind is work in the queue, which they
 withdraw, or a ring too many, which is harmless.
@@ -20,9 +21,11 @@ withdraw, or a ring too many, which is harmless.
 from __future__ import annotations
 
 import collections
+import os
 import threading
 import time
-from typing import Protocol
+import weakref
+from typing import Final, Protocol
 
 from blackhole_core.executor.bell import SILENT, Bell, new_bell
 
@@ -59,6 +62,7 @@ class Crew:
         self.closed = False
         self._refusing = False  # nothing that is still queued will be run
         self._started = 0
+        _crews.add(self)
 
     # --- for callers -------------------------------------------------------------------------------------------------
 
@@ -166,3 +170,27 @@ class Crew:
     def _tell_idle(self) -> None:
         with self._changed:
             self._changed.notify_all()
+
+    def end_in_child(self) -> None:
+        """Take nothing more and forget what the parent has: it does its work, and a ring here would wake its threads."""
+        ident = threading.get_ident()
+        self.closed = self._refusing = True
+        self._bell = SILENT
+        self._changed = threading.Condition()  # a thread that is no more may hold the old one
+        self._queue.clear()
+        for threads in (self._asleep, self._busy):
+            threads.intersection_update({ident})
+        for other in self.threads.keys() - {ident}:
+            del self.threads[other]  # a thread of the child may get its number
+
+
+#: Those of this process, for its forked children.
+_crews: Final[weakref.WeakSet[Crew]] = weakref.WeakSet()
+
+
+def _end_in_child() -> None:
+    for crew in list(_crews):
+        crew.end_in_child()
+
+
+os.register_at_fork(after_in_child=_end_in_child)

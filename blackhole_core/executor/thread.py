@@ -123,7 +123,7 @@ class ThreadRunner:
 
     def call_many(self, calls: Calls) -> Replies:
         thread, hosted = threading.get_ident(), self._hosted
-        if hosted is None or not BATCHES or thread in self._crew.threads or len(calls.arguments) == 1:
+        if hosted is None or not BATCHES or self._crew.closed or thread in self._crew.threads or len(calls.arguments) == 1:
             return call_one_by_one(self.call, calls)
         function = hosted.implementations[calls.index]
         batch = ThreadBatch(self, thread, calls.hook, function, calls.arguments, self._take_bell())
@@ -156,6 +156,8 @@ class ThreadRunner:
         thread = threading.get_ident()
         if thread in self._crew.threads:
             return function(*args)
+        if self._crew.closed:  # before anything is touched that a forked child shares with its parent
+            raise PluginUnloaded(self.plugin, hook)
         call = ThreadCall(self, thread, hook, function, args, self._take_bell())
         try:
             self._await(call, deadline)

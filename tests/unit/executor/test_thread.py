@@ -184,6 +184,53 @@ def test_only_a_thread_that_still_hangs_is_quarantined(stage: Stage, tmp_path: P
     assert kept.name != facts["thread"]
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_leaves_the_parent_alone(stage: Stage, tmp_path: Path) -> None:
+    """There the plugin counts as unloaded: calls are refused, also while a lock is held here, and the end finds nothing to wait for."""
+    plugin = stage.start("adhoc", "thread", **stage.write(tmp_path, _PLUGIN))
+    runner = plugin.runner
+    assert isinstance(runner, ThreadRunner)
+    begun, held = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with runner._crew._changed, stage.timers._changed:
+            held.set()
+            notes_api.release.wait(10)
+
+    others = [
+        threading.Thread(target=lambda: plugin("raw", lambda: (begun.set(), notes_api.release.wait(10)))),
+        threading.Thread(target=hold),
+    ]
+    for thread, at_work in zip(others, (begun, held), strict=True):
+        thread.start()
+        assert at_work.wait(10)
+    index = next(place for place, known in enumerate(plugin.surface.implementations) if known.hook == "raw")
+
+    def act() -> None:
+        for call in (lambda: plugin("raw", 1), lambda: runner.plugin_object().raw(1)):
+            with bh.deadline(5.0), pytest.raises(PluginUnloaded):  # nearer than any alarm that is set
+                call()
+        assert isinstance(runner.call_many(Calls("raw", [(1,), (2,)], index, False)).failures[0], PluginUnloaded)
+        runner.stop()
+        assert runner.drained(0)
+
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends a child that hangs
+        signal.alarm(5)
+        failed = 1
+        try:
+            act()
+            failed = 0
+        finally:
+            os._exit(failed)
+    assert os.waitpid(pid, 0)[1] == 0
+    notes_api.release.set()
+    for thread in others:
+        thread.join(10)
+    assert plugin("raw", "here") == "here"
+
+
 @pytest.mark.usefixtures("fast_switching")
 def test_every_call_has_one_fate_when_the_plugin_stops(stage: Stage, tmp_path: Path) -> None:
     """Callers race with the end: each call either ran and was answered, or did not run and was refused."""
