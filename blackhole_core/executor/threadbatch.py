@@ -15,14 +15,11 @@ import contextvars
 import math
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from blackhole_core.callcontext import enter
-from blackhole_core.errors import RemoteError
 from blackhole_core.executor.bell import Bell
-from blackhole_core.executor.failure import type_name
 from blackhole_core.executor.threadcall import ThreadCall, has_gil
 from blackhole_core.messages import Replies
 
@@ -121,9 +118,7 @@ class ThreadBatch(ThreadCall):
         return now + timeout * _STALE
 
     def _fail(self, place: int, error: BaseException) -> None:
-        if not isinstance(error, Exception):  # the plugin's wish to end, not the host's
-            error = RemoteError(self.runner.plugin, type_name(type(error)), str(error), traceback.format_exc())
-        self._failures[place] = error
+        self._failures[place] = self._caught(error)
         if self.stop_at_failure:
             self.leave_out()
 

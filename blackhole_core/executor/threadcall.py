@@ -15,7 +15,6 @@ import contextvars
 import math
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -23,7 +22,7 @@ from blackhole_core.callcontext import ActiveCall, chain, enter
 from blackhole_core.errors import PluginUnloaded, RemoteError
 from blackhole_core.executor.bell import Bell
 from blackhole_core.executor.crew import Work
-from blackhole_core.executor.failure import type_name
+from blackhole_core.executor.failure import to_wire, type_name
 from blackhole_core.executor.mailbox import Job, MailboxTimeout
 
 __all__ = ["ThreadCall", "has_gil"]
@@ -145,11 +144,15 @@ class ThreadCall(ActiveCall):
         assert context is not None, "a call runs once"
         try:
             self.result = context.run(self._entered)
-        except Exception as error:
-            self.error = error
         except BaseException as error:
-            # SystemExit and KeyboardInterrupt are the plugin's wish to end, not the host's.
-            self.error = RemoteError(self.runner.plugin, type_name(type(error)), str(error), traceback.format_exc())
+            self.error = self._caught(error)
+
+    def _caught(self, error: BaseException) -> Exception:
+        """Return what the caller gets for what the plugin raised: SystemExit and KeyboardInterrupt are the plugin's wish to end, not the host's."""
+        if isinstance(error, Exception):
+            return error
+        told = to_wire(error)  # never raises, whatever its ``__str__`` does
+        return RemoteError(self.runner.plugin, type_name(type(error)), told.message, told.traceback)
 
     def _entered(self) -> Any:
         enter(self, self.outer, self.own_deadline)

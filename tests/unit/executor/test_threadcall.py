@@ -14,6 +14,7 @@ from blackhole_core.callcontext import chain, get_deadline
 from blackhole_core.errors import PluginUnloaded, RemoteError
 from blackhole_core.executor.bell import new_bell
 from blackhole_core.executor.mailbox import Job, MailboxTimeout
+from blackhole_core.executor.threadbatch import ThreadBatch
 from blackhole_core.executor.threadcall import ThreadCall
 from tests.stage import in_threads
 
@@ -62,16 +63,28 @@ def test_a_call_runs_in_a_copy_of_its_context() -> None:
     assert (variable.get(), chain.get(), get_deadline()) == ("the caller's", (), None)
 
 
-def test_an_exit_of_the_plugin_is_an_error() -> None:
-    """A plugin that wants to end the program ends its call, no more."""
+class _Unprintable(SystemExit):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", [SystemExit, _Unprintable])
+def test_an_exit_of_the_plugin_is_an_error(kind: type[BaseException]) -> None:
+    """A plugin that wants to end the program ends its call, no more, also when its wish cannot be printed; so in a batch."""
 
     def leave() -> None:
-        raise SystemExit(3)
+        raise kind(3)
 
     call = _call(leave)
     _end(call)
     assert isinstance(call.error, RemoteError)
-    assert "SystemExit" in str(call.error)
+    assert kind.__name__ in str(call.error)
+    assert "in leave" in call.error.traceback
+    batch = ThreadBatch(_RUNNER, threading.get_ident(), "transform", leave, [()], new_bell())
+    batch.run()
+    [failure] = batch.replies().failures.values()
+    assert isinstance(failure, RemoteError)
+    assert kind.__name__ in str(failure)
 
 
 def test_a_refused_call_says_so() -> None:
