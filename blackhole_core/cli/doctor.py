@@ -65,14 +65,15 @@ class Report:
 
 def examine(state_dir: Path | None, socket_directory: Path) -> Report:
     """Look at everything; nothing is left behind."""
+    groups, damaged = _groups()
     levels = {level.isolation.value: level.reason for level in levels_here()}
     return Report(
         versions=_versions(),
         levels=levels,
         transport="none" if levels["process"] else _transport(),
         start="none" if levels["process"] else _start(),
-        findings=(_sockets(socket_directory), *([_state(state_dir)] if state_dir is not None else []), _index()),
-        groups=_groups(),
+        findings=(_sockets(socket_directory), *([_state(state_dir)] if state_dir is not None else []), _index(), *damaged),
+        groups=groups,
     )
 
 
@@ -151,17 +152,27 @@ def _index() -> Finding:
     return Finding("discovery index", f"{known}; {status.trouble}" if status.trouble else known)
 
 
-def _groups() -> dict[str, int]:
-    """Count the entry points of each installed group that has one implemented with us: those that look like plugins of a host."""
+def _groups() -> tuple[dict[str, int], list[Finding]]:
+    """Count the entry points of each installed group that has one implemented with us: those that look like plugins of a host.
+
+    Returns group → count, and the distributions among them whose entry points cannot be read.
+    """
     groups: dict[str, int] = {}
+    damaged: list[Finding] = []
     for distribution in importlib.metadata.distributions():
         try:
-            requires = " ".join(distribution.requires or ())
-        except FileNotFoundError:  # half installed: the backport of importlib.metadata refuses it, where Python's own says None
+            name, requires = distribution.name, " ".join(distribution.requires or ())
+        # Half installed (the backport of importlib.metadata refuses it, where Python's own says None), or nothing that can be read: nobody's plugin.
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
             continue
         if "blackhole-core" not in requires and "pluggy" not in requires:
             continue
-        for point in distribution.entry_points:
-            if point.group not in ("console_scripts", "gui_scripts"):
-                groups[point.group] = groups.get(point.group, 0) + 1
-    return dict(sorted(groups.items()))
+        try:
+            found = [point.group for point in distribution.entry_points]
+        except (ValueError, TypeError) as error:  # not UTF-8, or a line that is no entry point
+            damaged.append(Finding("entry points", str(name), f"the entry_points.txt of {name} cannot be read ({error}); install it again"))
+            continue
+        for group in found:
+            if group not in ("console_scripts", "gui_scripts"):
+                groups[group] = groups.get(group, 0) + 1
+    return dict(sorted(groups.items())), damaged

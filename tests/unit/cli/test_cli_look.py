@@ -113,6 +113,23 @@ def test_doctor_passes_over_a_half_installed_distribution(runner: CliRunner, tmp
     assert result.exit_code == Exit.OK, result.output
 
 
+@pytest.mark.parametrize("points", [b"[notes]\na = \xe9\n", b"[notes]\nbroken\n"])
+def test_doctor_names_a_plugin_whose_entry_points_cannot_be_read(
+    runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, points: bytes
+) -> None:
+    """It is a problem with a name, and the report goes on; a distribution whose METADATA is not text is passed over."""
+    for name, metadata in (("upper", b"Requires-Dist: pluggy\n"), ("other", b"Summary: \xe9\n")):
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_bytes(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode() + metadata)
+        (info / "entry_points.txt").write_bytes(points)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    report = json.loads(runner.invoke(main, ["doctor", "--json"]).stdout)
+    [problem] = report["problems"]
+    assert problem.startswith("entry points: the entry_points.txt of upper cannot be read (")
+    assert problem.endswith("; install it again")
+
+
 # --- check --------------------------------------------------------------------------------------------------------------
 
 
