@@ -402,8 +402,7 @@ def test_a_guard_that_was_killed_is_replaced(stage: Stage) -> None:
     os.kill(guard, signal.SIGKILL)
     assert eventually(lambda: _is_gone(guard))
     second = stage.start("full")
-    replaced = stage.launcher._guard._process.pid  # type: ignore[union-attr]
-    assert replaced != guard
+    assert eventually(lambda: stage.launcher._guard._process.pid != guard)  # type: ignore[union-attr] # when the next worker is forked ahead
     assert (first("add", 1), second("version")) == (1, "1.0.0")
 
 
