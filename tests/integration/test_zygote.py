@@ -193,7 +193,7 @@ def test_variables_that_are_read_when_a_program_starts(stage: Stage, tmp_path: P
 
 
 def test_workers_that_start_at_once_share_no_descriptor(tmp_path: Path) -> None:
-    """Sixteen workers started at once: each has its own four pipes, its shared memory if any, and nothing of another one."""
+    """Sixteen workers started at once: each has its own three pipes, and nothing of another one."""
     with _launcher() as launcher:
         children = in_threads(16, lambda _: launcher.launch(_SPEC))
         assert all(isinstance(child, Child) and child.start.way == "zygote" for child in children)
@@ -250,7 +250,7 @@ _STEPS: dict[str, tuple[Any, str]] = {
     "asked": (Zygote, "begin_fork"),
     "forked": (Zygote, "_answer"),
     "let go": (newborn.Newborn, "let_go"),
-    "given its role": (newborn.Role, "send"),
+    "given its role": (newborn.Newborn, "assign"),
 }
 
 
@@ -347,10 +347,15 @@ def test_no_zygote_can_be_had(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Lo
 def test_a_role_that_is_too_large_to_be_sent() -> None:
     """An environment of 200 KB does not fit into a message: that worker is executed, and the spare one stays for the next."""
     with _launcher() as launcher:
+        launcher.launch(_SPEC).discard()
+        spare = _spare_pid(launcher)
         large = LaunchSpec("probe", _SPEC.import_path, {"LARGE": "x" * 100_000, "MORE": "x" * 100_000})
         child = launcher.launch(large)
         assert child.start.way == "exec"
         assert "131072 can be sent" in child.start.reason
+        child.discard()
+        child = launcher.launch(_SPEC)
+        assert child.pid == spare
         child.discard()
 
 
@@ -396,10 +401,7 @@ def test_many_threads_start_and_end_workers(fast_switching: None) -> None:
         def act(number: int) -> int:
             if number == 8:
                 while not done.wait(0.05):
-                    zygote = launcher._nursery._zygote
-                    if zygote is not None:
-                        with contextlib.suppress(ProcessLookupError):
-                            signal.pidfd_send_signal(zygote.pidfd, signal.SIGKILL)
+                    _kill(launcher, "zygote")  # by its process id: its pidfd may be closed, and the number another worker's
                 return 0
             for _ in range(4):
                 child = launcher.launch(_SPEC)

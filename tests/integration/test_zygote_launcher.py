@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from blackhole_core.executor.launch import process
-from blackhole_core.executor.launch.child import LaunchSpec
+from blackhole_core.executor.launch.child import LaunchSpec, wait_readable
 from blackhole_core.executor.launch.guard import Guard
+from blackhole_core.executor.launch.nursery import Nursery
 from blackhole_core.executor.launch.process import ProcessLauncher
 from tests.plugins.build import NOTES_API
 from tests.stage import eventually
@@ -152,3 +155,114 @@ def test_a_killed_guard_is_not_replaced(launcher: ProcessLauncher, monkeypatch: 
 
 def _refused(*_: object) -> NoReturn:
     raise OSError(errno.EAGAIN, "no more processes")
+
+
+# --- whatever else fails in the thread -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["prepare", "wait"])
+def test_what_nobody_foresaw(
+    step: str, launcher: ProcessLauncher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error in what is done ahead is logged; running workers live on, and the next ones come from a new zygote."""
+    first = launcher.launch(_SPEC)
+    spare = _spare_pid(launcher)
+    original, failed = getattr(Nursery, step), list[str]()
+
+    def fail_once(*args: Any) -> Any:
+        if not failed:
+            failed.append(step)
+            raise ZeroDivisionError("not foreseen")
+        return original(*args)
+
+    monkeypatch.setattr(Nursery, step, fail_once)
+    second = launcher.launch(_SPEC)
+    assert second.pid == spare
+    assert eventually(lambda: "not foreseen" in caplog.text)
+    third = launcher.launch(_SPEC)
+    assert [child.start.way for child in (first, second, third)] == ["zygote"] * 3
+    for child in (first, second, third):
+        assert not wait_readable(child.pidfd, 0)
+        child.discard()
+
+
+def test_nothing_can_be_made_ready(launcher: ProcessLauncher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A host whose standing cannot be read warms in vain, and executes its workers, which say why."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(process, "read_standing", _refused)
+    launcher.warm(_SPEC.import_path)
+    child = launcher.launch(_SPEC)
+    assert str(child.start) == "exec: what a worker takes over from its host cannot be read: [Errno 11] no more processes"
+    assert caplog.text == ""
+    child.discard()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_thread_ends_all_the_same(launcher: ProcessLauncher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for a worker, and whoever wants one later, is told; nothing waits for ever, and nothing is left."""
+    monkeypatch.setattr(launcher, "_next", _refused)
+    with pytest.raises(RuntimeError, match="its thread has ended by an error"):
+        launcher.launch(_SPEC)
+    with pytest.raises(RuntimeError, match="closed"):
+        launcher.launch(_SPEC)
+
+
+def test_a_fork_of_the_host_leaves_its_workers_alone() -> None:
+    """In a child of ``os.fork`` launch and warm are refused in a sentence and close does nothing; the parent goes on."""
+    printed = _run("""
+        launcher = ProcessLauncher()
+        first = launcher.launch(spec)
+        pid = os.fork()
+        if pid == 0:
+            for act in (lambda: launcher.launch(spec), lambda: launcher.warm(spec.import_path)):
+                try:
+                    act()
+                except RuntimeError as error:
+                    print(str(error).replace(str(os.getpid()), "CHILD").replace(str(os.getppid()), "PARENT"), flush=True)
+            launcher.close()
+            os._exit(7)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        second, third = launcher.launch(spec), launcher.launch(spec)
+        print(first.start, second.start, third.start)
+        for child in (first, second, third):
+            child.discard()
+        launcher.close()
+        """)
+    sentence = "process CHILD was forked from PARENT, whose workers these are, and cannot bring up more of them: make a plugin manager of its own after the fork"
+    assert printed.splitlines() == [sentence, sentence, "7", "zygote zygote zygote"]
+
+
+# --- an interrupt ----------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_while_the_worker_ahead_is_taken(launcher: ProcessLauncher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that was taken and has no role yet is ended and reaped."""
+    launcher.launch(_SPEC).discard()
+    spare = _spare_pid(launcher)
+    monkeypatch.setattr(launcher, "_submit", _interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        launcher.launch(_SPEC)
+    assert _is_gone(spare)
+
+
+def test_an_interrupt_while_a_worker_comes_up(launcher: ProcessLauncher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that nobody waits for any more is ended when it is there."""
+    submit, outcomes = launcher._submit, list[Future[Any]]()
+
+    def submit_interrupted(action: Any) -> Future[Any]:
+        outcome = submit(action)
+        outcomes.append(outcome)
+        result = outcome.result
+        monkeypatch.setattr(outcome, "result", lambda: _interrupted() if outcome._state == "PENDING" else result())
+        return outcome
+
+    monkeypatch.setattr(launcher, "_submit", submit_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        launcher.launch(_SPEC)
+    [outcome] = outcomes
+    assert outcome.exception(30) is None
+    assert eventually(lambda: _is_gone(outcome.result().pid))
+
+
+def _interrupted(*_: object) -> NoReturn:
+    raise KeyboardInterrupt

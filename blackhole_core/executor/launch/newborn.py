@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -17,7 +17,7 @@ from blackhole_core.executor.launch.child import wait_readable
 from blackhole_core.executor.launch.guard import Guard
 from blackhole_core.executor.wire import spawn
 
-__all__ = ["Newborn", "Role", "SpawnFailed", "end_unassigned"]
+__all__ = ["Newborn", "Role", "SpawnFailed", "end_unassigned", "ready_role"]
 
 _logger: Final = logging.getLogger("blackhole.launch")
 
@@ -33,59 +33,42 @@ class SpawnFailed(Exception):
 
 @attrs.frozen
 class Role:
-    """What a worker is to be. ``descriptors`` are (the host's, the worker's) numbers; they stay open here.
+    """What a worker is to be, ready to be sent: the packet, and the working directory, open."""
 
-    ``receive``, ``send_to`` and ``further`` are the worker's numbers of those that its program uses.
-    """
+    packet: bytes
+    directory: int
 
-    descriptors: Sequence[tuple[int, int]]
-    receive: int
-    send_to: int
-    further: tuple[int, ...]
-    import_path: Sequence[str]
-    environment: Mapping[str, str]
-    umask: int
-    limits: tuple[tuple[int, int, int], ...]
+    def send(self, own: socket.socket, descriptors: Sequence[int]) -> None:
+        """Send it to a worker, with the host's numbers of the descriptors it names.
 
-    def encoded(self) -> bytes:
-        """Return it encoded.
-
-        :raises SpawnFailed: it is more than can be sent.
+        :raises SpawnFailed: the worker has ended.
         """
-        if len(self.descriptors) > spawn.MAX_DESCRIPTORS:
-            raise SpawnFailed(f"it is given {len(self.descriptors)} descriptors, {spawn.MAX_DESCRIPTORS} can be sent")
-        data = spawn.encode(
-            spawn.Assignment(
-                numbers=tuple(number for _, number in self.descriptors),
-                receive=self.receive,
-                send=self.send_to,
-                further=self.further,
-                import_path=tuple(map(os.fsencode, self.import_path)),
-                environment=tuple((os.fsencode(name), os.fsencode(value)) for name, value in self.environment.items()),
-                umask=self.umask,
-                limits=self.limits,
-            )
-        )
-        if len(data) > spawn.MAX_MESSAGE:
-            raise SpawnFailed(f"its environment and import path take {len(data)} bytes, {spawn.MAX_MESSAGE} can be sent")
-        return data
-
-    def send(self, own: socket.socket) -> None:
-        """Send it to a worker.
-
-        :raises SpawnFailed: it is more than can be sent, or the worker has ended.
-        """
-        data = self.encoded()
         try:
-            directory = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except PermissionError as error:
-            raise SpawnFailed(f"the working directory cannot be handed on: {error}") from None
-        try:
-            socket.send_fds(own, [data], [directory, *(here for here, _ in self.descriptors)])
+            socket.send_fds(own, [self.packet], [self.directory, *descriptors])
         except (TimeoutError, ConnectionError):
             raise SpawnFailed("a forked worker ended before it got its role") from None
-        finally:
-            os.close(directory)
+
+
+@contextlib.contextmanager
+def ready_role(assignment: spawn.Assignment) -> Iterator[Role]:
+    """Make it ready before a worker is taken for it: what cannot be sent costs none.
+
+    :raises SpawnFailed: it is more than can be sent, or the working directory is closed to the host itself.
+    :raises OSError: no more descriptors.
+    """
+    if len(assignment.numbers) > spawn.MAX_DESCRIPTORS:
+        raise SpawnFailed(f"it is given {len(assignment.numbers)} descriptors, {spawn.MAX_DESCRIPTORS} can be sent")
+    packet = spawn.encode(assignment)
+    if len(packet) > spawn.MAX_MESSAGE:
+        raise SpawnFailed(f"its environment and import path take {len(packet)} bytes, {spawn.MAX_MESSAGE} can be sent")
+    try:
+        directory = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise SpawnFailed(f"the working directory cannot be handed on: {error}") from None
+    try:
+        yield Role(packet, directory)
+    finally:
+        os.close(directory)
 
 
 class Newborn:
@@ -116,12 +99,12 @@ class Newborn:
         if answer != spawn.FREE:
             raise SpawnFailed("a forked worker ended at once")
 
-    def assign(self, role: Role) -> None:
-        """Give it its role. What goes wrong in it from now on, it writes to its output, and ends.
+    def assign(self, role: Role, descriptors: Sequence[int]) -> None:
+        """Give it its role, with the host's numbers of its descriptors. What goes wrong in it from now on, it writes to its output, and ends.
 
-        :raises SpawnFailed: it did not take it, or the role is more than can be sent; discard it.
+        :raises SpawnFailed: it did not take it; discard it.
         """
-        role.send(self._own)
+        role.send(self._own, descriptors)
         self._own.close()
 
     def discard(self) -> None:

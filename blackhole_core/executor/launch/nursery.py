@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import resource
 import select
 import threading
 import time
@@ -24,7 +23,7 @@ from blackhole_core.executor.launch.newborn import Newborn, SpawnFailed
 from blackhole_core.executor.launch.standing import Origin
 from blackhole_core.executor.launch.zygote import Zygote, ZygoteLost, start_zygote
 
-__all__ = ["LIMITS", "NoZygote", "Nursery"]
+__all__ = ["NoZygote", "Nursery"]
 
 _logger: Final = logging.getLogger("blackhole.launch")
 
@@ -35,16 +34,13 @@ _HOLD_OFF: Final = 30.0
 #: Workers forked for one request before it is given up: one may have died of old age, or with its zygote.
 _TRIES: Final = 3
 
-#: All limits there are: a worker that was forked must have the host's of now, not the zygote's.
-LIMITS: Final = tuple(sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}))
-
 
 class NoZygote(Exception):
     """A worker cannot come from a zygote; says why."""
 
 
 class Nursery:
-    """Forks workers from one zygote after the other. The launcher's thread calls everything but :meth:`take`; :meth:`close` last."""
+    """Forks workers from one zygote after the other. The launcher's thread calls everything but :meth:`take`; :meth:`close` last, or to begin anew."""
 
     def __init__(self, guard: Callable[[], Guard]) -> None:
         """``guard`` returns the launcher's, made with the first process."""
@@ -132,9 +128,11 @@ class Nursery:
         """End what is there."""
         with self._lock:
             spare, self._spare = self._spare, None
-        if spare is not None:
-            spare[0].discard()
-        self._retire()
+        try:
+            if spare is not None:
+                spare[0].discard()
+        finally:
+            self._retire()
 
     # --- the zygote --------------------------------------------------------------------------------------------------
 

@@ -15,20 +15,23 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import logging
 import os
-import resource
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Final
+from typing import Any, Final
+
+import attrs
 
 from blackhole_core.executor.launch.child import Child, LaunchSpec, Start
 from blackhole_core.executor.launch.execute import execute
 from blackhole_core.executor.launch.guard import Guard
-from blackhole_core.executor.launch.newborn import Newborn, Role, SpawnFailed
-from blackhole_core.executor.launch.nursery import LIMITS, NoZygote, Nursery
+from blackhole_core.executor.launch.newborn import Newborn, Role, SpawnFailed, ready_role
+from blackhole_core.executor.launch.nursery import NoZygote, Nursery
 from blackhole_core.executor.launch.plumbing import Plumbing
 from blackhole_core.executor.launch.standing import Origin, read_standing
+from blackhole_core.executor.wire import spawn
 
 __all__ = ["PASSED_ON", "PROGRAM", "ProcessLauncher"]
 
@@ -38,11 +41,24 @@ PASSED_ON: Final = ("PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE"
 #: The worker's program: its import path is given, so it needs no site initialisation (-S) and takes nothing from the environment (-I).
 PROGRAM: Final = "import sys; sys.path[:] = sys.argv[5:]; del sys.argv[5:]; from blackhole_core.executor.worker import main; main()"
 
-#: What the launcher's thread is to do; it tells the outcome itself and raises nothing.
-_Job = Callable[[], object]
+_logger: Final = logging.getLogger("blackhole.launch")
 
 #: First of a worker's own numbers: after the three standard streams.
 _FIRST: Final = 3
+
+
+@attrs.frozen
+class _Job:
+    """What the launcher's thread is to do, and what came of it."""
+
+    action: Callable[[], object]
+    outcome: Future[Any] = attrs.field(factory=Future, init=False)
+
+    def do(self) -> None:
+        try:
+            self.outcome.set_result(self.action())
+        except BaseException as error:  # whatever it is, somebody waits for it
+            self.outcome.set_exception(error)
 
 
 class ProcessLauncher:
@@ -52,11 +68,13 @@ class ProcessLauncher:
     with commas between them, and the import path. Only workers of :data:`PROGRAM` can come from a zygote, and only when ``zygote`` is true.
 
     ``_thread``, ``_closed``, ``_jobs`` and ``_wake`` change only under ``_lock``: after the ``None`` of :meth:`close` no job follows. The thread
-    alone makes ``_guard``, forks and executes, and at its end closes what is there; any thread may give a spare worker its role.
+    alone makes ``_guard``, forks and executes, and at its end closes what is there; any thread may give a spare worker its role. With the thread
+    end all workers, so no failure may end it. All of it is of one process: a fork of it has neither the thread nor children.
     """
 
     def __init__(self, program: str = PROGRAM, *, zygote: bool = True) -> None:
         self._program = program
+        self._pid: Final = os.getpid()
         self._zygote = zygote and program == PROGRAM
         self._jobs: collections.deque[_Job | None] = collections.deque()
         self._lock = threading.Lock()
@@ -70,27 +88,29 @@ class ProcessLauncher:
         """Bring up a worker.
 
         :raises OSError: the system refused; nothing is left behind.
+        :raises RuntimeError: the launcher is closed, or another process's.
         """
+        self._check_process()
         child = self._from_spare(spec) if self._zygote and not self._closed else None
         if child is not None:
             return child
-        future: Future[Child] = Future()
-
-        def job() -> None:
-            try:
-                future.set_result(self._bring_up(spec))
-            except BaseException as error:  # whatever it is, somebody waits for it
-                future.set_exception(error)
-
-        self._submit(job)
-        return future.result()
+        outcome: Future[Child] = self._submit(lambda: self._bring_up(spec))
+        try:
+            return outcome.result()
+        except BaseException:
+            outcome.add_done_callback(_discard)  # after an interrupt nobody waits for the worker that is still coming
+            raise
 
     def warm(self, import_path: Sequence[str]) -> None:
         """Begin to make ready what the first worker would otherwise wait for, and return; ``import_path`` is the host's."""
+        self._check_process()
         if self._zygote:
-            self._submit(lambda: self._nursery.warm(_origin(), import_path))
+            self._submit(lambda: self._ahead(lambda: self._warm(import_path)))
 
     def close(self) -> None:
+        """End the thread, and what it made ready; nothing in a fork of this process."""
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             if not self._closed and self._thread is not None:
                 self._put(None)
@@ -103,20 +123,22 @@ class ProcessLauncher:
 
     def _from_spare(self, spec: LaunchSpec) -> Child | None:
         """Bring up a worker that was forked ahead; None where there is none for this, or it died."""
-        origin = _origin()
-        if origin.too_late(spec.environment) is not None or (newborn := self._nursery.take(origin)) is None:
-            return None
         try:
-            with contextlib.suppress(RuntimeError):  # closed meanwhile
-                self._submit(_nothing)  # after each job the thread has another worker forked
-            return self._assign(newborn, spec, origin)
-        except SpawnFailed:
+            origin = _origin(spec)
+            with ready_role(_assignment(spec, origin)) as role:
+                newborn = self._nursery.take(origin)
+                return None if newborn is None else self._assign(newborn, spec, role, another=True)
+        except (NoZygote, SpawnFailed):
             return None  # the thread finds out whether it is this one's fault
 
-    def _assign(self, newborn: Newborn, spec: LaunchSpec, origin: Origin) -> Child:
+    def _assign(self, newborn: Newborn, spec: LaunchSpec, role: Role, *, another: bool) -> Child:
+        """Make a newborn what ``spec`` says; ``another``: have the thread fork the next one meanwhile."""
         try:
+            if another:
+                with contextlib.suppress(RuntimeError):  # closed meanwhile
+                    self._submit(_nothing)  # after each job the thread has another worker forked
             with Plumbing() as pipes:
-                newborn.assign(_role(spec, origin, pipes))
+                newborn.assign(role, (pipes.worker_output, pipes.worker_output, pipes.worker_receive, pipes.worker_send, *spec.descriptors))
                 return self._child(newborn.pid, newborn.pidfd, pipes, Start("zygote"), newborn.guard)
         except BaseException:
             newborn.discard()
@@ -126,13 +148,22 @@ class ProcessLauncher:
         pipes.hand_over()
         return Child(pid, pidfd, pipes.receive, pipes.send, pipes.output, start=start, on_reap=lambda: guard.forget(pid))
 
-    def _submit(self, job: _Job) -> None:
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                f"process {os.getpid()} was forked from {self._pid}, whose workers these are, and cannot bring up more of them: "
+                "make a plugin manager of its own after the fork"
+            )
+
+    def _submit(self, action: Callable[[], object]) -> Future[Any]:
+        job = _Job(action)
         with self._lock:
             if self._closed:
                 raise RuntimeError("the launcher is closed")
             if self._thread is None:
                 self._thread = self._start_thread()
             self._put(job)
+        return job.outcome
 
     def _put(self, job: _Job | None) -> None:
         self._jobs.append(job)
@@ -151,19 +182,45 @@ class ProcessLauncher:
     # --- the thread --------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while (job := self._next()) is not None:
-            job()
-            del job  # or what it brought up lives until the next one comes
-            self._nursery.prepare()
-        self._nursery.close()
-        if self._guard is not None:
-            self._guard.close()
-        os.close(self._wake)
+        try:
+            while (job := self._next()) is not None:
+                job.do()
+                del job  # or what it brought up lives until the next one comes
+                self._ahead(self._nursery.prepare)
+        finally:
+            self._end()
 
     def _next(self) -> _Job | None:
-        self._nursery.wait(self._wake)
-        os.eventfd_read(self._wake)
+        self._ahead(lambda: self._nursery.wait(self._wake))
+        os.eventfd_read(self._wake)  # waits, should that have failed
         return self._jobs.popleft()
+
+    def _ahead(self, step: Callable[[], object]) -> None:
+        """Do what only makes workers come sooner: when that fails, begin anew with the next one."""
+        for act in (step, self._nursery.close):
+            try:
+                act()
+            except Exception:
+                _logger.exception("what lets workers start sooner has failed and is replaced; those that run are not affected")
+            else:
+                return
+
+    def _warm(self, import_path: Sequence[str]) -> None:
+        with contextlib.suppress(NoZygote):  # the next start tells why
+            self._nursery.warm(_origin(), import_path)
+
+    def _end(self) -> None:
+        """Close what is there. A job is left only when the thread ends by an error."""
+        with self._lock:
+            self._closed = True
+            left = [job for job in self._jobs if job is not None]
+        for job in left:
+            job.outcome.set_exception(RuntimeError("the launcher is closed: its thread has ended by an error"))
+        with contextlib.ExitStack() as ending:
+            ending.callback(os.close, self._wake)
+            if self._guard is not None:
+                ending.callback(self._guard.close)
+            ending.callback(self._nursery.close)
 
     def _bring_up(self, spec: LaunchSpec) -> Child:
         """Fork a worker where that is possible, else execute it."""
@@ -179,11 +236,9 @@ class ProcessLauncher:
             return self._child(*execute(spec, self._program, own, pipes, guard), pipes, Start("exec", reason), guard)
 
     def _fork(self, spec: LaunchSpec) -> Child:
-        origin = _origin()
-        early = origin.too_late(spec.environment)
-        if early is not None:
-            raise NoZygote(f"{early} is read when a program starts")
-        return self._assign(self._nursery.fork(origin, spec.import_path), spec, origin)
+        origin = _origin(spec)
+        with ready_role(_assignment(spec, origin)) as role:
+            return self._assign(self._nursery.fork(origin, spec.import_path), spec, role, another=False)
 
     def _the_guard(self) -> Guard:
         if self._guard is None:
@@ -195,22 +250,37 @@ def _nothing() -> None:
     """Be a job after which the thread does what it does after each."""
 
 
-def _origin() -> Origin:
-    return Origin(read_standing(), environment(os.environ.get))
+def _origin(spec: LaunchSpec | None = None) -> Origin:
+    """Return what a worker takes over now.
+
+    :raises NoZygote: that cannot be read, or comes too late for ``spec``.
+    """
+    try:
+        origin = Origin(read_standing(), environment(os.environ.get))
+    except OSError as error:
+        raise NoZygote(f"what a worker takes over from its host cannot be read: {error}") from None
+    early = origin.too_late(spec.environment) if spec is not None else None
+    if early is not None:
+        raise NoZygote(f"{early} is read when a program starts")
+    return origin
 
 
-def _role(spec: LaunchSpec, origin: Origin, pipes: Plumbing) -> Role:
-    program = (pipes.worker_receive, pipes.worker_send, *spec.descriptors)
-    numbers = tuple(range(_FIRST, _FIRST + len(program)))
-    return Role(
-        descriptors=((pipes.worker_output, 1), (pipes.worker_output, 2), *zip(program, numbers, strict=True)),
+def _discard(outcome: Future[Any]) -> None:
+    if outcome.exception() is None:
+        outcome.result().discard()
+
+
+def _assignment(spec: LaunchSpec, origin: Origin) -> spawn.Assignment:
+    numbers = tuple(range(_FIRST, _FIRST + 2 + len(spec.descriptors)))
+    return spawn.Assignment(
+        numbers=(1, 2, *numbers),
         receive=numbers[0],
-        send_to=numbers[1],
+        send=numbers[1],
         further=numbers[2:],
-        import_path=spec.import_path,
-        environment={**origin.environment, **spec.environment},
+        import_path=tuple(map(os.fsencode, spec.import_path)),
+        environment=tuple((os.fsencode(name), os.fsencode(value)) for name, value in {**origin.environment, **spec.environment}.items()),
         umask=origin.standing.umask,
-        limits=tuple((number, *resource.getrlimit(number)) for number in LIMITS),
+        limits=origin.standing.limits,
     )
 
 

@@ -7,7 +7,9 @@ then be replaced.
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -21,9 +23,14 @@ _LINES: Final = (
     b"Uid:", b"Gid:", b"Groups:", b"CapInh:", b"CapPrm:", b"CapEff:", b"CapBnd:", b"CapAmb:", b"NoNewPrivs:", b"Seccomp:", b"Seccomp_filters:",
     b"Cpus_allowed:", b"Mems_allowed:",
 )  # fmt: skip
-#: Files whose whole text is inherited: the cgroups and the security label.
-_FILES: Final = ("cgroup", "attr/current")
+#: Files whose whole text is inherited: the cgroups, the security label, how soon it is killed when memory is short, and what a core dump holds (which
+#: is a file of the process, not of the thread).
+_FILES: Final = ("cgroup", "attr/current", "oom_score_adj", "../../coredump_filter")
 _NAMESPACES: Final = ("cgroup", "ipc", "mnt", "net", "pid_for_children", "time_for_children", "user", "uts")
+#: All limits there are: a worker that was forked must have the host's of now, not the zygote's.
+_LIMITS: Final = tuple(sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}))
+#: These mean that the system has run short, not that it lacks a file.
+_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 #: Variables that the loader, the C library or the interpreter reads when a program starts, by their beginnings: a fork comes too late for them.
 _AT_START: Final = ("LD_", "LC_", "LANG", "LOCPATH", "GLIBC_", "MALLOC_", "PYTHON")
@@ -31,10 +38,14 @@ _AT_START: Final = ("LD_", "LC_", "LANG", "LOCPATH", "GLIBC_", "MALLOC_", "PYTHO
 
 @attrs.frozen
 class Standing:
-    """``inherited`` can only be compared; ``umask`` is one that may be set for each worker."""
+    """``inherited`` can only be compared; the others may be set for each worker: ``umask``, and ``limits`` as (resource, soft, hard).
+
+    A hard limit may only be lowered, so the hard ones are part of ``inherited`` as well.
+    """
 
     inherited: tuple[object, ...]
     umask: int = attrs.field(eq=False)
+    limits: tuple[tuple[int, int, int], ...] = attrs.field(eq=False)
 
 
 @attrs.frozen
@@ -57,9 +68,12 @@ class Origin:
 def read_standing() -> Standing:
     """Return the standing of the calling thread.
 
-    :raises OSError: there is no ``/proc``.
+    :raises OSError: there is no ``/proc``, it does not tell the umask (gVisor's), or there are no more descriptors.
     """
     status = dict(line.partition(b"\t")[::2] for line in _read("status").splitlines())
+    if b"Umask:" not in status:
+        raise OSError(errno.ENODATA, "/proc does not tell the umask")
+    limits = tuple((number, *resource.getrlimit(number)) for number in _LIMITS)
     root = Path("/").stat()  # another one after chroot or pivot_root
     inherited = (
         tuple(status.get(name) for name in _LINES),
@@ -67,8 +81,9 @@ def read_standing() -> Standing:
         tuple(map(_namespace, _NAMESPACES)),
         (root.st_dev, root.st_ino),
         (os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)),
+        tuple(hard for _, _, hard in limits),
     )
-    return Standing(inherited, int(status[b"Umask:"], 8))
+    return Standing(inherited, int(status[b"Umask:"], 8), limits)
 
 
 def _read(name: str) -> bytes:
@@ -79,7 +94,9 @@ def _read(name: str) -> bytes:
 def _text(name: str) -> bytes | None:
     try:
         return _read(name)
-    except OSError:
+    except OSError as error:
+        if error.errno in _SHORTAGES:
+            raise
         return None  # this kernel has none
 
 
