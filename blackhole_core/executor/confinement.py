@@ -7,6 +7,7 @@ from pathlib import Path
 
 import attrs
 
+from blackhole_core.manifest.coverage import effective
 from blackhole_core.manifest.model import Resources
 
 __all__ = ["Confinement", "Sandbox", "Unenforced"]
@@ -30,7 +31,7 @@ class Unenforced(enum.StrEnum):
 
 @attrs.frozen
 class Confinement:
-    """``requested`` and ``granted`` are permissions in their canonical spelling; only what is in both is given."""
+    """``requested`` (needed and optional) and ``granted`` are permissions in any spelling; only what is in both is given."""
 
     sandbox: Sandbox = Sandbox.OFF
     unenforced: Unenforced = Unenforced.REFUSE
@@ -41,5 +42,9 @@ class Confinement:
 
     @property
     def effective(self) -> tuple[str, ...]:
-        """What the plugin asked for and was given."""
-        return tuple(permission for permission in self.requested if permission in self.granted)
+        """What the plugin may do, in canonical spelling: what it asked for as far as it is granted, or needs no grant.
+
+        A grant that is wider than the request gives the request, one that is narrower gives what is granted (a file of a directory, one host of the
+        network); see :func:`blackhole_core.manifest.coverage.effective`. Everything else is denied.
+        """
+        return effective(self.requested, self.granted)

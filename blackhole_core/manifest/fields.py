@@ -8,7 +8,7 @@ from typing import Final
 from blackhole_core.ids import NAME, Isolation, canonical_name
 from blackhole_core.manifest.kinds import Choice, Field, Flag, ListOf, Number, Path, Plain, Record, Report, Text
 from blackhole_core.manifest.model import Dependency, Manifest, Resources, StateDeclaration
-from blackhole_core.manifest.permissions import permission_problem
+from blackhole_core.manifest.permissions import canonical, permission_problem
 from blackhole_core.manifest.yaml import Node
 
 __all__ = ["CAPABILITIES", "DEPENDENCY", "MANIFEST", "PERMISSIONS", "RESOURCES", "STATE"]
@@ -115,7 +115,7 @@ DEPENDENCY: Final = Record(
     ),
 )
 PERMISSIONS: Final = ListOf(
-    Text("a permission (word or area:action:value)", rule=permission_problem), "a list of permissions", str, unique_items=True
+    Text("a permission (word or area:action:value)", rule=permission_problem), "a list of permissions", canonical, unique_items=True
 )
 RESOURCES: Final = Record(
     Resources,
@@ -159,8 +159,9 @@ MANIFEST: Final = Record(
         Field(
             "permissions",
             PERMISSIONS,
-            "What it asks to touch. Nothing is granted by asking.",
+            "What it asks to touch. Nothing is granted by asking; it does not start before all of it is granted.",
         ),
+        Field("optional_permissions", PERMISSIONS, "What it asks to touch and can do without."),
         Field("resources", RESOURCES, "What it may use; a key left out means no limit is declared."),
         Field("isolation", Choice(tuple(Isolation), Isolation), "How far it is kept from the host; process if left out."),
         Field(

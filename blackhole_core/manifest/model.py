@@ -50,7 +50,8 @@ class Manifest:
     author: str = ""
     license: str = ""
     capabilities: tuple[str, ...] = ()
-    permissions: tuple[str, ...] = ()
+    permissions: tuple[str, ...] = ()  #: what it asks to touch, as it is written; without one of them it does not start
+    optional_permissions: tuple[str, ...] = ()  #: what it asks for and can do without
     resources: Resources = Resources()
     isolation: Isolation = Isolation.PROCESS
     dependencies: tuple[Dependency, ...] = ()

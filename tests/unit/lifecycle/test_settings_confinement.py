@@ -23,6 +23,15 @@ def test_only_what_is_asked_for_and_granted_is_given() -> None:
     assert confinement.effective == ("env:B",)
 
 
+def test_a_grant_is_worth_what_it_covers_of_the_request() -> None:
+    """A directory covers its file, a narrower grant gives the narrower permission, in one spelling."""
+    confinement = Confinement(
+        requested=("filesystem:read:/srv//a.txt", "network", "filesystem:write:${data}"),
+        granted=("filesystem:read:/srv", "network:connect:API.example.org:443"),
+    )
+    assert confinement.effective == ("filesystem:read:/srv/a.txt", "network:connect:api.example.org:443", "filesystem:write:${data}")
+
+
 @pytest.mark.parametrize(
     ("named", "expected"),
     [(Resources(), Resources(cpu=50, memory=100)), (Resources(memory=20, pids=3), Resources(cpu=50, memory=20, pids=3))],

@@ -271,3 +271,30 @@ def test_permissions_hold_no_control_characters(escape: str) -> None:
     """A18: a NUL or control character in a path is refused."""
     (problem,) = problems(HEAD + f'permissions: ["filesystem:read:/a{escape}b"]\n')
     assert problem.path == "permissions[0]"
+
+
+def test_optional_permissions() -> None:
+    """What a plugin can do without stands apart."""
+    manifest = parse(HEAD + "permissions: [network]\noptional_permissions: ['env:HOME', system]\n")
+    assert (manifest.permissions, manifest.optional_permissions) == (("network",), ("env:HOME", "system"))
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("permissions: ['filesystem:read:/a', 'filesystem:read:/a//.']\n", "permissions[1]"),
+        ("permissions: [network]\noptional_permissions: [system, network]\n", "optional_permissions[1]"),
+        ("permissions: ['env:A', 'plugin:call:a_b']\noptional_permissions: ['plugin:call:A-B/*']\n", "optional_permissions[0]"),
+    ],
+)
+def test_a_permission_is_asked_for_once_in_whatever_spelling(text: str, path: str) -> None:
+    """A47: needed and optional exclude each other."""
+    (problem,) = problems(HEAD + text)
+    assert problem.path == path
+    assert "again" in problem.got
+
+
+def test_a_wrong_permission_among_the_optional_ones_is_one_problem() -> None:
+    """It is read as strictly, and nothing else is said of it."""
+    (problem,) = problems(HEAD + "permissions: [network]\noptional_permissions: [netwrok, 5]\n")[:1]
+    assert problem.path == "optional_permissions[0]"
