@@ -39,6 +39,7 @@ from blackhole_core.hooks.compiling import (
 )
 from blackhole_core.hooks.door import Door
 from blackhole_core.hooks.inflight import Ticket
+from blackhole_core.hooks.order import inserted
 from blackhole_core.hooks.probe import Measure
 from blackhole_core.hooks.slowcalls import SlowPath, with_extra
 from blackhole_core.hooks.switching import CodeSwitch, Compiled, compiled, new_function
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from blackhole_core.hooks.manager import HookManager
     from blackhole_core.hooks.telemetry import Meter, SlowCall
 
-__all__ = ["HookCaller", "HookRelay", "SubsetHookCaller", "inserted"]
+__all__ = ["HookCaller", "HookRelay", "SubsetHookCaller"]
 
 #: pluggy's public surface of a caller, plus what pluggy itself and its tests call on one.
 _METHODS: Final = (
@@ -210,12 +211,19 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
         ticket = self.door.enter(self.manager.gate_timeout)
         try:
             with self.manager.hook_lock:
-                before = self.door.gates[0].impls_before(self.name) if self.door.gates else None
-            if before is None:
+                passing = self.passing() if self.door.gates else None
+            if passing is None:
                 return self.function(**kwargs)
-            return self._pass(kwargs, before)
+            return self._pass(kwargs, passing)
         finally:
             self.door.leave(ticket)
+
+    def passing(self) -> Sequence[HookImpl]:
+        """Return what a call runs that every closed gate let through. Under the manager's lock."""
+        impls: Sequence[HookImpl] = self._hookimpls
+        for gate in self.door.gates:
+            impls = gate.as_before(self.name, impls)
+        return impls
 
     def _pass(self, kwargs: Mapping[str, object], impls: Sequence[HookImpl]) -> Any:
         """Run a call that a closed gate let through."""
@@ -399,14 +407,6 @@ class SubsetHookCaller(_SubsetHookCaller):
             super().call_historic(result_callback, kwargs)
 
 
-def inserted(impls: Sequence[HookImpl], new: HookImpl) -> list[HookImpl]:
-    """Return ``impls`` with ``new`` at the place that pluggy's rules give it."""
-    scratch = PluggyHookCaller("", _never_called)
-    scratch._hookimpls.extend(impls)
-    scratch._add_hookimpl(new)
-    return scratch._hookimpls
-
-
 def warn_of_missing(spec: HookSpec | None, kwargs: Mapping[str, object]) -> None:
     """Warn of the spec's arguments that a call does not give, in pluggy's words, pointing at the code that calls."""
     if spec is None:
@@ -436,7 +436,3 @@ def _levels_to_caller() -> int:
 def refuse_positional(given: tuple[object, ...]) -> NoReturn:
     """Raise what Python raises for positional arguments to pluggy's caller object."""
     raise TypeError(f"HookCaller.__call__() takes 1 positional argument but {len(given) + 1} were given")
-
-
-def _never_called(*_arguments: object) -> NoReturn:
-    raise AssertionError("a scratch caller orders implementations, it runs none")

@@ -3,7 +3,8 @@
 Closing costs the open path nothing: it is one ``__code__`` store per hook, done for all hooks at one instant. What a closed
 gate waits for is fixed at that instant: the replaced codes (and older ones in which calls still run) and the tickets of calls
 under way. Calls that find the gate closed wait for it to open, up to their deadline; they do not fail before. Calls made from
-inside a call that the gate waits for pass, on what served before it closed.
+inside a call that the gate waits for pass. They run the plugin that is to be replaced as it was before the gate closed, and every other one as it is now: it
+may have been replaced as well meanwhile, and have ended.
 
 Several gates may be closed over the same hook; a waiting call begins when the last of them opens, in whatever order they do.
 """
@@ -19,6 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from blackhole_core.hooks.inflight import EVIDENCE, CodeWatch, Ticket, calling_threads, running_codes, tickets_held
+from blackhole_core.hooks.order import replaced
 from blackhole_core.hooks.switching import Compiled, Store, sweep
 
 if TYPE_CHECKING:
@@ -128,9 +130,10 @@ class Begun:
 
 class HookGate:
     """Holds back calls of ``hooks``. ``plugin`` is who the waiting callers are told about when they wait too long; ``part_of_other`` tells whether
-    the calling code is part of something else that the gate's owner waits for, so that its calls must pass.
+        the calling code is part of something else that the gate's owner waits for, so that its calls must pass. ``of`` is the name under which the plugin is registered
+    that may be replaced behind the gate; None for a gate behind which none is.
 
-    Usable again after :meth:`open`, from one thread at a time. As a context manager it is closed inside the block.
+        Usable again after :meth:`open`, from one thread at a time. As a context manager it is closed inside the block.
     """
 
     def __init__(
@@ -140,8 +143,10 @@ class HookGate:
         *,
         plugin: str = "behind the gate",
         part_of_other: Callable[[], bool] = lambda: False,
+        of: str | None = None,
     ) -> None:
         self.plugin = plugin
+        self._of = of
         self._part_of_other = part_of_other
         self._manager = manager
         self._hooks = tuple(dict.fromkeys(hooks))
@@ -245,6 +250,15 @@ class HookGate:
         """Wait for one more call: it was let through. Under the manager's lock."""
         self.begun.add_ticket(ticket)
 
-    def impls_before(self, hook: str) -> Sequence[HookImpl]:
-        """Return what stood behind ``hook`` when the gate closed."""
-        return self._before[hook]
+    def as_before(self, hook: str, impls: Sequence[HookImpl]) -> Sequence[HookImpl]:
+        """Return ``impls`` of ``hook`` with the gate's plugin as it was when the gate closed. Under the manager's lock."""
+        before = self._before[hook]
+        if self._of is None or impls is before:
+            return impls
+        if self._others(before) == self._others(impls):
+            return before
+        own = [impl for impl in before if impl.plugin_name == self._of]
+        return replaced(impls, self._manager.get_plugin(self._of), own)
+
+    def _others(self, impls: Sequence[HookImpl]) -> list[HookImpl]:
+        return [impl for impl in impls if impl.plugin_name != self._of]

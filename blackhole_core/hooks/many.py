@@ -113,8 +113,7 @@ def answer_inside(caller: HookCaller, items: Sequence[Item], stop: bool) -> Repl
     """Answer one window under a ticket of the hook's door."""
     _refuse_historic(caller)
     with caller.manager.hook_lock:
-        gates = caller.door.gates
-        impls = gates[0].impls_before(caller.name) if gates else caller._hookimpls
+        impls = caller.passing()
     plan = _plan(caller, impls)
     rows = None if plan is None else _rows(items, plan.parameters)
     if plan is None or rows is None:

@@ -9,7 +9,7 @@ What was compiled before is used only if the hook has not changed since: a calle
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,8 +17,9 @@ import attrs
 from pluggy import HookImpl
 
 from blackhole_core.errors import BlackholeError, UnknownPlugin
-from blackhole_core.hooks.caller import HookCaller, inserted
+from blackhole_core.hooks.caller import HookCaller
 from blackhole_core.hooks.gate import Begun
+from blackhole_core.hooks.order import replaced
 from blackhole_core.hooks.switching import Compiled, Store, sweep
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from blackhole_core.hooks.manager import HookManager
 
-__all__ = ["Replacement", "Undo", "replace_plugin", "replaced"]
+__all__ = ["Replacement", "Undo", "replace_plugin"]
 
 
 #: Hooks that are compiled between two pauses; together they take less than a millisecond.
@@ -52,27 +53,6 @@ class _Ready:
 
     def is_current(self) -> bool:
         return self.change.caller.revision == self.revision and self.change.caller._hookimpls is self.change.before
-
-
-def replaced(impls: Sequence[HookImpl], old: object, new: Sequence[HookImpl]) -> list[HookImpl]:
-    """Return ``impls`` with those of plugin ``old`` replaced by ``new``, given in the order of registration.
-
-    A new implementation takes the exact place of an old one with the same options. What finds none (an option changed, or
-    there are more new ones than old) goes where pluggy would put it; old ones without a successor vanish.
-    """
-    successors: dict[tuple[bool, ...], deque[HookImpl]] = defaultdict(deque)
-    for impl in _in_pluggys_order(new):
-        successors[_place(impl)].append(impl)
-    result = []
-    for impl in impls:
-        if impl.plugin is not old:
-            result.append(impl)
-        elif successors[_place(impl)]:
-            result.append(successors[_place(impl)].popleft())
-    for impl in new:
-        if not any(impl is present for present in result):
-            result = inserted(result, impl)
-    return result
 
 
 def replace_plugin(
@@ -279,14 +259,3 @@ class Undo:
         current[:] = [
             (self._old, before.pop(0)) if registered is self._new and before else (registered, known) for registered, known in current
         ]
-
-
-def _place(impl: HookImpl) -> tuple[bool, ...]:
-    return (impl.tryfirst, impl.trylast, impl.wrapper or impl.hookwrapper)
-
-
-def _in_pluggys_order(impls: Iterable[HookImpl]) -> list[HookImpl]:
-    ordered: list[HookImpl] = []
-    for impl in impls:
-        ordered = inserted(ordered, impl)
-    return ordered

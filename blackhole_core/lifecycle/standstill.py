@@ -33,7 +33,7 @@ class Standstill:
         self._instance = instance
         self._hooks = instance.hooks.union(more_hooks)
         gated = () if hooks_open else self._hooks
-        self._gate = HookGate(manager, gated, plugin=member.label, part_of_other=self._turnstile.inside)
+        self._gate = HookGate(manager, gated, plugin=member.label, part_of_other=self._turnstile.inside, of=member.name)
         self._hooks_open = hooks_open
         self._begun = self._gate.begun
         self._shut = 0.0

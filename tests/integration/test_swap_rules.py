@@ -7,14 +7,16 @@ import gc
 import sys
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from notes_api import hookimpl
+from notes_api import hookimpl, release
 
 import blackhole_core as bh
-from tests.integration.managed import LEVELS, Callers, Log, manager, wheel
+from blackhole_core.events import Event
+from tests.integration.managed import LEVELS, Callers, Log, manager, released, wheel
 from tests.plugins.build import build_wheel, install_plugin, plugin_dir
 
 # --- who may ask ---------------------------------------------------------------------------------------------------------
@@ -288,6 +290,92 @@ def test_awaited_hooks_survive_swaps(level: str, tmp_path: Path) -> None:
         pm.load("counter", source=versions["1.0.0"], isolation=level)
         counts = asyncio.run(work(pm))
         assert sorted(counts) == list(range(1, len(counts) + 1))
+
+
+_ASKING = """
+import blackhole_core as bh
+from notes_api import hookimpl, release
+
+class Plugin:
+    @bh.hookimpl
+    def plugin_start(self, context):
+        self.hook = context.hook
+
+    @hookimpl
+    def transform(self, text: str) -> str:
+        return "{version}"
+
+    @hookimpl
+    def ask(self, text: str) -> str:
+        self.hook.add(amount=1)
+        assert release.wait(20)
+        return ",".join(self.hook.transform(text=text))
+
+    @bh.hookimpl
+    def plugin_export_state(self):
+        return {{}}
+"""
+
+
+def _asking(version: str, tmp_path: Path) -> Path:
+    tree = tmp_path / f"asking-{version}"
+    tree.mkdir()
+    (tree / "asking.py").write_text(_ASKING.format(version=version))
+    (tree / "plugin.yaml").write_text(f"name: asking\nversion: {version}\nentry: asking:Plugin\n")
+    return tree
+
+
+class _Noting:
+    """Notes that a plugin asks."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+
+    @hookimpl
+    def add(self, amount: int) -> int:
+        self.begun.set()
+        return amount
+
+
+@pytest.mark.parametrize("level", ["none", "thread"])
+def test_a_call_that_is_waited_for_calls_what_was_swapped_meanwhile(level: str, tmp_path: Path) -> None:
+    """S-02: it passes the closed gate of its own plugin, whose old version it runs, and of another one it runs the version that serves."""
+    noting, draining = _Noting(), threading.Event()
+    with released(), ThreadPoolExecutor(2) as pool, manager() as pm:
+        pm.on_event(lambda event: draining.set() if event.data.get("phase") == "export" else None)
+        pm.register(noting)
+        pm.load("asking", source=_asking("1.0.0", tmp_path), isolation=level)
+        pm.load("upper", source=wheel("upper", "1.0.0", tmp_path), isolation=level)
+        call = pool.submit(pm.hook.ask, text="hi")
+        assert noting.begun.wait(20)
+        swap = pool.submit(pm.swap, "asking", source=_asking("2.0.0", tmp_path))
+        assert draining.wait(20)
+        assert not pm.swap("upper", source=wheel("upper", "2.0.0", tmp_path)).retiring
+        release.set()
+        assert call.result(20) == ["HI!,1.0.0"]
+        assert swap.result(20).ok
+        assert pm.hook.transform(text="hi") == ["HI!", "2.0.0"]
+
+
+def test_a_call_that_is_not_waited_for_stays_with_its_version_while_the_gate_is_closed(tmp_path: Path) -> None:
+    """S-10: with ``force`` the new version may be behind the hooks already; what runs on the old one does not meet it there."""
+    noting = _Noting()
+    with released(), ThreadPoolExecutor(1) as pool, manager() as pm:
+        pm.register(noting)
+        pm.load("asking", source=_asking("1.0.0", tmp_path), isolation="none")
+        call = pool.submit(pm.hook.ask, text="hi")
+        assert noting.begun.wait(20)
+        answers = []
+
+        def at_the_switch(event: Event) -> None:
+            if event.name == "plugin.phase" and event.data["before"] == "draining":
+                release.set()
+                answers.append(call.result(20))
+
+        pm.on_event(at_the_switch)
+        assert pm.swap("asking", source=_asking("2.0.0", tmp_path), timeout=0.05, force=True).ok
+        assert answers == [["1.0.0"]]
+        assert pm.hook.transform(text="hi") == ["2.0.0"]
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -15,6 +15,7 @@ from blackhole_core import callcontext
 from blackhole_core.errors import CallTimeout
 from blackhole_core.hooks.caller import HookCaller
 from blackhole_core.hooks.gate import HookGate
+from blackhole_core.messages import Replies
 
 #: Seconds after which a test that waits for something that must come gives up.
 SOON = 20.0
@@ -206,6 +207,53 @@ def test_a_nested_call_passes_the_gate_that_waits_for_it(pm, plugin_of, threads)
         blocking.leave.set()
         assert call.result(SOON) == [["old"]]
         assert gate.drained(SOON)
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["call", "map"])
+def test_a_nested_call_sees_what_others_became_meanwhile(pm, plugin_of, threads, many):
+    """It runs the gate's own plugin as it was, in its place, and of another one that was replaced the version that serves: the old one may have ended."""
+    blocking = Blocking()
+
+    def outer(x):
+        blocking(x)
+        return pm.hook.b.map([{"x": x}]) if many else [pm.hook.b(x=x)]
+
+    def later(x):
+        return "old q"
+
+    later.__call_many__ = lambda arguments, stop: Replies(["old q"] * len(arguments), {})
+    for name, plugin in {
+        "p": plugin_of(b=lambda x: "old p"),
+        "q": plugin_of(a=outer, b=later),
+        "gone": plugin_of(b=lambda x: "gone"),
+        "r": plugin_of(b=lambda x: "r"),
+    }.items():
+        pm.register(plugin, name=name)
+    call = threads.submit(pm.hook.a, x=1)
+    blocking.inside.acquire()
+    with HookGate(pm, ["a", "b"], of="q") as gate, HookGate(pm, ["b"], part_of_other=lambda: True):
+        pm.replace("q", plugin_of(b=lambda x: "new q"))
+        pm.replace("p", plugin_of(b=lambda x: "new p"))
+        pm.unregister(name="gone")
+        pm.register(plugin_of(b=lambda x: "late"))
+        blocking.leave.set()
+        assert call.result(SOON) == [[["late", "r", "old q", "new p"]]]
+        assert gate.drained(SOON)
+    assert pm.hook.b(x=1) == ["late", "r", "new q", "new p"]
+
+
+def test_a_nested_call_finds_its_plugin_where_it_was(pm, plugin_of, threads):
+    """The new version may be elsewhere in the order, or nowhere."""
+    blocking = Blocking()
+    pm.register(plugin_of(a=lambda x: (blocking(x), pm.hook.b(x=x))[1], b=lambda x: "q"), name="q")
+    pm.register(plugin_of(b=lambda x: "r"))
+    call = threads.submit(pm.hook.a, x=1)
+    blocking.inside.acquire()
+    with HookGate(pm, ["a", "b"], of="q"):
+        pm.unregister(name="q")
+        blocking.leave.set()
+        assert call.result(SOON) == [["r", "q"]]
+    assert pm.hook.b(x=1) == ["r"]
 
 
 def test_a_nested_call_in_a_thread_the_caller_waits_for_passes(pm, plugin_of, threads):
