@@ -36,8 +36,13 @@ def test_a_ring_before_the_sleep_ends_it() -> None:
     bell = new_bell()
     bell.ring()
     bell.sleep()
-    threading.Timer(0.02, bell.ring).start()
-    bell.sleep()
+    sleeper = threading.Thread(target=bell.sleep)
+    sleeper.start()
+    sleeper.join(0.05)
+    assert sleeper.is_alive()
+    bell.ring()
+    sleeper.join(10)
+    assert not sleeper.is_alive()
 
 
 @pytest.mark.usefixtures("platform")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from blackhole_core.executor.expiry import Expiry
-from blackhole_core.executor.timers import Timers
+from blackhole_core.executor.timers import Timer, Timers
 from tests.stage import eventually, in_threads
 
 
@@ -21,6 +21,24 @@ class _Call:
 
     def expire(self) -> None:
         self.expired_at = time.monotonic()
+
+
+class _ByHand(Timers):
+    """Alarms that come when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alarms: list[Timer] = []
+
+    def after(self, seconds: float, action: Callable[[], object]) -> Timer:
+        self.alarms.append(Timer(time.monotonic() + seconds, action))
+        return self.alarms[-1]
+
+    def ring(self) -> None:
+        """Let the earliest one come."""
+        alarm = self.alarms.pop(0)
+        assert alarm.action is not None
+        alarm.action()
 
 
 @pytest.fixture
@@ -44,24 +62,30 @@ def test_each_is_expired_at_its_deadline(timers: Timers) -> None:
     assert all(call.expired_at is not None and call.expired_at >= call.deadline for call in calls)
 
 
-def test_who_was_answered_or_has_time_is_left_alone(timers: Timers) -> None:
+def test_who_was_answered_or_has_time_is_left_alone() -> None:
     """A discarded call and one without end are not expired, when another one is."""
-    expiry = Expiry(timers)
-    answered, endless = _join(expiry, _Call(time.monotonic() + 0.01)), _join(expiry, _Call(math.inf))
+    timers = _ByHand()
+    expiry, now = Expiry(timers), time.monotonic()
+    answered, endless, late = (_join(expiry, _Call(deadline)) for deadline in (now, math.inf, now))
     expiry.waiting.discard(answered)
-    late = _join(expiry, _Call(time.monotonic() + 0.03))
-    assert eventually(lambda: late.expired_at)
+    timers.ring()
+    assert late.expired_at
     assert (answered.expired_at, endless.expired_at) == (None, None)
 
 
-def test_a_deadline_that_moved_is_kept(timers: Timers) -> None:
+def test_a_deadline_that_moved_is_kept() -> None:
     """Who gets more time before the alarm gets another alarm."""
+    timers = _ByHand()
     expiry = Expiry(timers)
-    call = _join(expiry, _Call(time.monotonic() + 0.02))
-    call.deadline += 0.05
-    assert eventually(lambda: call.expired_at)
-    assert call.expired_at is not None
-    assert call.expired_at >= call.deadline
+    call = _join(expiry, _Call(time.monotonic()))
+    call.deadline += 300
+    timers.ring()
+    assert call.expired_at is None
+    [alarm] = timers.alarms
+    assert alarm.due > call.deadline - 1
+    call.deadline = time.monotonic()
+    timers.ring()
+    assert call.expired_at
 
 
 def test_far_deadlines_set_one_alarm(timers: Timers) -> None:

@@ -139,14 +139,15 @@ def test_callers_that_gave_up_are_not_answered_later(stage: Stage, tmp_path: Pat
         answers: list[Any] = []
         for turn in range(60):
             try:
-                with bh.deadline(0.002):
+                with bh.deadline(0.002 if turn % 3 else 10):  # every third waits for its answer, after one that may come late
                     answers.append(plugin("raw", lambda turn=turn: (time.sleep(turn % 3 / 1000), (number, turn))[1]) == (number, turn))
             except CallTimeout:
                 continue
         return answers
 
     outcomes = in_threads(6, call)
-    assert all(isinstance(answers, list) and all(answers) for answers in outcomes)
+    assert all(isinstance(answers, list) and len(answers) >= 20 and all(answers) for answers in outcomes)
+    assert any(len(answers) < 60 for answers in outcomes), "nobody gave up"
     assert plugin.runner.drained(10)
 
 
