@@ -44,6 +44,8 @@ class _Shared:
     start_timeout: float | None = None
     stop_grace: float | None = None
     hang_grace: float | None = None
+    heartbeat: float | None = None
+    hung_after: float | None = None
     drain_timeout: float | None = None
     state_timeout: float | None = None
     max_message: int | None = None
@@ -119,6 +121,8 @@ class HostConfig(_Shared):
                 start_timeout=choose("start_timeout", limits.start_timeout),
                 stop_grace=choose("stop_grace", limits.stop_grace),
                 hang_grace=choose("hang_grace", limits.hang_grace),
+                heartbeat=choose("heartbeat", limits.heartbeat),
+                hung_after=choose("hung_after", limits.hung_after),
                 threads=said.threads or limits.threads,
                 max_message=choose("max_message", DEFAULT_MAX_MESSAGE),
                 share_results=choose("share_results", limits.share_results),
@@ -214,6 +218,8 @@ _SHARED: Final = (
     Field("start_timeout", _SECONDS, "Seconds a plugin may take to start."),
     Field("stop_grace", _GRACE, "Seconds between asking a plugin to stop and ending it."),
     Field("hang_grace", _GRACE, "Seconds a call may run on after its caller gave up, before its thread or worker counts as hung."),
+    Field("heartbeat", _SECONDS, "Seconds between two questions to a worker that owes an answer whether it is alive."),
+    Field("hung_after", _GRACE, "Seconds without an answer to that after which it is ended as hung; 0: never."),
     Field("drain_timeout", _GRACE, "Seconds a swap waits for calls that had begun."),
     Field("state_timeout", _SECONDS, "Seconds for each of export, migration and import of state."),
     Field("max_message", Number("bytes", least=1024, most=_MAX_MESSAGE, whole=True), "Bytes of one call or reply at level process."),

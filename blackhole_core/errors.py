@@ -159,13 +159,18 @@ class LoadFailed(PluginError):
 
 
 class CallTimeout(PluginError, TimeoutError):
-    """The caller's deadline passed. The call may still be running, or may never have begun."""
+    """The caller's deadline passed. The call may still be running, or may never have begun.
 
-    def __init__(self, plugin: str, hook: str, seconds: float, *, where: str = "") -> None:
+    ``stack`` is where the plugin's code stood then, lines as a traceback has them; empty when that is not known.
+    """
+
+    def __init__(self, plugin: str, hook: str, seconds: float, *, where: str = "", stack: Sequence[str] = ()) -> None:
         self.hook = hook
         self.seconds = seconds
+        self.stack = tuple(stack)
         detail = f" ({where})" if where else ""
-        super().__init__(plugin, f"hook {hook!r} of plugin {plugin} gave no answer within {seconds:g} s{detail}")
+        sentence = f"hook {hook!r} of plugin {plugin} gave no answer within {seconds:g} s{detail}"
+        super().__init__(plugin, "\n".join([sentence, *_listed("where it stood:", self.stack)]))
 
 
 class WorkerDied(PluginError):
@@ -173,7 +178,8 @@ class WorkerDied(PluginError):
 
     ``exit`` is the exit status, negative for a signal, ``None`` when it could not be read (user code reaped the child).
     ``executed`` is ``"unknown"`` when the call may have taken effect and ``"no"`` when it provably had not begun.
-    ``tail`` holds the worker's last log lines, oldest first.
+    ``tail`` holds the worker's last log lines, oldest first. ``reason`` is why the host ended it, None when it ended by itself. ``stack`` is where its
+    threads stood, as far as that is known: told by itself, or by ``faulthandler`` as it crashed.
     """
 
     def __init__(
@@ -184,16 +190,19 @@ class WorkerDied(PluginError):
         exit: int | None,
         executed: Literal["unknown", "no"] = "unknown",
         tail: Sequence[str] = (),
+        reason: str | None = None,
+        stack: Sequence[str] = (),
     ) -> None:
         self.hook = hook
         self.exit = exit
         self.executed = executed
         self.tail = tuple(tail)
-        lines = [f"the worker of plugin {plugin} {describe_exit(exit)} during hook {hook!r} (executed: {executed})"]
-        if self.tail:
-            lines.append("last lines it wrote:")
-            lines.extend(f"  {line}" for line in self.tail)
-        super().__init__(plugin, "\n".join(lines))
+        self.reason = reason
+        self.stack = tuple(stack)
+        sentence = f"the worker of plugin {plugin} {describe_exit(exit)} during hook {hook!r} (executed: {executed})"
+        told = set(self.stack) <= set(self.tail)  # faulthandler's report is among the last lines, unless it is long
+        where = () if told else self.stack
+        super().__init__(plugin, "\n".join([sentence, *_listed("last lines it wrote:", self.tail), *_listed("where it stood:", where)]))
 
 
 class PluginBroken(PluginError):
@@ -296,6 +305,11 @@ class NoMigrationPath(StateError):
         self.want = want
         tail = f" ({detail})" if detail else ""
         super().__init__(f"state of plugin {plugin} is version {have}, version {want} is wanted, and no migration leads there{tail}")
+
+
+def _listed(title: str, lines: Sequence[str]) -> list[str]:
+    """Return ``lines`` indented under ``title``; nothing when there are none."""
+    return [title, *(f"  {line}" for line in lines)] if lines else []
 
 
 def describe_exit(status: int | None) -> str:

@@ -47,12 +47,13 @@ _UNREAD_ANSWERS: Final = 4
 
 
 class Ended:
-    """How a worker ended: exit status (None: unknown), its last lines, and our reason when we ended it."""
+    """How a worker ended: exit status (None: unknown), its last lines, our reason when we ended it, and where its threads stood if that is known."""
 
-    def __init__(self, exit: int | None, tail: tuple[str, ...], reason: str | None) -> None:
+    def __init__(self, exit: int | None, tail: tuple[str, ...], reason: str | None, stack: tuple[str, ...] = ()) -> None:
         self.exit: Final = exit
         self.tail: Final = tail
         self.reason: Final = reason
+        self.stack: Final = stack
 
 
 class Connection:
@@ -72,6 +73,7 @@ class Connection:
         self.child: Final = child
         self.ended: Final = threading.Event()
         self.shelf: Shelf | None = None  #: where large values go, once the worker has said that it looks there
+        self.stack: tuple[str, ...] = ()  #: where its calls stand, as it said itself when it was about to be ended
         self._max_message = max_message
         self._records = Records(logger, pump)
         self._on_message = on_message
@@ -122,9 +124,14 @@ class Connection:
 
     def kill(self, reason: str | None = None) -> None:
         """End the worker now; ``reason`` is reported as the cause."""
-        if reason is not None and self._reason is None:
-            self._reason = reason
+        if reason is not None:
+            self.condemn(reason)
         self.child.kill()
+
+    def condemn(self, reason: str) -> None:
+        """Have ``reason`` reported as the cause of the end that is being prepared; the first one counts."""
+        if self._reason is None:
+            self._reason = reason
 
     def breach(self, error: ProtocolError) -> None:
         """Cut off a worker that sends what is not our protocol; nothing more of it is read."""
@@ -223,7 +230,7 @@ class Connection:
             child.close()
             os.close(self._wake)
         try:
-            self._on_end(Ended(exit_status, self._records.tail.lines(), self._reason))
+            self._on_end(Ended(exit_status, self._records.tail.lines(), self._reason, self.stack or self._records.crash.lines()))
         finally:
             self.ended.set()
 

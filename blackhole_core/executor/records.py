@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from blackhole_core.executor.crashreport import CrashReport
 from blackhole_core.executor.output import LogPump, Tail
 from blackhole_core.executor.printable import indented, printable
 from blackhole_core.executor.wire import codec
@@ -26,6 +27,7 @@ class Records:
 
     def __init__(self, logger: logging.Logger, pump: LogPump) -> None:
         self.tail: Final = Tail()
+        self.crash: Final = CrashReport()
         self._logger = logger
         self._pump = pump
         self._loggers: dict[str, logging.Logger] = {"root": logger}
@@ -33,6 +35,7 @@ class Records:
     def printed(self, line: str) -> None:
         """Take in one line of standard output or error."""
         self.tail.add(line)
+        self.crash.add(line)
         self._pump.put(self._logger, logging.INFO, line)
 
     def logged(self, record: codec.Log) -> None:

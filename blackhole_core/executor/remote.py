@@ -46,6 +46,7 @@ from blackhole_core.executor.binding import Binding
 from blackhole_core.executor.callbacks import CallbackServer
 from blackhole_core.executor.connection import Connection, Ended
 from blackhole_core.executor.failure import Rebuilder, attribute
+from blackhole_core.executor.heartbeat import HeartbeatPolicy
 from blackhole_core.executor.imported import Questions
 from blackhole_core.executor.lane import CAPACITY, UNAVAILABLE, HostLane
 from blackhole_core.executor.lanebox import LaneMailbox
@@ -56,6 +57,7 @@ from blackhole_core.executor.pace import Pace
 from blackhole_core.executor.proxy import make_proxy
 from blackhole_core.executor.runner import Host, RunnerSpec, call_one_by_one
 from blackhole_core.executor.startup import Startup
+from blackhole_core.executor.vigil import Vigil
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.claims import Claim, claim_body, claimed, decode_open
 from blackhole_core.executor.wire.ledger import Ledger
@@ -71,6 +73,11 @@ __all__ = ["RemoteRunner"]
 _ENVELOPE: Final = 4096 + 2 * codec.MANY_BYTES
 #: Bytes of the arguments of many calls in one request: as many as the lane holds.
 _MANY_ARGS: Final = CAPACITY - 2048
+
+
+#: Seconds after which a caller that gave up is worth its worker's being asked where it stands, and seconds to wait for that: at most a tenth more than it has waited.
+_WORTH_ASKING: Final = 0.5
+_STACK_PATIENCE: Final = 0.05
 
 
 class _State(enum.Enum):
@@ -113,6 +120,7 @@ class _Worker:
     connection: Connection
     startup: Startup
     ledger: Ledger
+    vigil: Vigil
     imported: Questions = attrs.field(factory=Questions)
     lane: HostLane | None = None
     arena: Arena | None = None
@@ -159,6 +167,9 @@ class RemoteRunner:
         self._bindings: tuple[Binding, ...] = ()
         self._paces: collections.defaultdict[int, Pace] = collections.defaultdict(Pace)
         self._shelf: Shelf | None = None  # where the latest worker looks for large values
+        #: Whether the host itself holds the worker still, or did a moment ago: a limiter that stops it now and then sets this. Such time is no silence of the worker's.
+        self.paused: Callable[[], bool] = lambda: False
+        self._heartbeat = HeartbeatPolicy(spec.limits.heartbeat, spec.limits.hung_after)
         self._on_death: Callable[[Ended], object] | None = None
         self._death: Ended | None = None  # one that nobody was told of yet
 
@@ -287,7 +298,8 @@ class RemoteRunner:
             raise
         if arena is not None:
             arena.tidy_with(lambda: connection.send(codec.Trim()))
-        worker = _Worker(connection, startup, Ledger(spec.limits.threads), arena=arena)
+        vigil = Vigil(connection, self._host.timers, self._heartbeat, self._lock, owes=lambda: worker.ledger, paused=lambda: self.paused())
+        worker = _Worker(connection, startup, Ledger(spec.limits.threads), vigil, arena=arena)
         with self._changed:
             self._worker = worker
         connection.open()
@@ -414,8 +426,9 @@ class RemoteRunner:
             worker, mailbox = self._accept(outgoing, control)
             reply = mailbox.wait(deadline) if mailbox is not None else self._wait_in_lane(worker, outgoing)
         except MailboxTimeout:
+            waited = time.monotonic() - begun
             where = self._abandon(outgoing)
-            raise CallTimeout(self._plugin, hook, time.monotonic() - begun, where=where) from None
+            raise CallTimeout(self._plugin, hook, waited, where=where, stack=self._stack_of(outgoing, waited)) from None
         except BaseException:  # Ctrl-C, here or in a nested call; or the call was refused
             self._abandon(outgoing)
             raise
@@ -484,6 +497,8 @@ class RemoteRunner:
         """Send a call by the lane of a worker that owes nothing, and so begins it first, as the ledger has it."""
         deadline = outgoing.deadline
         worker.ledger.sent(outgoing.number, nested=False)
+        if not worker.vigil.awake:
+            worker.vigil.wake()
         outgoing.lane = lane
         outgoing.shelf = worker.connection.shelf
         if type(outgoing.args) is Parcel:
@@ -527,6 +542,8 @@ class RemoteRunner:
     def _dispatch(self, worker: _Worker, outgoing: _Outgoing, parent: int) -> None:
         timeout = remaining(outgoing.deadline, time.monotonic())
         worker.ledger.sent(outgoing.number, nested=parent != 0)
+        if not worker.vigil.awake:
+            worker.vigil.wake()
         if type(outgoing.args) is Parcel:
             outgoing.args = fit(outgoing.args, worker.connection.shelf)  # it may have waited for another worker than it was made for
             if type(outgoing.args) is Parcel:
@@ -570,7 +587,16 @@ class RemoteRunner:
             # A call that still waits for its turn is not hung: what holds it up may have every right to take long.
             hung = worker.alive and number in worker.ledger.split()[0]
         if hung:
-            worker.connection.kill(f"hook {hook!r} ran on {self._spec.limits.hang_grace:g} s after its caller gave up")
+            worker.vigil.end_hung(f"hook {hook!r} ran on {self._spec.limits.hang_grace:g} s after its caller gave up")
+
+    def _stack_of(self, outgoing: _Outgoing, waited: float) -> tuple[str, ...]:
+        """Return where the worker stands in a call whose caller gave up after ``waited`` seconds; empty when it has not begun, or does not say at once."""
+        if waited < _WORTH_ASKING:
+            return ()
+        with self._lock:
+            worker = self._worker
+            begun = worker is not None and worker.alive and outgoing.number in worker.ledger.split()[0]
+        return worker.vigil.ask_stack(_STACK_PATIENCE) if worker is not None and begun else ()
 
     def drained(self, timeout: float | None) -> bool:
         with self._changed:
@@ -608,7 +634,9 @@ class RemoteRunner:
     # --- what the I/O thread tells -----------------------------------------------------------------------------------
 
     def _on_message(self, worker: _Worker, message: codec.WorkerMessage) -> None:
-        if not worker.startup.over:
+        if isinstance(message, codec.Pong | codec.Stacks):
+            worker.vigil.hear(message)
+        elif not worker.startup.over:
             if isinstance(message, codec.HostCall):
                 raise ProtocolError("a call to the host from a worker that has not come up")
             worker.startup.hear(message)
@@ -646,6 +674,7 @@ class RemoteRunner:
     def _on_end(self, worker: _Worker, lane: HostLane | None, ended: Ended) -> None:
         with self._changed:
             worker.alive = False
+            worker.vigil.end()
             died_ready = self._state is _State.READY
             if died_ready:
                 self._state = _State.DOWN
@@ -684,7 +713,7 @@ class RemoteRunner:
                 self._waiting.appendleft(outgoing)
 
     def _died(self, hook: str, ended: Ended, *, executed: Literal["unknown", "no"]) -> WorkerDied:
-        error = WorkerDied(self._plugin, hook, exit=ended.exit, executed=executed, tail=ended.tail)
+        error = WorkerDied(self._plugin, hook, exit=ended.exit, executed=executed, tail=ended.tail, reason=ended.reason, stack=ended.stack)
         if ended.reason:
             error.add_note(f"the host ended it: {ended.reason}")
         return error

@@ -34,6 +34,8 @@ class Limits:
     start_timeout: float = 30.0  #: seconds from launch to "loaded"; heavy imports on a busy machine take ten
     stop_grace: float = 5.0  #: seconds between asking to stop and killing
     hang_grace: float = 5.0  #: seconds a call may run on after its caller gave up, before its thread or worker counts as hung
+    heartbeat: float = 1.0  #: seconds between two questions to a worker that owes an answer whether it is alive
+    hung_after: float = 30.0  #: seconds without an answer to that after which it counts as hung; 0: never
     threads: int = 1  #: calls that run at once
     max_message: int = DEFAULT_MAX_MESSAGE  #: bytes of one call or reply
     share_results: bool = (

@@ -40,6 +40,7 @@ from blackhole_core.executor.lane import CAPACITY, WorkerLane
 from blackhole_core.executor.leases import Leases
 from blackhole_core.executor.mailbox import Job, Mailbox, MailboxTimeout
 from blackhole_core.executor.printable import printable
+from blackhole_core.executor.standing import busy_stacks
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.claims import Claim, claim_body, claimed, decode_open
 from blackhole_core.executor.wire.frames import FrameReader, frame
@@ -226,12 +227,22 @@ class Worker:
                     mailbox.deliver(message)
             case codec.Cancel():
                 self._cancel_in_lane(message.id) if message.lane else self._cancel(message.id)
-            case codec.AskImported():
-                self._tell_imported(message.id)
+            case codec.AskImported() | codec.AskStacks() | codec.Ping():
+                self._tell(message)
             case codec.Load() | codec.Bind():
                 self._queue.put(message)
             case codec.Trim() | codec.Stop():
                 self._obey(message)
+
+    def _tell(self, question: codec.AskImported | codec.AskStacks | codec.Ping) -> None:
+        """Answer what the host asks of the worker itself, whatever its calls do."""
+        match question:
+            case codec.Ping():
+                self.send(codec.Pong(question.id))
+            case codec.AskImported():
+                self._tell_imported(question.id)
+            case codec.AskStacks():
+                self.send(codec.Stacks(question.id, busy_stacks([threading.main_thread(), *self._threads])))
 
     def _obey(self, message: codec.Trim | codec.Stop) -> None:
         if isinstance(message, codec.Stop):

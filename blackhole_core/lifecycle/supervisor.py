@@ -168,7 +168,15 @@ class Supervisor:
     def _died(self, member: Member, instance: Instance, ended: Ended) -> None:
         """Told by the I/O thread of a worker that nobody asked to end."""
         how = ended.reason or f"its worker {describe_exit(ended.exit)}"
-        self._emit("worker.died", member.name, version=instance.id.version, exit=ended.exit, reason=how, tail=list(ended.tail))
+        self._emit(
+            "worker.died",
+            member.name,
+            version=instance.id.version,
+            exit=ended.exit,
+            reason=how,
+            tail=list(ended.tail),
+            stack=list(ended.stack),
+        )
         self._decide(member, instance, how, None)
 
     def _decide(self, member: Member, instance: Instance, how: str, error: Exception | None) -> None:

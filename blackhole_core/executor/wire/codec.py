@@ -21,9 +21,12 @@ __all__ = [
     "MAX_GROUP",
     "MAX_IMPORTED",
     "MAX_MODULE_NAME",
+    "MAX_STACK_LINE",
+    "MAX_STACK_LINES",
     "PROTOCOL",
     "Answer",
     "AskImported",
+    "AskStacks",
     "Bind",
     "BoundTypes",
     "Cancel",
@@ -38,7 +41,10 @@ __all__ = [
     "Loaded",
     "Log",
     "Outcome",
+    "Ping",
+    "Pong",
     "Request",
+    "Stacks",
     "Stop",
     "Trim",
     "WireFailure",
@@ -65,6 +71,9 @@ MAX_GROUP: Final = 100
 #: Modules of a plugin that a worker names, and characters of such a name: more than plugins have, and together less than :data:`MAX_CONTROL`.
 MAX_IMPORTED: Final = 4096
 MAX_MODULE_NAME: Final = 200
+#: Lines that tell where a worker's threads stand, and characters of a line: a deep recursion is cut, and together they are less than :data:`MAX_CONTROL`.
+MAX_STACK_LINES: Final = 400
+MAX_STACK_LINE: Final = 400
 #: Arguments of one call: more than Python programs write down.
 _MAX_ARGUMENTS: Final = 255
 
@@ -177,6 +186,18 @@ class AskImported(msgspec.Struct, array_like=True, frozen=True, tag=12):
     id: int
 
 
+class Ping(msgspec.Struct, array_like=True, frozen=True, tag=20):
+    """Answer with :class:`Pong`, calls under way or not, see :mod:`blackhole_core.executor.heartbeat`."""
+
+    id: int
+
+
+class AskStacks(msgspec.Struct, array_like=True, frozen=True, tag=22):
+    """Say, likewise, where the threads that run calls stand."""
+
+    id: int
+
+
 # --- both ways -------------------------------------------------------------------------------------------------------
 
 
@@ -249,8 +270,21 @@ class Imported(msgspec.Struct, array_like=True, frozen=True, tag=13):
     names: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=MAX_MODULE_NAME)], ...], msgspec.Meta(max_length=MAX_IMPORTED)]
 
 
-HostMessage: TypeAlias = Load | Bind | Request | Cancel | Stop | AskImported | Trim | Answer | Error
-WorkerMessage: TypeAlias = Hello | Loaded | Answer | Error | HostCall | Log | Imported
+class Pong(msgspec.Struct, array_like=True, frozen=True, tag=21):
+    """The answer to the :class:`Ping` of that number; there is one open at a time."""
+
+    id: int
+
+
+class Stacks(msgspec.Struct, array_like=True, frozen=True, tag=23):
+    """The answer to :class:`AskStacks`: lines as a traceback has them."""
+
+    id: int
+    lines: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=MAX_STACK_LINE)], ...], msgspec.Meta(max_length=MAX_STACK_LINES)]
+
+
+HostMessage: TypeAlias = Load | Bind | Request | Cancel | Stop | AskImported | Trim | Answer | Error | Ping | AskStacks
+WorkerMessage: TypeAlias = Hello | Loaded | Answer | Error | HostCall | Log | Imported | Pong | Stacks
 
 _encoder = msgspec.msgpack.Encoder()
 _many_decoder: msgspec.msgpack.Decoder[tuple[bool, list[msgspec.Raw]]] = msgspec.msgpack.Decoder(tuple[bool, list[msgspec.Raw]])

@@ -20,6 +20,8 @@ _FROM_WORKER = [
     codec.HostCall(5, "transform", {"text": _RAW}, 1.5, 7),
     codec.Log(30, "root", "text"),
     codec.Imported(6, ("acme", "acme.core")),
+    codec.Pong(6),
+    codec.Stacks(6, ('  File "x.py", line 1, in f',)),
 ]
 _FROM_HOST = [
     codec.Load("m:a", "/p", ("m",), "n", None, 1, "notes", 1, 100, b"\x80"),
@@ -28,6 +30,8 @@ _FROM_HOST = [
     codec.Cancel(1),
     codec.Stop(),
     codec.AskImported(6),
+    codec.Ping(6),
+    codec.AskStacks(6),
     codec.Answer(3, _RAW),
     codec.Error(4, _FAILURE),
 ]
