@@ -9,11 +9,15 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from blackhole_core.ids import Isolation
 from tests import leaks, levels
+
+if TYPE_CHECKING:
+    from tests.stage import Stage
 
 # A shell that starts this in the background has SIGINT ignored, which every child would inherit: no test that presses Ctrl-C would end.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -90,3 +94,18 @@ def fast_switching() -> Iterator[None]:
 def require_level() -> Callable[[str], Isolation]:
     """Return a function that skips the test when a level cannot run here, and fails it when that level must."""
     return levels.require_level
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    """Return a small host for runners; at the end what hangs on ``notes_api.release`` is let go of, and everything stopped."""
+    # Here, because the tests of this file have no test plugins.
+    import notes_api  # type: ignore[import-not-found]  # it lies on the path of pytest, not of mypy
+
+    from tests.stage import Stage
+
+    stage = Stage()
+    yield stage
+    notes_api.release.set()
+    stage.close()
+    notes_api.release.clear()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -54,15 +53,6 @@ class Plugin:
     def ask(self, text: str) -> str:
         return repr(self.hook.add.map([{"amount": int(part)} for part in text.split(",")])) if "," in text else str(get_deadline() is not None)
 """
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    stage = Stage()
-    yield stage
-    notes_api.release.set()
-    stage.close()
-    notes_api.release.clear()
 
 
 @pytest.fixture(params=LEVELS)

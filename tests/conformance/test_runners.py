@@ -7,7 +7,6 @@ import decimal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,6 @@ INTERRUPTIBLE = ("thread", "process")
 FALL_BACKS = "process fall-backs"
 
 _NOTE = Note("a note", ("x", "y"), datetime.datetime(2026, 11, 22, 13, 0, tzinfo=datetime.UTC))
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    stage = Stage()
-    yield stage
-    notes_api.release.set()
-    stage.close()
-    notes_api.release.clear()
 
 
 @pytest.fixture(params=(*LEVELS, FALL_BACKS))

@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +33,6 @@ class Plugin:
         depth = int(text)
         return f"{depth}>" + ("end" if depth == 0 else "|".join(self.hook.ask(text=str(depth - 1))))
 """
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    stage = Stage()
-    yield stage
-    notes_api.release.set()
-    stage.close()
-    notes_api.release.clear()
 
 
 class _Argument:
