@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+
 from blackhole_core.errors import BlackholeError, SourceError, UnknownPlugin
 from blackhole_core.executor.levels import Levels
 from blackhole_core.executor.runner import Host
@@ -21,6 +23,7 @@ from blackhole_core.lifecycle.execute import execute
 from blackhole_core.lifecycle.handle import Plugin
 from blackhole_core.lifecycle.instance import Instance, start_instance
 from blackhole_core.lifecycle.loading import Loader, LoadReport
+from blackhole_core.lifecycle.snapshots import SnapshotKeeper
 from blackhole_core.lifecycle.specs import SpecBook
 from blackhole_core.lifecycle.stateful import StateCarrier
 from blackhole_core.lifecycle.supervisor import Supervisor
@@ -29,7 +32,7 @@ from blackhole_core.registry.candidate import Candidate, Origin
 from blackhole_core.registry.registry import PluginRegistry
 from blackhole_core.registry.source import select
 from blackhole_core.registry.store import WheelStore
-from blackhole_core.state.manager import StateManager
+from blackhole_core.state.manager import Exported, StateManager
 
 if TYPE_CHECKING:
     from blackhole_core.config import HostConfig
@@ -93,6 +96,8 @@ class Parts:
         self._stack.callback(self.loader.unload_all)
         self.swapper = Swapper(self.supervisor, hooks, self.states, self.emit, self._start, self.loader.admit)
         self.carrier = StateCarrier(self.supervisor, hooks)
+        keeper = SnapshotKeeper(self.timers, self._keep_state, self.states.delete, self.supervisor.on_duty, self.emit)
+        self.supervisor.on_serving, self.supervisor.on_release = keeper.begin, keeper.end
 
     def _make_registry(self, group: str, state_dir: Path | None) -> PluginRegistry:
         if state_dir is None:
@@ -149,7 +154,7 @@ class Parts:
         return tuple(self._handle(member) for member in self.supervisor.members())
 
     def _handle(self, member: Member) -> Plugin:
-        return Plugin(member, self._hooks.telemetry.plugin)
+        return Plugin(member, self._hooks.telemetry.plugin, self.states.age)
 
     def load(self, name: str, source: Path | str | None, version: str | None, isolation: Isolation | None) -> Plugin:
         try:
@@ -260,6 +265,13 @@ class Parts:
             reason="export",
             data=exported.data,
         )
+
+    def _keep_state(self, member: Member, generation: int, make_room: Callable[[], object]) -> str | None:
+        def save(exported: Exported) -> str:
+            make_room()
+            return self.states.save(member.name, **attrs.asdict(exported, recurse=False), reason="periodic").id
+
+        return self.carrier.keep(member, generation, save)
 
     def import_state(self, name: str, snapshot: Snapshot) -> None:
         self.carrier.import_snapshot(self.supervisor.member(name), snapshot)

@@ -39,6 +39,10 @@ def leases_of(plugin: PluginId, generation: int) -> Leases:
     return Leases(f"plugin {plugin}, generation {generation}")
 
 
+def _nobody() -> None:
+    """Be told of changes where nobody wants to know."""
+
+
 @attrs.frozen(eq=False)
 class PluginContext:
     """What a plugin gets in ``plugin_start``: who it is, its configuration, a way to call the host's hooks, and leases.
@@ -58,12 +62,20 @@ class PluginContext:
     _leases: Leases = attrs.field(
         default=attrs.Factory(lambda self: leases_of(PluginId(self.name, self.version), self.generation), takes_self=True), repr=False
     )
+    _on_state_change: Callable[[], object] = attrs.field(default=_nobody, repr=False)
     _clock: list[Timers] = attrs.field(factory=list, init=False, repr=False)  # empty until the first timer
 
     @property
     def stopping(self) -> threading.Event:
         """Set when the plugin begins to stop, before ``plugin_stop`` is called. Threads wait on it instead of sleeping."""
         return self._leases.stopping
+
+    def state_changed(self) -> None:
+        """Say that the plugin's state changed. With ``state: {snapshot: {on_change: true}}`` in its manifest the host saves the state soon, at most once a second.
+
+        It costs next to nothing and may be called after every change, from any thread; without that line in the manifest nothing happens.
+        """
+        self._on_state_change()
 
     # --- anything ----------------------------------------------------------------------------------------------------
 

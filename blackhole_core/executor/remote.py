@@ -169,6 +169,8 @@ class RemoteRunner:
         self._shelf: Shelf | None = None  # where the latest worker looks for large values
         #: Whether the host itself holds the worker still, or did a moment ago: a limiter that stops it now and then sets this. Such time is no silence of the worker's.
         self.paused: Callable[[], bool] = lambda: False
+        #: Told on the I/O thread, and must not block: the plugin says that its state changed.
+        self.on_state_change: Callable[[], object] = lambda: None
         self._heartbeat = HeartbeatPolicy(spec.limits.heartbeat, spec.limits.hung_after)
         self._on_death: Callable[[Ended], object] | None = None
         self._death: Ended | None = None  # one that nobody was told of yet
@@ -646,6 +648,8 @@ class RemoteRunner:
             self._on_reply(worker, message)
         elif isinstance(message, codec.Imported):
             worker.imported.hear(message)
+        elif isinstance(message, codec.StateChanged):
+            self.on_state_change()
         else:
             worker.startup.hear(message)
 

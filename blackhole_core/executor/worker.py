@@ -126,6 +126,7 @@ class Worker:
         self._leases: Leases | None = None
         self._bindings: tuple[_Binding, ...] = ()
         self._hooks: dict[str, codec.HookInfo] = {}
+        self._change_told = False  # since the host last asked for the state
         self._rebuilder = Rebuilder("host", "the host", _known_here)
         self._threads: list[threading.Thread] = []
 
@@ -413,13 +414,23 @@ class Worker:
             args = tuple(self._context() for _ in args)
         elif hook == "plugin_stop" and self._leases is not None:
             self._leases.stopping.set()
+        elif hook == "plugin_export_state":
+            self._change_told = False  # first: what changes from now on may not be in what it gives
         return encode_plain(_settle(self._hosted.contracts[hook](*args)), self._shelf)
 
     def _context(self) -> PluginContext:
         load, leases = self._load, self._leases
         assert load is not None
         assert leases is not None
-        return PluginContext(load.name, load.version, load.generation, decode_plain(load.config), HostRelay(self), leases)
+        return PluginContext(
+            load.name, load.version, load.generation, decode_plain(load.config), HostRelay(self), leases, self._tell_change
+        )
+
+    def _tell_change(self) -> None:
+        """Tell the host that the plugin's state changed; more than one thread may tell it twice, which does no harm."""
+        if not self._change_told:
+            self._change_told = True
+            self.send(codec.StateChanged())
 
     # --- calls of the host -------------------------------------------------------------------------------------------
 

@@ -58,23 +58,25 @@ def upgraded(snapshot: Snapshot, instance: Instance, seconds: float, via: _Via =
     return migrated(snapshot.data, steps, instance, seconds, via)
 
 
-def restore_newest(instance: Instance, states: StateManager, emit: Callable[..., object], seconds: float, via: _Via = None) -> None:
-    """Give an instance that serves nobody yet the newest whole snapshot of its plugin, and tell how old it is.
+def restore_newest(instance: Instance, states: StateManager, emit: Callable[..., object], seconds: float, via: _Via = None) -> float | None:
+    """Give an instance that serves nobody yet the newest whole snapshot of its plugin, and tell and return how old it is, seconds; None when it got none.
 
     A snapshot that it cannot read is passed over with an event: it then starts without state.
 
     :raises Exception: the plugin refused state of its own version.
     """
     if not instance.takes_part("plugin_import_state"):
-        return
+        return None
     plugin = instance.id.name
     snapshot = states.latest(plugin)
     if snapshot is None:
-        return
+        return None
     try:
         data = upgraded(snapshot, instance, seconds, via)
     except StateError as error:
         emit("state.skipped", plugin, snapshot=snapshot.id, reason=str(error))
-        return
+        return None
     instance.import_state(data, seconds, via)
-    emit("state.restored", plugin, snapshot=snapshot.id, age=max(0.0, time.time() - snapshot.created))
+    age = max(0.0, time.time() - snapshot.created)
+    emit("state.restored", plugin, snapshot=snapshot.id, age=age)
+    return age

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from blackhole_core.errors import StateError
 from blackhole_core.hooks.callstats import PluginCalls
 from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.lifecycle.member import Member
@@ -32,11 +33,12 @@ class Usage:
 class Plugin:
     """The live view of one plugin."""
 
-    __slots__ = ("_calls_of", "_member")
+    __slots__ = ("_calls_of", "_member", "_snapshot_age")
 
-    def __init__(self, member: Member, calls_of: Callable[[str], PluginCalls | None]) -> None:
+    def __init__(self, member: Member, calls_of: Callable[[str], PluginCalls | None], snapshot_age: Callable[[str], float | None]) -> None:
         self._member = member
         self._calls_of = calls_of
+        self._snapshot_age = snapshot_age
 
     @property
     def name(self) -> str:
@@ -116,6 +118,14 @@ class Plugin:
         return self._calls_of(self.name)
 
     @property
+    def snapshot_age(self) -> float | None:
+        """Seconds since its state was last saved: what a worker that dies now would lose. None when no snapshot of it is kept, or the host has closed."""
+        try:
+            return self._snapshot_age(self.name)
+        except StateError:
+            return None
+
+    @property
     def enforcement(self) -> Mapping[str, str]:
         """How each permission and limit that the manifest names is enforced.
 
@@ -143,6 +153,7 @@ class Plugin:
             "start": self.start,
             "source": str(self.source) if self.source is not None else None,
             "last_error": str(self.last_error) if self.last_error is not None else None,
+            "snapshot_age": self.snapshot_age,
             "usage": attrs.asdict(self.usage),
             "calls": calls.as_dict() if calls is not None else None,
             "enforcement": dict(self.enforcement),

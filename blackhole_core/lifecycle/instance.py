@@ -56,6 +56,7 @@ class Instance:
         self._host = host
         self._plugin_object: Any = None
         self._canary: Canary | None = None
+        self._state_changed: Callable[[], object] | None = None
         self._deaths = DeathWatch(str(candidate.id), runner) if isinstance(runner, RemoteRunner) else None
 
     @property
@@ -189,7 +190,25 @@ class Instance:
 
     def _context(self) -> PluginContext:
         assert isinstance(self.runner, InProcess)
-        return PluginContext(self.id.name, self.id.version, self.generation, dict(self.spec.config), self._host.hook, self.runner.leases)
+        return PluginContext(
+            self.id.name,
+            self.id.version,
+            self.generation,
+            dict(self.spec.config),
+            self._host.hook,
+            self.runner.leases,
+            self._tell_state_change,
+        )
+
+    def on_state_change(self, listener: Callable[[], object]) -> None:
+        """Have ``listener`` told when the plugin says that its state changed; on any thread, it must not block."""
+        self._state_changed = listener
+        if isinstance(self.runner, RemoteRunner):
+            self.runner.on_state_change = listener
+
+    def _tell_state_change(self) -> None:
+        if self._state_changed is not None:
+            self._state_changed()
 
     def export(self, seconds: float) -> Any:
         """Ask the plugin for its state."""

@@ -36,6 +36,7 @@ class Member:
     previous: Previous | None = None
     error: BaseException | None = None
     busy: str | None = None
+    in_background: bool = False  #: whether that operation is a duty of the host's own, which others wait for
     busy_thread: int | None = None  #: ident of the thread that carries the operation out
     isolation: Isolation | None = None  #: the level that was asked for when it was loaded or swapped, over configuration and manifest
     attempts: tuple[float, ...] = ()  #: when it was, or will be, started again, seconds of the supervisor's clock; those that still count

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Final
+
 import attrs
 
 from blackhole_core.errors import StateError
 from blackhole_core.hooks.manager import HookManager
+from blackhole_core.ids import Isolation
 from blackhole_core.lifecycle.carrying import upgraded
 from blackhole_core.lifecycle.instance import Instance
 from blackhole_core.lifecycle.member import Member
+from blackhole_core.lifecycle.phase import Phase
 from blackhole_core.lifecycle.standstill import FROM_INSIDE, Standstill
 from blackhole_core.lifecycle.supervisor import Supervisor
 from blackhole_core.state.manager import Exported
@@ -16,6 +21,9 @@ from blackhole_core.state.plain import plain
 from blackhole_core.state.snapshot import Snapshot
 
 __all__ = ["StateCarrier"]
+
+#: Seconds for which a snapshot that nobody waits for holds new calls back, while those that had begun end.
+_STILL: Final = 0.1
 
 
 @attrs.frozen
@@ -39,6 +47,32 @@ class StateCarrier:
                 data = instance.export(member.settings.state_timeout)
             plain(data, what="state")
             return Exported(data, instance.state_version, instance.id.version, instance.generation)
+
+    def keep(self, member: Member, generation: int, save: Callable[[Exported], str]) -> str | None:
+        """Save the state of a plugin that serves on, as a duty of the host's own, and return the snapshot's id; None when that instance does not serve now.
+
+        No other operation fails because of it: it waits. Callers are held back only where calls may run beside the export, and then not for long.
+
+        :raises SwapInProgress: an operation is under way.
+        :raises StateError: what it gave is not plain data, or calls went on all the time.
+        """
+        with self.supervisor.claim(member, "a snapshot", in_background=True):
+            instance = member.instance
+            if instance is None or instance.generation != generation or member.phase is not Phase.RUNNING:
+                return None
+            if instance.level is not Isolation.NONE and instance.spec.limits.threads == 1:
+                data = instance.export(member.settings.state_timeout)  # it runs one thing at a time, and this is one
+            else:
+                data = self._export_still(member, instance)
+            plain(data, what="state")
+            # Inside the claim: a swap that came between would save newer state, and this one would pass for the newest.
+            return save(Exported(data, instance.state_version, instance.id.version, instance.generation))
+
+    def _export_still(self, member: Member, instance: Instance) -> Any:
+        with Standstill(self.hooks, member, instance) as still:
+            if not still.drained(_STILL):
+                raise StateError(f"calls of plugin {member.label} that had begun did not end within {_STILL:g} s; it is tried again later")
+            return instance.export(member.settings.state_timeout)
 
     def import_snapshot(self, member: Member, snapshot: Snapshot) -> None:
         """Give ``snapshot`` to the running plugin, migrated to its state version.

@@ -55,6 +55,9 @@ class Supervisor:
         self._retiring: set[Instance] = set()
         self._ending = False  # no operation begins any more
         self._closed = False  # no duty begins any more
+        #: Told of each instance that serves from now on, and of each member that none serves any more. Set once, before the first is loaded.
+        self.on_serving: Callable[[Member, Instance], object] = lambda member, instance: None
+        self.on_release: Callable[[Member], object] = lambda member: None
 
     # --- members -----------------------------------------------------------------------------------------------------
 
@@ -86,25 +89,30 @@ class Supervisor:
         return tuple(member for member in self.members() if member.instance is not None)
 
     @contextlib.contextmanager
-    def claim(self, member: Member, operation: str, *, patience: float = 0.0) -> Iterator[None]:
+    def claim(self, member: Member, operation: str, *, patience: float = 0.0, in_background: bool = False) -> Iterator[None]:
         """Be the only operation on ``member`` for the length of the block; wait at most ``patience`` seconds for another one to end.
+
+        ``in_background``: nobody asked for it, so whoever asks for something else meanwhile waits for its end instead of failing.
 
         :raises SwapInProgress: another one is, or the host ends.
         """
         me = threading.get_ident()
         with self._changed:
             if member.busy_thread != me:  # or it would wait for itself
+                if member.in_background and not in_background:
+                    self._changed.wait_for(lambda: not member.in_background or self._ending, _longest(member.settings))
                 self._changed.wait_for(lambda: member.busy is None or self._ending, patience)
             if self._ending:
                 raise SwapInProgress(member.label, "the end of the host")
             if member.busy is not None:
                 raise SwapInProgress(member.label, member.busy)
-            member.busy, member.busy_thread = operation, me
+            member.busy, member.busy_thread, member.in_background = operation, me, in_background
         try:
             yield
         finally:
             with self._changed:
                 member.busy = member.busy_thread = None
+                member.in_background = False
                 self._changed.notify_all()
 
     def move(self, member: Member, phase: Phase, error: BaseException | None = None) -> None:
@@ -141,11 +149,13 @@ class Supervisor:
     def watch(self, member: Member, instance: Instance) -> None:
         """Restart ``instance`` from now on when its worker dies; if it has died already, now."""
         instance.watch(lambda ended: self._died(member, instance, ended))
+        self.on_serving(member, instance)
 
     def release(self, member: Member) -> None:
         """Let go of the instance that serves: its deaths are nobody's business from now on."""
         with self._changed:
             member.instance = None
+        self.on_release(member)
 
     def _move_if_serving(
         self, member: Member, instance: Instance, froms: tuple[Phase, ...], phase: Phase, error: BaseException | None
@@ -191,7 +201,7 @@ class Supervisor:
             self._give_up(member, instance, f"{decision.reason}; the last time {how}")
             return
         self._move_if_serving(member, instance, (Phase.RUNNING, Phase.DRAINING), Phase.STARTING, error)
-        self._timers.after(decision.delay, lambda: self._on_duty(f"restart-{member.name}", lambda: self._restart(member, instance)))
+        self._timers.after(decision.delay, lambda: self.on_duty(f"restart-{member.name}", lambda: self._restart(member, instance)))
 
     def _give_up(self, member: Member, instance: Instance, reason: str) -> None:
         runner = _remote(instance)
@@ -205,7 +215,8 @@ class Supervisor:
             return
         runner = _remote(instance)
         try:
-            runner.restart(lambda via: self._prepare(member, instance, via))
+            ages: list[float | None] = []
+            runner.restart(lambda via: ages.append(self._prepare(member, instance, via)))
         except Exception as error:
             if member.instance is instance:  # else it was ended meanwhile, which is no failure
                 self._emit("worker.restart_failed", member.name, version=instance.id.version, error=f"{type(error).__name__}: {error}")
@@ -217,14 +228,14 @@ class Supervisor:
             member.restarts += 1
             restarts = member.restarts
         self._move_if_serving(member, instance, (Phase.STARTING,), Phase.RUNNING, None)
-        self._emit("worker.restarted", member.name, version=instance.id.version, pid=runner.pid, restarts=restarts)
+        self._emit("worker.restarted", member.name, version=instance.id.version, pid=runner.pid, restarts=restarts, state_age=ages[-1])
         if restarts % _FLAPPING == 0:
             self._emit("plugin.flapping", member.name, version=instance.id.version, restarts=restarts)
 
-    def _prepare(self, member: Member, instance: Instance, via: Callable[[Call], Any]) -> None:
-        """Start the plugin in a new worker and give it the newest state that was kept."""
+    def _prepare(self, member: Member, instance: Instance, via: Callable[[Call], Any]) -> float | None:
+        """Start the plugin in a new worker and give it the newest state that was kept; return how old that is, seconds, None when it got none."""
         instance.begin(via)
-        restore_newest(instance, self._states, self._emit, member.settings.state_timeout, via)
+        return restore_newest(instance, self._states, self._emit, member.settings.state_timeout, via)
 
     # --- ending ------------------------------------------------------------------------------------------------------
 
@@ -238,7 +249,7 @@ class Supervisor:
                 continue
             self._end_retired(instance)
 
-        self._on_duty(f"retire-{instance.id.name}", duty)
+        self.on_duty(f"retire-{instance.id.name}", duty)
 
     def _end_retired(self, instance: Instance) -> None:
         with self._changed:
@@ -278,7 +289,7 @@ class Supervisor:
             if duty is not threading.current_thread():
                 duty.join()
 
-    def _on_duty(self, name: str, action: Callable[[], object]) -> None:
+    def on_duty(self, name: str, action: Callable[[], object]) -> None:
         """Run ``action`` on a thread of its own that :meth:`close` waits for."""
 
         def run() -> None:

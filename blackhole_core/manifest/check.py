@@ -26,6 +26,7 @@ def check_manifest(document: Document) -> Manifest:
         manifest = MANIFEST.read(document.root, (), report)
         _needs_itself(document.root, report)
         _asks_twice(document.root, report)
+        _snapshot_of_nothing(document.root, report)
     problems = {str(problem): problem for problem in (*document.problems, *report.problems)}
     if problems:
         raise ManifestError(sorted(problems.values(), key=lambda problem: problem.line or 0))
@@ -50,6 +51,16 @@ def _asks_twice(root: Node, report: Report) -> None:
     for text, (index, child) in _permissions(root, "optional_permissions"):
         if text in needed:
             report.add(child, ("optional_permissions", index), "each only once", f"{text!r} again (also at permissions[{needed[text][0]}])")
+
+
+def _snapshot_of_nothing(root: Node, report: Report) -> None:
+    """Refuse a snapshot policy that never takes one."""
+    state = root.value.get("state")
+    policy = state.value.get("snapshot") if state is not None and isinstance(state.value, dict) else None
+    if policy is not None and isinstance(policy.value, dict):
+        on_change = policy.value.get("on_change")
+        if "every" not in policy.value and (on_change is None or on_change.value is False):
+            report.add(policy, ("state", "snapshot"), "every or on_change: true, or both", "neither")
 
 
 def _permissions(root: Node, key: str) -> Iterator[tuple[str, tuple[int, Node]]]:

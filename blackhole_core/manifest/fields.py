@@ -7,11 +7,11 @@ from typing import Final
 
 from blackhole_core.ids import NAME, Isolation, canonical_name
 from blackhole_core.manifest.kinds import Choice, Field, Flag, ListOf, Number, Path, Plain, Record, Report, Text
-from blackhole_core.manifest.model import Dependency, Manifest, Resources, StateDeclaration
+from blackhole_core.manifest.model import Dependency, Manifest, Resources, SnapshotPolicy, StateDeclaration
 from blackhole_core.manifest.permissions import canonical, permission_problem
 from blackhole_core.manifest.yaml import Node
 
-__all__ = ["CAPABILITIES", "DEPENDENCY", "MANIFEST", "PERMISSIONS", "RESOURCES", "STATE"]
+__all__ = ["CAPABILITIES", "DEPENDENCY", "MANIFEST", "PERMISSIONS", "RESOURCES", "SNAPSHOT", "STATE"]
 
 #: What a plugin may say that it offers (the seed's list and the two that its examples use).
 CAPABILITIES: Final = ("storage", "networking", "computation", "ui", "integration", "analytics")
@@ -30,6 +30,8 @@ MAX_PIDS: Final = 4_194_304
 MAX_THREADS: Final = 1024
 #: Seconds, 31 days: below the longest wait of a lock on every platform (threading.TIMEOUT_MAX is 49 days at the least).
 MAX_TIMEOUT: Final = 2_678_400
+#: Seconds between two snapshots: each asks the plugin and may write to disk.
+MIN_SNAPSHOT: Final = 1
 #: State versions count up by one with each change of schema; a 31-bit number is written in every snapshot's header.
 MAX_STATE_VERSION: Final = 2**31 - 1
 
@@ -127,6 +129,13 @@ RESOURCES: Final = Record(
         Field("pids", Number("processes and threads", least=1, most=MAX_PIDS, whole=True), "Processes and threads."),
     ),
 )
+SNAPSHOT: Final = Record(
+    SnapshotPolicy,
+    (
+        Field("every", Number("seconds", least=MIN_SNAPSHOT, most=MAX_TIMEOUT), "Seconds between two snapshots."),
+        Field("on_change", Flag(), "true: soon after the plugin called context.state_changed(), at most once a second."),
+    ),
+)
 STATE: Final = Record(
     StateDeclaration,
     (
@@ -136,6 +145,7 @@ STATE: Final = Record(
             ListOf(_STATE_VERSION, "a list of state versions", unique=int, unique_items=True),
             "Other versions its migration reads and writes; left out: the plugin is asked.",
         ),
+        Field("snapshot", SNAPSHOT, "When the host saves the state by itself, so that a worker that dies loses little."),
     ),
 )
 MANIFEST: Final = Record(

@@ -9,7 +9,7 @@ import attrs
 
 from blackhole_core.ids import Isolation, PluginId
 
-__all__ = ["Dependency", "Manifest", "Resources", "StateDeclaration"]
+__all__ = ["Dependency", "Manifest", "Resources", "SnapshotPolicy", "StateDeclaration"]
 
 
 @attrs.frozen
@@ -33,11 +33,20 @@ class Resources:
 
 
 @attrs.frozen
+class SnapshotPolicy:
+    """When the host saves the plugin's state by itself, beside what swaps and operators do."""
+
+    every: float | None = None  #: seconds between two snapshots; None = not by the clock
+    on_change: bool = False  #: when the plugin says that its state changed
+
+
+@attrs.frozen
 class StateDeclaration:
     """The schema version of the plugin's own data; a new version of the plugin with another number needs a migration."""
 
     version: int = 1
     migrates: tuple[int, ...] | None = None  #: other versions its migration reads and writes; None = not said, ask it
+    snapshot: SnapshotPolicy | None = None
 
 
 @attrs.frozen

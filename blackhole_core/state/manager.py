@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import attrs
 
+from blackhole_core.ids import canonical_name
 from blackhole_core.state.snapshot import STATE_CAP, Draft, Snapshot
 from blackhole_core.state.store import SnapshotInfo, StateStore
 from blackhole_core.state.transfer import dump_file, load_file
@@ -59,6 +60,7 @@ class StateManager:
         self._store = store
         self._clock = clock
         self._emit = emit
+        self._created: dict[str, float] = {}  # of the newest snapshot saved here, for :meth:`age`: a store may have to read whole files
 
     def __repr__(self) -> str:
         return f"<StateManager on {self._store!r}>"
@@ -71,7 +73,9 @@ class StateManager:
 
     def save(self, plugin: str, *, plugin_version: str | None, state_version: int, generation: int, reason: str, data: Any) -> Snapshot:
         """Keep ``data`` as the newest snapshot of ``plugin``. Raise :class:`StateError` when it is not plain or cannot be kept."""
-        return self._store.put(Draft(plugin, plugin_version, state_version, generation, float(self._clock()), reason, data))
+        snapshot = self._store.put(Draft(plugin, plugin_version, state_version, generation, float(self._clock()), reason, data))
+        self._created[canonical_name(plugin)] = snapshot.created
+        return snapshot
 
     def latest(self, plugin: str) -> Snapshot | None:
         """Return the newest whole snapshot; each damaged one passed over is told as event ``state.damaged`` (path, reason)."""
@@ -79,6 +83,13 @@ class StateManager:
         for error in damage:
             self._emit("state.damaged", plugin, path=str(error.path), reason=error.reason)
         return snapshot
+
+    def age(self, plugin: str) -> float | None:
+        """Return how many seconds ago the newest whole snapshot of ``plugin`` was taken, by the wall clock; None when there is none."""
+        created = self._created.get(canonical_name(plugin))
+        if created is None:
+            created = next((info.created for info in self._store.list(plugin) if info.created is not None), None)
+        return None if created is None else max(0.0, self._clock() - created)
 
     def get(self, plugin: str, snapshot_id: str) -> Snapshot:
         """Return one snapshot. Raise :class:`SnapshotDamaged`, or :class:`StateError` when there is none of that id."""
@@ -95,6 +106,7 @@ class StateManager:
     def delete(self, plugin: str, snapshot_id: str) -> None:
         """Remove one snapshot for good. Raise :class:`StateError` when there is none of that id."""
         self._store.delete(plugin, snapshot_id)
+        self._created.pop(canonical_name(plugin), None)  # it may have been the newest
 
     def snapshot_all(self, exporters: Mapping[str, Callable[[], Exported | None]], *, reason: str = "manual") -> Report:
         """Ask every plugin for its state and keep it. One that fails is reported and stops no other; None means it has no state."""

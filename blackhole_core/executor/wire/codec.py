@@ -45,6 +45,7 @@ __all__ = [
     "Pong",
     "Request",
     "Stacks",
+    "StateChanged",
     "Stop",
     "Trim",
     "WireFailure",
@@ -283,8 +284,12 @@ class Stacks(msgspec.Struct, array_like=True, frozen=True, tag=23):
     lines: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=MAX_STACK_LINE)], ...], msgspec.Meta(max_length=MAX_STACK_LINES)]
 
 
+class StateChanged(msgspec.Struct, array_like=True, frozen=True, tag=24):
+    """The plugin says that its state changed; told once until the host asks for the state."""
+
+
 HostMessage: TypeAlias = Load | Bind | Request | Cancel | Stop | AskImported | Trim | Answer | Error | Ping | AskStacks
-WorkerMessage: TypeAlias = Hello | Loaded | Answer | Error | HostCall | Log | Imported | Pong | Stacks
+WorkerMessage: TypeAlias = Hello | Loaded | Answer | Error | HostCall | Log | Imported | Pong | Stacks | StateChanged
 
 _encoder = msgspec.msgpack.Encoder()
 _many_decoder: msgspec.msgpack.Decoder[tuple[bool, list[msgspec.Raw]]] = msgspec.msgpack.Decoder(tuple[bool, list[msgspec.Raw]])

@@ -211,7 +211,7 @@ def test_info_tells_all_about_one_plugin(runner: CliRunner, tmp_path: Path) -> N
     assert result.exit_code == Exit.OK
     facts = json.loads(result.stdout)
     assert (facts["version"], facts["level"], facts["running"]) == ("2.0.0", "process", None)
-    assert facts["manifest"]["state"] == {"version": 2, "migrates": [1]}
+    assert facts["manifest"]["state"] == {"version": 2, "migrates": [1], "snapshot": None}
     assert facts["missing_requirements"] == ["needs nowhere-at-all, which is not installed"]
     assert "denied" in facts["refused"]
     table = runner.invoke(main, ["info", "counter", "--source", str(source)]).stdout

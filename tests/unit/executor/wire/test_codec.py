@@ -21,6 +21,7 @@ _FROM_WORKER = [
     codec.Log(30, "root", "text"),
     codec.Imported(6, ("acme", "acme.core")),
     codec.Pong(6),
+    codec.StateChanged(),
     codec.Stacks(6, ('  File "x.py", line 1, in f',)),
 ]
 _FROM_HOST = [
