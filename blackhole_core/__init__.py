@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from blackhole_core.errors import CannotCross as CannotCross
     from blackhole_core.errors import ConfigError as ConfigError
     from blackhole_core.errors import DependencyError as DependencyError
+    from blackhole_core.errors import GrantsError as GrantsError
     from blackhole_core.errors import IsolationUnavailable as IsolationUnavailable
     from blackhole_core.errors import LimitExceeded as LimitExceeded
     from blackhole_core.errors import LoadFailed as LoadFailed
@@ -77,6 +78,7 @@ _ERRORS = (
     "CannotCross",
     "ConfigError",
     "DependencyError",
+    "GrantsError",
     "IsolationUnavailable",
     "LimitExceeded",
     "LoadFailed",

@@ -20,9 +20,13 @@ from blackhole_core.executor.runner import Host
 from blackhole_core.executor.timers import Timers
 from blackhole_core.ids import Isolation
 from blackhole_core.lifecycle.execute import execute
+from blackhole_core.lifecycle.grantfile import FileGrants, GrantStore, MemoryGrants
+from blackhole_core.lifecycle.grants import Permissions
 from blackhole_core.lifecycle.handle import Plugin
 from blackhole_core.lifecycle.instance import Instance, start_instance
 from blackhole_core.lifecycle.loading import Loader, LoadReport
+from blackhole_core.lifecycle.permits import Permits
+from blackhole_core.lifecycle.revoking import Revoker
 from blackhole_core.lifecycle.snapshots import SnapshotKeeper
 from blackhole_core.lifecycle.specs import SpecBook
 from blackhole_core.lifecycle.stateful import StateCarrier
@@ -92,9 +96,11 @@ class Parts:
             self._levels.warm()
         self.supervisor = Supervisor(self.timers, self.states, self.emit)
         self._stack.callback(self.supervisor.close)
-        self.loader = Loader(self.supervisor, self.registry, hooks, self.emit, self._start)
+        self.permits = Permits(_make_grants(state_dir), lambda name: self._config.plugin(name).grant, self.emit)
+        self.loader = Loader(self.supervisor, self.registry, hooks, self.emit, self._start, self.permits.permit)
         self._stack.callback(self.loader.unload_all)
         self.swapper = Swapper(self.supervisor, hooks, self.states, self.emit, self._start, self.loader.admit)
+        self.revoker = Revoker(self.permits, self.supervisor, self.swapper, self.registry.again, self.emit)
         self.carrier = StateCarrier(self.supervisor, hooks)
         keeper = SnapshotKeeper(self.timers, self._keep_state, self.states.delete, self.supervisor.on_duty, self.emit)
         self.supervisor.on_serving, self.supervisor.on_release = keeper.begin, keeper.end
@@ -145,6 +151,7 @@ class Parts:
             isolation=isolation,
             project=self._hooks.project_name,
             imported=imported,
+            granted=self.permits.granted(member.name, candidate),
         )
 
     def handle(self, name: str) -> Plugin:
@@ -154,7 +161,7 @@ class Parts:
         return tuple(self._handle(member) for member in self.supervisor.members())
 
     def _handle(self, member: Member) -> Plugin:
-        return Plugin(member, self._hooks.telemetry.plugin, self.states.age)
+        return Plugin(member, self._hooks.telemetry.plugin, self.states.age, self._permissions)
 
     def load(self, name: str, source: Path | str | None, version: str | None, isolation: Isolation | None) -> Plugin:
         try:
@@ -250,6 +257,15 @@ class Parts:
             member for member in self.supervisor.running() if member.candidate is not None and member.candidate.origin is not Origin.WHEEL
         ]
 
+    # --- permissions -------------------------------------------------------------------------------------------------
+
+    def _permissions(self, member: Member) -> Permissions:
+        instance = member.instance
+        candidate = instance.candidate if instance is not None else member.candidate
+        if candidate is None:
+            return Permissions()
+        return self.permits.permissions(member.name, candidate, instance.spec.confinement.effective if instance is not None else None)
+
     # --- state -------------------------------------------------------------------------------------------------------
 
     def export_state(self, name: str) -> Snapshot | None:
@@ -294,6 +310,10 @@ class Parts:
 
     def close(self) -> None:
         self._stack.close()
+
+
+def _make_grants(state_dir: Path | None) -> GrantStore:
+    return MemoryGrants() if state_dir is None else FileGrants(state_dir)
 
 
 def _make_store(state_dir: Path | None, keep: int) -> StateStore:

@@ -18,6 +18,7 @@ __all__ = [
     "CannotCross",
     "ConfigError",
     "DependencyError",
+    "GrantsError",
     "IsolationUnavailable",
     "LimitExceeded",
     "LoadFailed",
@@ -128,6 +129,10 @@ class DependencyError(BlackholeError):
     def __init__(self, reasons: Sequence[str]) -> None:
         self.reasons = tuple(reasons)
         super().__init__("; ".join(self.reasons))
+
+
+class GrantsError(BlackholeError):
+    """What cannot be granted or revoked, or a file of grants that cannot be used; nothing was changed."""
 
 
 class IsolationUnavailable(BlackholeError):
@@ -255,7 +260,13 @@ class LimitExceeded(PluginError):
 
 
 class PermissionDenied(PluginError):
-    """The plugin asked for something it was not granted."""
+    """The plugin asks for something it was not granted. ``missing`` names it, in canonical spelling; ``command`` is what grants it, or empty."""
+
+    def __init__(self, plugin: str, missing: Sequence[str], *, command: str = "") -> None:
+        self.missing = tuple(missing)
+        self.command = command
+        how = f"grant it with: {command}" if command else "it cannot be granted in this version, which checks no signatures of plugins"
+        super().__init__(plugin, f"plugin {plugin} asks for {', '.join(self.missing)}, and was not granted that; {how}")
 
 
 class ProtocolError(BlackholeError):

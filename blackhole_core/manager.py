@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from blackhole_core.lifecycle.handle import Plugin
     from blackhole_core.lifecycle.loading import LoadReport
     from blackhole_core.lifecycle.report import SwapReport
+    from blackhole_core.lifecycle.revoking import Revocation
     from blackhole_core.registry.registry import PluginRegistry
     from blackhole_core.state.manager import Report, StateManager
     from blackhole_core.state.snapshot import Snapshot
@@ -181,6 +182,29 @@ class PluginManager(HookManager):
     def watch(self, *names: str) -> None:
         """Reload plugins when their source changes; without names every running plugin whose source can change."""
         self.parts.watch(names)
+
+    # --- permissions -------------------------------------------------------------------------------------------------
+
+    def grant(self, name: str, *permissions: str, versions: str = "", digest: str | None = None) -> tuple[str, ...]:
+        """Let the plugin ``name`` have ``permissions`` when it is next started, and return them in canonical spelling.
+
+        They are kept in the state directory; without one, as long as the manager. The plugin need not be known yet.
+
+        :param versions: only for versions in this PEP 440 range; empty means any.
+        :param digest: only for the code with this digest (``candidate.digest``).
+        :raises GrantsError: one of them is no permission or cannot be granted, or the grants cannot be kept. Nothing was granted.
+        """
+        return self.parts.permits.grant(name, permissions, versions, digest)
+
+    def revoke(self, name: str, *permissions: str) -> Revocation:
+        """Take ``permissions``, and whatever lies in them, from the plugin ``name``.
+
+        What the host does for a running worker stops at once. Walls that the kernel holds cannot be moved: the plugin is swapped for itself behind new
+        ones, under calls as any swap. One that needs what was revoked could not start again; it runs on, and the result says what remains.
+
+        :raises GrantsError: only a part of what is granted was to be revoked, or the grants cannot be kept. Nothing was revoked.
+        """
+        return self.parts.revoker.revoke(name, permissions)
 
     # --- calls and state ---------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
@@ -48,3 +49,11 @@ class Confinement:
         network); see :func:`blackhole_core.manifest.coverage.effective`. Everything else is denied.
         """
         return effective(self.requested, self.granted)
+
+    def environment(self, host: Mapping[str, str]) -> dict[str, str]:
+        """Return the variables of the host's environment that the plugin may read beside those that every worker gets."""
+        given = self.effective
+        if "system" in given:
+            return dict(host)
+        names = (permission.removeprefix("env:") for permission in given if permission.startswith("env:"))
+        return {name: host[name] for name in names if name in host}

@@ -20,6 +20,7 @@ import enum
 import functools
 import itertools
 import math
+import os
 import signal
 import threading
 import time
@@ -44,6 +45,7 @@ from blackhole_core.executor.arena import UNAVAILABLE as NO_ARENA
 from blackhole_core.executor.arena import Arena
 from blackhole_core.executor.binding import Binding
 from blackhole_core.executor.callbacks import CallbackServer
+from blackhole_core.executor.confinement import Confinement
 from blackhole_core.executor.connection import Connection, Ended
 from blackhole_core.executor.failure import Rebuilder, attribute
 from blackhole_core.executor.heartbeat import HeartbeatPolicy
@@ -209,6 +211,10 @@ class RemoteRunner:
         """Refuse every queued and later call; no worker is brought up again."""
         self._close(lambda hook: PluginBroken(self._plugin, reason))
 
+    def confine(self, confinement: Confinement) -> None:
+        """Let ``confinement`` hold from now on for what is decided here, and for the walls of the next worker; those of this one stand as they were built."""
+        self._spec = attrs.evolve(self._spec, confinement=confinement)
+
     def stop(self) -> None:
         self._close(lambda hook: PluginUnloaded(self._plugin, hook))
         with self._changed:
@@ -278,7 +284,8 @@ class RemoteRunner:
             if not NO_ARENA:
                 arena = Arena(spec.limits.max_message, in_place=spec.limits.share_results, timers=self._host.timers)
                 descriptors += (arena.descriptor,)
-            child = self._launcher.launch(LaunchSpec(spec.id.name, self._import_path, spec.environment, descriptors))
+            environment = {**spec.confinement.environment(os.environ), **spec.environment}
+            child = self._launcher.launch(LaunchSpec(spec.id.name, self._import_path, environment, descriptors))
             if lane is not None:
                 lane.launched()
             if arena is not None:

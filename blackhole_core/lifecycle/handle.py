@@ -12,6 +12,7 @@ import attrs
 from blackhole_core.errors import StateError
 from blackhole_core.hooks.callstats import PluginCalls
 from blackhole_core.ids import Isolation, PluginId
+from blackhole_core.lifecycle.grants import Permissions
 from blackhole_core.lifecycle.member import Member
 from blackhole_core.lifecycle.phase import Phase
 
@@ -33,12 +34,19 @@ class Usage:
 class Plugin:
     """The live view of one plugin."""
 
-    __slots__ = ("_calls_of", "_member", "_snapshot_age")
+    __slots__ = ("_calls_of", "_member", "_permissions_of", "_snapshot_age")
 
-    def __init__(self, member: Member, calls_of: Callable[[str], PluginCalls | None], snapshot_age: Callable[[str], float | None]) -> None:
+    def __init__(
+        self,
+        member: Member,
+        calls_of: Callable[[str], PluginCalls | None],
+        snapshot_age: Callable[[str], float | None],
+        permissions_of: Callable[[Member], Permissions],
+    ) -> None:
         self._member = member
         self._calls_of = calls_of
         self._snapshot_age = snapshot_age
+        self._permissions_of = permissions_of
 
     @property
     def name(self) -> str:
@@ -124,6 +132,14 @@ class Plugin:
             return self._snapshot_age(self.name)
         except StateError:
             return None
+
+    @property
+    def permissions(self) -> Permissions:
+        """What it asks for, was granted, and has.
+
+        :raises GrantsError: the file of grants cannot be used.
+        """
+        return self._permissions_of(self._member)
 
     @property
     def enforcement(self) -> Mapping[str, str]:

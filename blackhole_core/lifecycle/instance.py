@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from blackhole_core.callcontext import deadline
 from blackhole_core.errors import CallTimeout, PluginError, RemoteError
+from blackhole_core.executor.confinement import Confinement, Sandbox
 from blackhole_core.executor.connection import Ended
 from blackhole_core.executor.context import PluginContext
 from blackhole_core.executor.remote import RemoteRunner
@@ -58,6 +59,7 @@ class Instance:
         self._canary: Canary | None = None
         self._state_changed: Callable[[], object] | None = None
         self._deaths = DeathWatch(str(candidate.id), runner) if isinstance(runner, RemoteRunner) else None
+        self._confinement = spec.confinement
 
     @property
     def id(self) -> PluginId:
@@ -72,6 +74,24 @@ class Instance:
         """The packages of other plugins that its code imported, as far as it runs in this process; elsewhere it has modules of its own."""
         universe = getattr(self.runner, "universe", None)
         return frozenset(universe.imports) if universe is not None else frozenset()
+
+    @property
+    def confinement(self) -> Confinement:
+        """What confines it now; that of its start is ``spec.confinement``."""
+        return self._confinement
+
+    @property
+    def has_walls(self) -> bool:
+        """Whether something outside this process keeps it to what it was started with."""
+        return isinstance(self.runner, RemoteRunner) and (
+            self.level is not Isolation.PROCESS or self.spec.confinement.sandbox is not Sandbox.OFF
+        )
+
+    def confine(self, confinement: Confinement) -> None:
+        """Let ``confinement`` hold: at once for what the host does on behalf of its worker, for the walls of a worker from the next worker on."""
+        self._confinement = confinement
+        if isinstance(self.runner, RemoteRunner):
+            self.runner.confine(confinement)
 
     def imported(self) -> tuple[str, ...] | None:
         """Return which of its modules it has imported so far, None when its worker is dead or does not say."""
@@ -271,8 +291,11 @@ def start_instance(
     isolation: Isolation | None = None,
     project: str,
     imported: tuple[str, ...] = (),
+    granted: tuple[str, ...] | None = None,
 ) -> Instance:
     """Bring up one version of a plugin: import it, make its object, tell it to start, ask how it is.
+
+    ``granted`` is what it may have of what it asks for; left out, what the settings grant.
 
     :raises Exception: one of these failed; nothing is left behind.
     """
@@ -287,7 +310,7 @@ def start_instance(
         config=settings.config_for(candidate),
         environment=settings.environment,
         imported=imported,
-        confinement=settings.confinement_for(candidate),
+        confinement=settings.confinement_for(candidate, granted),
         changeable=candidate.origin is not Origin.WHEEL,
     )
     runner = make_runner(isolation or settings.level(candidate), spec)

@@ -51,6 +51,7 @@ class Loader:
     hooks: HookManager
     emit: Callable[..., object]
     start: Callable[[Member, Candidate, Isolation | None], Instance]
+    permit: Callable[..., None]  #: raises when ``(name, candidate, serving=…)`` asks for what it was not granted
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
@@ -165,11 +166,14 @@ class Loader:
     def admit(self, candidates: Mapping[str, Candidate]) -> None:
         """Raise what forbids ``candidates`` (by the names they run under) to run here together, before any of their code runs.
 
-        The operator's word, files of the store that were changed, a missing requirement, a syntax error, a plugin they need or one that needs them.
+        The operator's word, files of the store that were changed, a missing requirement, a syntax error, a permission that was not granted, a plugin
+        they need or one that needs them.
         """
-        for candidate in candidates.values():
+        running = self._running_candidates()
+        for name, candidate in candidates.items():
             self._admit_alone(candidate)
-        others = {**self._running_candidates(), **{canonical_name(name): candidate for name, candidate in candidates.items()}}
+            self.permit(name, candidate, serving=canonical_name(name) in running)
+        others = {**running, **{canonical_name(name): candidate for name, candidate in candidates.items()}}
         refused = refusals(others)
         if refused:
             raise DependencyError([reason for reasons in refused.values() for reason in reasons])

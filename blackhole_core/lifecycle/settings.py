@@ -54,16 +54,19 @@ class Settings:
             changes["call_timeout"] = manifest.timeout
         return attrs.evolve(self.limits, **changes)
 
-    def confinement_for(self, candidate: Candidate) -> Confinement:
-        """Return what confines an instance of ``candidate``: what the manifest asks for, what it is granted, the limits of both sides."""
+    def confinement_for(self, candidate: Candidate, granted: tuple[str, ...] | None = None) -> Confinement:
+        """Return what confines an instance of ``candidate``: what the manifest asks for, what it is granted, the limits of both sides.
+
+        ``granted`` is what configuration and operator grant together; left out, what the configuration does.
+        """
         manifest = candidate.manifest
         declared = manifest.resources if manifest is not None else Resources()
         named = {key: value for key, value in attrs.asdict(self.resources).items() if value is not None}
         return Confinement(
             sandbox=self.sandbox,
             unenforced=self.unenforced,
-            requested=manifest.permissions if manifest is not None else (),
-            granted=self.grant,
+            requested=(*manifest.permissions, *manifest.optional_permissions) if manifest is not None else (),
+            granted=self.grant if granted is None else granted,
             resources=attrs.evolve(declared, **named),
         )
 
