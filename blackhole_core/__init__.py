@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from blackhole_core.errors import PluginBroken as PluginBroken
     from blackhole_core.errors import PluginError as PluginError
     from blackhole_core.errors import PluginUnloaded as PluginUnloaded
+    from blackhole_core.errors import PoisonedCall as PoisonedCall
     from blackhole_core.errors import RemoteError as RemoteError
     from blackhole_core.errors import SnapshotDamaged as SnapshotDamaged
     from blackhole_core.errors import SourceError as SourceError
@@ -89,6 +90,7 @@ _ERRORS = (
     "PluginBroken",
     "PluginError",
     "PluginUnloaded",
+    "PoisonedCall",
     "RemoteError",
     "SnapshotDamaged",
     "SourceError",

@@ -32,6 +32,8 @@ __all__ = ["HostConfig", "PluginConfig", "TelemetryConfig", "config_schema", "pa
 MAX_CONFIG: Final = 1024 * 1024
 #: Seconds; a week. A longer deadline is a mistake.
 _MAX_SECONDS: Final = 7 * 24 * 3600
+#: Deaths; so many are remembered.
+_MAX_POISON_DEATHS: Final = 64
 #: Bytes; what one frame of the protocol can carry.
 _MAX_MESSAGE: Final = 2**31
 
@@ -46,6 +48,7 @@ class _Shared:
     hang_grace: float | None = None
     heartbeat: float | None = None
     hung_after: float | None = None
+    poison_deaths: int | None = None
     drain_timeout: float | None = None
     state_timeout: float | None = None
     max_message: int | None = None
@@ -123,6 +126,7 @@ class HostConfig(_Shared):
                 hang_grace=choose("hang_grace", limits.hang_grace),
                 heartbeat=choose("heartbeat", limits.heartbeat),
                 hung_after=choose("hung_after", limits.hung_after),
+                poison_deaths=choose("poison_deaths", limits.poison_deaths),
                 threads=said.threads or limits.threads,
                 max_message=choose("max_message", DEFAULT_MAX_MESSAGE),
                 share_results=choose("share_results", limits.share_results),
@@ -220,6 +224,11 @@ _SHARED: Final = (
     Field("hang_grace", _GRACE, "Seconds a call may run on after its caller gave up, before its thread or worker counts as hung."),
     Field("heartbeat", _SECONDS, "Seconds between two questions to a worker that owes an answer whether it is alive."),
     Field("hung_after", _GRACE, "Seconds without an answer to that after which it is ended as hung; 0: never."),
+    Field(
+        "poison_deaths",
+        Number("workers", least=0, most=_MAX_POISON_DEATHS, whole=True),
+        "Workers that one and the same call may end before it is not run any more; 0: any number.",
+    ),
     Field("drain_timeout", _GRACE, "Seconds a swap waits for calls that had begun."),
     Field("state_timeout", _SECONDS, "Seconds for each of export, migration and import of state."),
     Field("max_message", Number("bytes", least=1024, most=_MAX_MESSAGE, whole=True), "Bytes of one call or reply at level process."),

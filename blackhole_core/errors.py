@@ -29,6 +29,7 @@ __all__ = [
     "PluginBroken",
     "PluginError",
     "PluginUnloaded",
+    "PoisonedCall",
     "Problem",
     "ProtocolError",
     "RemoteError",
@@ -208,6 +209,23 @@ class WorkerDied(PluginError):
         told = set(self.stack) <= set(self.tail)  # faulthandler's report is among the last lines, unless it is long
         where = () if told else self.stack
         super().__init__(plugin, "\n".join([sentence, *_listed("last lines it wrote:", self.tail), *_listed("where it stood:", where)]))
+
+
+class PoisonedCall(PluginError):
+    """The very call that is made ended workers again and again, so it is not run any more (executed: no); other calls go on.
+
+    ``deaths`` is how many workers it ended, ``call`` names it, as the event ``call.poisoned`` does.
+    """
+
+    def __init__(self, plugin: str, hook: str, *, deaths: int, call: str) -> None:
+        self.hook = hook
+        self.deaths = deaths
+        self.call = call
+        super().__init__(
+            plugin,
+            f"hook {hook!r} of plugin {plugin} was not run with these arguments (executed: no): the same call ended {deaths} workers; "
+            "release_poison() on the plugin's handle, a reload or a swap has it run again",
+        )
 
 
 class PluginBroken(PluginError):

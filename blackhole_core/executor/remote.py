@@ -38,6 +38,7 @@ from blackhole_core.errors import (
     LoadFailed,
     PluginBroken,
     PluginUnloaded,
+    PoisonedCall,
     ProtocolError,
     WorkerDied,
 )
@@ -56,6 +57,7 @@ from blackhole_core.executor.launch.child import Launcher, LaunchSpec
 from blackhole_core.executor.mailbox import Mailbox, MailboxTimeout
 from blackhole_core.executor.output import LogPump, plugin_logger
 from blackhole_core.executor.pace import Pace
+from blackhole_core.executor.poison import Fingerprint, PoisonPolicy, Quarantine, after_answer, after_death, fingerprint, recent
 from blackhole_core.executor.proxy import make_proxy
 from blackhole_core.executor.runner import Host, RunnerSpec, call_one_by_one
 from blackhole_core.executor.startup import Startup
@@ -173,6 +175,8 @@ class RemoteRunner:
         self.paused: Callable[[], bool] = lambda: False
         #: Told on the I/O thread, and must not block: the plugin says that its state changed.
         self.on_state_change: Callable[[], object] = lambda: None
+        self._poison_policy = PoisonPolicy(spec.limits.poison_deaths)
+        self._quarantine = Quarantine()
         self._heartbeat = HeartbeatPolicy(spec.limits.heartbeat, spec.limits.hung_after)
         self._on_death: Callable[[Ended], object] | None = None
         self._death: Ended | None = None  # one that nobody was told of yet
@@ -364,7 +368,9 @@ class RemoteRunner:
     def _call_some(self, calls: Calls) -> Replies:
         """Run the first of the calls, as many as are worth sending with one request."""
         pace = self._paces[calls.index]
-        count = min(pace.count(), len(calls.arguments))
+        count = (
+            1 if self._quarantine and self._on_guard() else min(pace.count(), len(calls.arguments))
+        )  # a call that kills workers shows only alone
         begun = time.monotonic()
         if count == 1:
             replies = call_one_by_one(self.call, attrs.evolve(calls, arguments=calls.arguments[:1]))
@@ -431,6 +437,7 @@ class RemoteRunner:
         if deadline is None and self._call_timeout is not None:
             deadline = begun + self._call_timeout
         outgoing = _Outgoing(next(self._numbers), hook, space, index, data, deadline)
+        call = self._identify(outgoing) if self._quarantine and not control and self._on_guard() else None
         try:
             worker, mailbox = self._accept(outgoing, control)
             reply = mailbox.wait(deadline) if mailbox is not None else self._wait_in_lane(worker, outgoing)
@@ -441,11 +448,66 @@ class RemoteRunner:
         except BaseException:  # Ctrl-C, here or in a nested call; or the call was refused
             self._abandon(outgoing)
             raise
+        if call is not None and not isinstance(reply, Exception):
+            self._clear(call)
         if isinstance(reply, bytes):
             return reply if reply[:1] != MARK else self._claimed_in_lane(worker, outgoing, reply)
         if isinstance(reply, codec.Answer):
             return reply.result
         raise self._rebuilder.rebuild(reply.failure, hook) if isinstance(reply, codec.Error) else reply
+
+    # --- poison ------------------------------------------------------------------------------------------------------
+
+    def _on_guard(self) -> bool:
+        """Whether there is still something to look out for."""
+        with self._lock:
+            self._quarantine = recent(self._quarantine, time.monotonic(), self._poison_policy)
+            return bool(self._quarantine)
+
+    def _identify(self, outgoing: _Outgoing) -> Fingerprint:
+        """Return the fingerprint of a call.
+
+        :raises PoisonedCall: it is one that is not run any more.
+        """
+        call = _fingerprint(outgoing)
+        if call in self._quarantine.convicted:
+            raise self._poisoned(call)
+        return call
+
+    def _poisoned(self, call: Fingerprint) -> PoisonedCall:
+        return PoisonedCall(self._plugin, call.hook, deaths=self._poison_policy.deaths, call=str(call))
+
+    def _clear(self, call: Fingerprint) -> None:
+        """Take in that a call was answered, so that no death was its doing."""
+        with self._lock:
+            if self._quarantine.suspects(call):
+                self._quarantine = after_answer(self._quarantine, call)
+
+    def _suspect(self, lost: Sequence[int]) -> Fingerprint | None:
+        """Take in that a worker died with these calls on it; return the one that was convicted by that. Under the lock."""
+        calls = [self._outstanding[number] for number in lost]
+        suspects = [_fingerprint(call) for call in calls if call.space != HOST or call.index >= 0]  # not a request for many
+        self._quarantine, convicted = after_death(self._quarantine, time.monotonic(), suspects, self._poison_policy)
+        return convicted
+
+    def _refuse_waiting(self, convicted: Fingerprint) -> None:
+        """Fail the calls that wait for the next worker and would end it, too. Under the lock."""
+        for outgoing in [waiting for waiting in self._waiting if waiting.hook == convicted.hook and _fingerprint(waiting) == convicted]:
+            self._waiting.remove(outgoing)
+            self._settle(outgoing, lambda hook: self._poisoned(convicted))
+
+    @property
+    def poisoned(self) -> tuple[str, ...]:
+        """The calls that are not run any more, by hook and digest, oldest first."""
+        return tuple(str(call) for call in self._quarantine.convicted)
+
+    def release_poison(self) -> tuple[str, ...]:
+        """Run such calls again, and forget what is held against others; return the former."""
+        with self._lock:
+            released, self._quarantine = self._quarantine.convicted, Quarantine()
+        return tuple(str(call) for call in released)
+
+    # --- values ------------------------------------------------------------------------------------------------------
 
     def _encode(self, hook: str, space: str, index: int, args: tuple[Any, ...], shelf: Shelf | None) -> bytes:
         try:
@@ -694,9 +756,12 @@ class RemoteRunner:
                 self._settle(self._outstanding[lane.number], lambda hook: self._died(hook, ended, executed="unknown"))
             lost, untouched = worker.ledger.split()
             worker.ledger = Ledger(self._spec.limits.threads)
+            convicted = self._suspect(lost) if died_ready else None
             for number in lost:
                 self._settle(self._outstanding[number], lambda hook: self._died(hook, ended, executed="unknown"))
             self._requeue([self._outstanding[number] for number in untouched])
+            if convicted is not None:
+                self._refuse_waiting(convicted)
             if lane is not None:
                 lane.close()
             if worker.arena is not None:
@@ -709,8 +774,14 @@ class RemoteRunner:
                 self._death = ended
         worker.startup.end(ended)
         worker.imported.end()
+        if convicted is not None:
+            self._emit_poisoned(convicted)
         if on_death is not None:
             on_death(ended)
+
+    def _emit_poisoned(self, call: Fingerprint) -> None:
+        spec = self._spec.id
+        self._host.emit("call.poisoned", spec.name, version=spec.version, hook=call.hook, call=str(call), deaths=self._poison_policy.deaths)
 
     def _requeue(self, untouched: list[_Outgoing]) -> None:
         """Keep for the next worker what this one certainly did not begin, in front and in order."""
@@ -728,6 +799,11 @@ class RemoteRunner:
         if ended.reason:
             error.add_note(f"the host ended it: {ended.reason}")
         return error
+
+
+def _fingerprint(outgoing: _Outgoing) -> Fingerprint:
+    args = fit(outgoing.args, None) if type(outgoing.args) is Parcel else outgoing.args
+    return fingerprint(outgoing.hook, outgoing.space, outgoing.index, args)
 
 
 def _sleep_in_lane(lane: HostLane, outgoing: _Outgoing) -> codec.Answer | codec.Error | Exception | None:

@@ -36,6 +36,7 @@ class Limits:
     hang_grace: float = 5.0  #: seconds a call may run on after its caller gave up, before its thread or worker counts as hung
     heartbeat: float = 1.0  #: seconds between two questions to a worker that owes an answer whether it is alive
     hung_after: float = 30.0  #: seconds without an answer to that after which it counts as hung; 0: never
+    poison_deaths: int = 3  #: workers that one and the same call may end before it is not run any more; 0: any number
     threads: int = 1  #: calls that run at once
     max_message: int = DEFAULT_MAX_MESSAGE  #: bytes of one call or reply
     share_results: bool = (

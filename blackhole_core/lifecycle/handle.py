@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from blackhole_core.errors import StateError
+from blackhole_core.executor.remote import RemoteRunner
 from blackhole_core.hooks.callstats import PluginCalls
 from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.lifecycle.grants import Permissions
@@ -126,6 +127,17 @@ class Plugin:
         return self._calls_of(self.name)
 
     @property
+    def poisoned(self) -> tuple[str, ...]:
+        """The calls that are not run any more because they ended worker after worker, as ``hook:digest of the arguments``."""
+        instance = self._member.instance
+        return getattr(instance.runner, "poisoned", ()) if instance is not None else ()
+
+    def release_poison(self) -> tuple[str, ...]:
+        """Have such calls run again, and return them; nothing at the levels without a worker."""
+        instance = self._member.instance
+        return instance.runner.release_poison() if instance is not None and isinstance(instance.runner, RemoteRunner) else ()
+
+    @property
     def snapshot_age(self) -> float | None:
         """Seconds since its state was last saved: what a worker that dies now would lose. None when no snapshot of it is kept, or the host has closed."""
         try:
@@ -169,6 +181,7 @@ class Plugin:
             "start": self.start,
             "source": str(self.source) if self.source is not None else None,
             "last_error": str(self.last_error) if self.last_error is not None else None,
+            "poisoned": list(self.poisoned),
             "snapshot_age": self.snapshot_age,
             "usage": attrs.asdict(self.usage),
             "calls": calls.as_dict() if calls is not None else None,
