@@ -4,7 +4,8 @@ A call made inside a request runs on the host thread that is blocked in that req
 own has no such thread and runs in a small pool, made when it is first needed and ended with the runner.
 
 Invariants: every call is answered exactly once, or its worker has ended. ``_unanswered`` calls are at most
-:data:`MAX_UNANSWERED`; pool threads are at most :data:`_POOL_SIZE`; all that is guarded by ``_changed``.
+:data:`MAX_UNANSWERED`, and hold at most :data:`_MOST_HELD` times the largest message; pool threads are at most :data:`_POOL_SIZE`; all that is
+guarded by ``_changed``. A call beyond that is refused and not left unread: behind it may come what the host itself waits for.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import collections
 import contextvars
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 
 from blackhole_core.callcontext import ActiveCall, bound_deadline, chain
+from blackhole_core.executor.backlog import Backlog
 from blackhole_core.executor.connection import Connection
 from blackhole_core.executor.failure import cannot_cross, to_wire, too_large
 from blackhole_core.executor.mailbox import Job, Mailbox
@@ -33,6 +36,8 @@ __all__ = ["MAX_UNANSWERED", "CallbackServer"]
 
 #: Calls of one worker that may be under way in the host or wait there.
 MAX_UNANSWERED: Final = 1000
+#: Largest messages that their arguments may take together.
+_MOST_HELD: Final = 4
 #: Threads for calls from plugin threads, per plugin: they are rare, and one plugin must not take the host over.
 _POOL_SIZE: Final = 4
 
@@ -47,17 +52,19 @@ class CallbackServer:
         self._queue: collections.deque[tuple[codec.HostCall, Connection]] = collections.deque()
         self._threads: set[threading.Thread] = set()
         self._idle = 0
-        self._unanswered = 0
+        self._backlog = Backlog(MAX_UNANSWERED, _MOST_HELD * spec.limits.max_message)
         self._closed = False
 
     def receive(self, message: codec.HostCall, connection: Connection, mailbox: Mailbox[Any] | None) -> None:
         """Have ``message`` answered: by the thread that waits on ``mailbox``, or by a thread of the pool. Never blocks."""
         with self._changed:
-            if self._unanswered >= MAX_UNANSWERED:
-                refusal = RuntimeError(f"plugin {self._spec.id} has {MAX_UNANSWERED} calls to the host under way, no more are taken")
-                connection.send(codec.Error(message.id, to_wire(refusal)), answer=True)
-                return
-            self._unanswered += 1
+            taken = self._backlog.has_room(_size(message))
+            if taken:
+                self._backlog.add(_size(message))
+        if not taken:
+            refusal = RuntimeError(f"plugin {self._spec.id} has {self._backlog} to the host under way, no more are taken")
+            connection.send(codec.Error(message.id, to_wire(refusal)), answer=True)
+            return
         if mailbox is None or not mailbox.post(self._job(message, connection, mailbox)):
             self._submit(message, connection)
 
@@ -76,7 +83,7 @@ class CallbackServer:
 
     def _job(self, message: codec.HostCall, connection: Connection, mailbox: Mailbox[Any]) -> Job:
         def abandon() -> None:
-            self._reply(connection, codec.Error(message.id, to_wire(TimeoutError("the outer call does not wait any more"))))
+            self._reply(message, connection, codec.Error(message.id, to_wire(TimeoutError("the outer call does not wait any more"))))
 
         return Job(lambda: self._answer(message, connection, mailbox), abandon)
 
@@ -118,15 +125,15 @@ class CallbackServer:
             reply = contextvars.copy_context().run(self._perform, message, connection, mailbox)
         except BaseException as error:
             # Ctrl-C, or a host hook that wants to exit: the worker must not wait for ever, and a caller's own thread must hear of it too.
-            self._reply(connection, codec.Error(message.id, to_wire(error)))
+            self._reply(message, connection, codec.Error(message.id, to_wire(error)))
             if mailbox is not None:
                 raise
         else:
-            self._reply(connection, reply)
+            self._reply(message, connection, reply)
 
-    def _reply(self, connection: Connection, reply: codec.Answer | codec.Error) -> None:
+    def _reply(self, message: codec.HostCall, connection: Connection, reply: codec.Answer | codec.Error) -> None:
         with self._changed:
-            self._unanswered -= 1
+            self._backlog.remove(_size(message))
         connection.send(reply, answer=True)
 
     def _perform(self, message: codec.HostCall, connection: Connection, mailbox: Mailbox[Any] | None) -> codec.Answer | codec.Error:
@@ -157,6 +164,12 @@ class CallbackServer:
         result = getattr(self._host.hook, message.hook)(**kwargs)
         is_open = contains_any(signature.result)
         return ResultEncoder(is_open).encode(result, shelf)
+
+
+def _size(message: codec.HostCall) -> int:
+    """Return the bytes that a call's arguments hold; what lies in the arena is bounded there."""
+    values: Iterable[msgspec.Raw | Claim] = message.kwargs.values()
+    return sum(memoryview(value).nbytes for value in values if not isinstance(value, Claim))
 
 
 def _decode(name: str, raw: msgspec.Raw | Claim, hook: str, signature: Signature) -> Any:

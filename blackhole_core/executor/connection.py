@@ -6,6 +6,8 @@ Invariants:
   left is written by the I/O thread when the pipe has room. No caller ever blocks in a write.
 * Only the I/O thread reads. It hands every message to ``on_message``, and when the worker has ended, after every byte it
   left behind has been read, calls ``on_end`` exactly once. Neither callback may block.
+* What it keeps for the worker is bounded: one unfinished message of at most ``max_message`` bytes, which must be finished
+  (:mod:`~blackhole_core.executor.wire.arrival`), and of what nobody asked for as much as its :class:`Budget` allows.
 * The I/O thread ends when the worker has; it closes every descriptor. What is still in the pipes then is read to at most
   :data:`_LAST_WORDS` bytes: a process that the worker left behind may hold them open, and write, for ever.
 """
@@ -16,6 +18,7 @@ import logging
 import os
 import select
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -28,6 +31,8 @@ from blackhole_core.executor.output import LineSplitter, LogPump
 from blackhole_core.executor.printable import printable
 from blackhole_core.executor.records import Records
 from blackhole_core.executor.wire import codec
+from blackhole_core.executor.wire.arrival import Arrival, Patience
+from blackhole_core.executor.wire.budget import REST, Budget
 from blackhole_core.executor.wire.frames import FrameReader, frame
 from blackhole_core.executor.wire.parcels import Shelf
 
@@ -42,8 +47,13 @@ _LAST_WORDS: Final = 2 * 1024 * 1024
 #: Milliseconds to wait, after a worker closed its channel, for it to end by itself before it is killed: a dying process closes its
 #: descriptors a moment before it can be waited for.
 _END_GRACE: Final = 200
-#: Largest answers to the worker's own calls that may wait to be read by it.
+#: Largest answers to the worker's own calls that may wait to be read by it, and answers of any size.
 _UNREAD_ANSWERS: Final = 4
+_UNREAD_COUNT: Final = 100_000
+#: What a worker gets to finish a message that it has begun.
+PATIENCE: Final = Patience()
+#: Bytes of a record that cost as much as a record.
+_UNIT: Final = 1024
 
 
 class Ended:
@@ -79,6 +89,8 @@ class Connection:
         self._on_message = on_message
         self._on_end = on_end
         self._frames = FrameReader(max_message)
+        self._arrival = Arrival(PATIENCE)
+        self._budget = Budget(time.monotonic())
         self._lines = LineSplitter()
         self._reason: str | None = None
         self._out_lock = threading.Lock()
@@ -118,7 +130,8 @@ class Connection:
                 self._outbox.append(memoryview(data)[written:], answer=answer)
             if self._outbox and not waiting:
                 os.eventfd_write(self._wake, 1)
-            flooded = answer and self._outbox.unread_answers > _UNREAD_ANSWERS * self._max_message
+            outbox = self._outbox
+            flooded = answer and (outbox.unread_answers > _UNREAD_ANSWERS * self._max_message or outbox.unread_count > _UNREAD_COUNT)
         if flooded:
             self.kill("it calls the host and does not read the answers")
 
@@ -137,6 +150,11 @@ class Connection:
         """Cut off a worker that sends what is not our protocol; nothing more of it is read."""
         self._trusted = False
         self.kill(f"it broke the protocol: {printable(str(error), 500)}")
+
+    @property
+    def lost_lines(self) -> int:
+        """How many lines and log records were not logged, because there were too many."""
+        return self._records.lost
 
     def join(self, timeout: float | None) -> bool:
         """Wait for the worker's end to have been handled; False when ``timeout`` seconds passed first."""
@@ -168,16 +186,27 @@ class Connection:
         poller.register(child.send, 0)  # no event is asked for: an error is told all the same
         writing = False
         while True:
-            ready = dict(poller.poll())
+            ready, waited = self._await(poller)
             if self._wake in ready:
                 os.eventfd_read(self._wake)
             if child.receive in ready and not self._receive():
                 return
+            self._arrival.waited(waited)
             if child.output in ready and not self._listen():
                 poller.unregister(child.output)
             if child.pidfd in ready or ready.get(child.send, 0) & select.POLLERR:
                 return  # it ended, or closed its end of what we send
             writing = self._flush(poller, writing, child.send in ready)
+
+    def _await(self, poller: select.poll) -> tuple[dict[int, int], float]:
+        """Return what there is to do, and how many seconds were waited for the rest of a message that has begun. A worker that floods the host has to wait."""
+        if self._budget.overdrawn(time.monotonic()):
+            wait_readable(self.child.pidfd, int(REST * 1000))
+        wait = self._arrival.wait
+        if wait is None:
+            return dict(poller.poll()), 0.0
+        begun = time.monotonic()
+        return dict(poller.poll(wait * 1000)), time.monotonic() - begun
 
     def _flush(self, poller: select.poll, writing: bool, ready: bool) -> bool:
         """Write what callers left; return whether there is more, with the poller told."""
@@ -194,18 +223,39 @@ class Connection:
     def _receive(self) -> int:
         """Read once and return how many bytes came: 0 at the end of the stream."""
         data = os.read(self.child.receive, _READ_SIZE)
-        for body in self._frames.feed(data):
+        messages = self._frames.feed(data)
+        self._arrival.received(len(data), completed=bool(messages), partial=self._frames.partial)
+        if not messages:
+            self._budget.spend(1)  # however small the pieces are in which it sends, each costs the host a turn
+        for body in messages:
+            if codec.is_log(body):
+                self._log(body)
+                continue
             message = codec.decode_worker_message(body)
-            if isinstance(message, codec.Log):
-                self._records.logged(message)
-            else:
-                self._on_message(message)
+            if isinstance(message, codec.HostCall):
+                self._budget.spend(1)
+            self._on_message(message)
         return len(data)
+
+    def _log(self, body: bytes) -> None:
+        if self._budget.overdrawn(time.monotonic()):
+            self._records.lose(1)
+            return
+        self._budget.spend(1 + len(body) / _UNIT)
+        message = codec.decode_worker_message(body)
+        assert isinstance(message, codec.Log), "it has its tag"
+        self._records.logged(message)
 
     def _listen(self) -> int:
         """Take in what the worker printed, likewise."""
+        if self._budget.overdrawn(time.monotonic()):
+            data = os.read(self.child.output, _READ_SIZE)  # to be thrown away: that is quick
+            self._records.lose(*self._lines.skip(data))
+            return len(data)
         data = os.read(self.child.output, _OUTPUT_SIZE)
-        for line in self._lines.feed(data) if data else self._lines.end():
+        lines = self._lines.feed(data) if data else self._lines.end()
+        self._budget.spend(len(lines) + len(data) / _UNIT)
+        for line in lines:
             self._records.printed(line)
         return len(data)
 

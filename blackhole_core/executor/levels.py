@@ -75,10 +75,10 @@ class Levels:
     """
 
     def __init__(self, host: Host, *, zygote: bool = True, lane: bool = True) -> None:
-        from blackhole_core.executor.output import LogPump
+        from blackhole_core.executor.output import LogPump, plugin_of
 
         self._host = host
-        self._pump = LogPump()
+        self._pump = LogPump(lambda logger, lines: host.emit("plugin.output_lost", plugin_of(logger), lines=lines))
         self._lock = threading.Lock()  # guards making the launcher
         self._zygote = zygote
         self._lane = lane

@@ -1,7 +1,8 @@
 """What waits to be written to a worker. Pure state, no I/O, not locked: its owner is.
 
-Requests may pile up here as high as the host's own callers pile them. Answers to calls that the worker itself made may not:
-a worker that asks and does not read the answers would otherwise fill the host's memory, so they are counted apart.
+Requests come here as far as the runner's :class:`~blackhole_core.executor.backlog.Backlog` lets them; their callers wait for that. Answers to calls that
+the worker itself made have nobody who could wait: a worker that asks and does not read the answers would fill the host's memory, so they are counted
+apart, and it is cut off when there are too many. What else the host says is small, and said again only when it was answered.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ class Outbox:
 
     def __bool__(self) -> bool:
         return bool(self._data)
+
+    @property
+    def unread_count(self) -> int:
+        """Answers that have not been written to their last byte."""
+        return len(self._marks)
 
     def append(self, data: bytes | memoryview, *, answer: bool) -> None:
         """Put ``data`` at the end."""

@@ -6,6 +6,7 @@ Names and levels of records come from the worker, and ``logging`` keeps every na
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 from blackhole_core.executor.crashreport import CrashReport
@@ -31,18 +32,32 @@ class Records:
         self._logger = logger
         self._pump = pump
         self._loggers: dict[str, logging.Logger] = {"root": logger}
+        self.lost = 0  #: records and lines that were not logged, because there were too many
 
     def printed(self, line: str) -> None:
         """Take in one line of standard output or error."""
         self.tail.add(line)
         self.crash.add(line)
-        self._pump.put(self._logger, logging.INFO, line)
+        self._put(self._logger, logging.INFO, line)
 
     def logged(self, record: codec.Log) -> None:
         """Take in one record of the plugin's own ``logging``."""
         text = indented(printable(f"{record.message}\n{record.traceback}".rstrip()))
         self.tail.add(text)
-        self._pump.put(self._named(record.logger), min(max(record.level, 0), _MAX_LOG_LEVEL), text)
+        self._put(self._named(record.logger), min(max(record.level, 0), _MAX_LOG_LEVEL), text)
+
+    def lose(self, count: int, last: Sequence[str] = ()) -> None:
+        """Note that so many records or lines were thrown away, before the lines ``last``, which are kept to explain a death and not logged either."""
+        for line in last:
+            self.tail.add(line)
+            self.crash.add(line)
+        count += len(last)
+        if count:
+            self.lost += count
+            self._pump.lose(self._logger, count)
+
+    def _put(self, logger: logging.Logger, level: int, text: str) -> None:
+        self.lost += not self._pump.put(logger, level, text, self._logger)
 
     def _named(self, name: str) -> logging.Logger:
         known = self._loggers.get(name)

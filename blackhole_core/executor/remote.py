@@ -44,6 +44,7 @@ from blackhole_core.errors import (
 )
 from blackhole_core.executor.arena import UNAVAILABLE as NO_ARENA
 from blackhole_core.executor.arena import Arena
+from blackhole_core.executor.backlog import Backlog
 from blackhole_core.executor.binding import Binding
 from blackhole_core.executor.callbacks import CallbackServer
 from blackhole_core.executor.confinement import Confinement
@@ -77,6 +78,9 @@ __all__ = ["RemoteRunner"]
 _ENVELOPE: Final = 4096 + 2 * codec.MANY_BYTES
 #: Bytes of the arguments of many calls in one request: as many as the lane holds.
 _MANY_ARGS: Final = CAPACITY - 2048
+#: Calls that may be under way to one plugin or wait for it: more than a host has threads. Largest arguments that they may have together.
+_MOST_CALLS: Final = 10_000
+_MOST_BACKLOG: Final = 4
 
 
 #: Seconds after which a caller that gave up is worth its worker's being asked where it stands, and seconds to wait for that: at most a tenth more than it has waited.
@@ -105,6 +109,7 @@ class _Outgoing:
     shelf: Shelf | None = None  # where what lies beside the answer in the lane is
     mailbox: Mailbox[codec.Answer | codec.Error | Exception] | None = None
     abandoned: bool = False
+    held: int = 0  # bytes of the arguments, as the backlog counts them
 
     def inbox(self) -> Mailbox[codec.Answer | codec.Error | Exception]:
         """Return the mailbox, which is made when it is first asked for: for a call in a lane, when there is something to put in. Under the lock."""
@@ -159,6 +164,10 @@ class RemoteRunner:
         self._changed = threading.Condition(self._lock)
         self._call_timeout = spec.limits.call_timeout
         self._max_message = spec.limits.max_message
+        self._room = threading.Condition(self._lock)
+        self._backlog = Backlog(_MOST_CALLS, _MOST_BACKLOG * spec.limits.max_message)
+        self._cramped = 0  # threads that wait for room
+        self._lost_lines = 0  # of workers that have ended
         self._draining = 0  # threads in ``drained``
         self._state = _State.NEW
         self._closed_by: Callable[[str], Exception] | None = None
@@ -251,6 +260,7 @@ class RemoteRunner:
             while self._waiting:
                 self._settle(self._waiting.popleft(), self._closed_by)
             self._changed.notify_all()
+            self._room.notify_all()
 
     # --- bringing up -------------------------------------------------------------------------------------------------
 
@@ -540,12 +550,17 @@ class RemoteRunner:
         """Send a call or have it wait for its turn; return who has it and the caller's mailbox, None for a caller that waits in the lane."""
         active = chain.get()
         with self._lock:
+            # One that is part of a call under way must not wait for the end of others, which may wait for that one.
+            if self._outstanding and not control and not active and not self._backlog.has_room(len(outgoing.args)):
+                self._wait_for_room(outgoing)
             if self._closed_by is not None and not control:
                 raise self._closed_by(outgoing.hook)
             worker = self._worker
             assert worker is not None, "call follows start"
             idle = not self._outstanding
             self._outstanding[outgoing.number] = outgoing
+            outgoing.held = len(outgoing.args)
+            self._backlog.add(outgoing.held)
             parent = _parent_in(worker.connection, active) if active else 0
             if type(outgoing.args) is Parcel:
                 outgoing.args = fit(outgoing.args, worker.connection.shelf)
@@ -561,6 +576,29 @@ class RemoteRunner:
             else:
                 self._waiting.append(outgoing)
             return worker, outgoing.inbox()
+
+    def _wait_for_room(self, outgoing: _Outgoing) -> None:
+        """Wait until the calls under way leave room for another one. Under the lock, which others have meanwhile.
+
+        :raises CallTimeout: the call's deadline passed first.
+        """
+        begun = time.monotonic()
+        self._cramped += 1
+        try:
+            while self._closed_by is None and not self._backlog.has_room(len(outgoing.args)):
+                left = remaining(outgoing.deadline, time.monotonic())
+                if left is not None and left <= 0.0:
+                    where = f"executed: no, {self._backlog} are under way already"
+                    raise CallTimeout(self._plugin, outgoing.hook, time.monotonic() - begun, where=where)
+                self._room.wait(left)
+        finally:
+            self._cramped -= 1
+            self._room.notify()  # there may be room for another one beside this one, or instead of it
+
+    def _make_room(self, outgoing: _Outgoing) -> None:
+        self._backlog.remove(outgoing.held)
+        if self._cramped:
+            self._room.notify()
 
     # --- by the lane -------------------------------------------------------------------------------------------------
 
@@ -623,7 +661,8 @@ class RemoteRunner:
         worker.connection.send(codec.Request(outgoing.number, outgoing.space, outgoing.hook, outgoing.index, args, timeout, parent))
 
     def _settle(self, outgoing: _Outgoing, error: Callable[[str], Exception]) -> None:
-        self._outstanding.pop(outgoing.number, None)
+        if self._outstanding.pop(outgoing.number, None) is not None:
+            self._make_room(outgoing)
         outgoing.inbox().deliver(error(outgoing.hook))
 
     def _abandon(self, outgoing: _Outgoing) -> str:
@@ -691,6 +730,12 @@ class RemoteRunner:
         return "pipes" if worker.lane is None else "shared memory"
 
     @property
+    def lost_lines(self) -> int:
+        """How many lines and log records of its workers were not logged, because there were too many."""
+        worker = self._worker
+        return self._lost_lines + (worker.connection.lost_lines if worker is not None and worker.alive else 0)
+
+    @property
     def start_way(self) -> str | None:
         """How the worker was started: ``zygote``, or ``exec``, with the reason where a zygote was wanted. None while there is no worker."""
         worker = self._worker
@@ -734,6 +779,7 @@ class RemoteRunner:
 
     def _forget(self, number: int) -> _Outgoing:
         outgoing = self._outstanding.pop(number)
+        self._make_room(outgoing)
         if not self._outstanding and self._draining:
             self._changed.notify_all()
         return outgoing
@@ -747,6 +793,7 @@ class RemoteRunner:
     def _on_end(self, worker: _Worker, lane: HostLane | None, ended: Ended) -> None:
         with self._changed:
             worker.alive = False
+            self._lost_lines += worker.connection.lost_lines
             worker.vigil.end()
             died_ready = self._state is _State.READY
             if died_ready:
@@ -788,6 +835,7 @@ class RemoteRunner:
         for outgoing in reversed(untouched):
             if outgoing.abandoned:
                 del self._outstanding[outgoing.number]
+                self._make_room(outgoing)
             elif self._closed_by is not None:
                 self._settle(outgoing, self._closed_by)
             else:

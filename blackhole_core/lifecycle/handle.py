@@ -105,6 +105,12 @@ class Plugin:
         return getattr(instance.runner, "start_way", None) if instance is not None else None
 
     @property
+    def lost_lines(self) -> int | None:
+        """How many lines and log records its worker wrote that were not logged, because there were too many. None at the levels without a worker."""
+        instance = self._member.instance
+        return getattr(instance.runner, "lost_lines", None) if instance is not None else None
+
+    @property
     def source(self) -> Path | None:
         """Where its code came from."""
         candidate = self._member.candidate
@@ -179,6 +185,7 @@ class Plugin:
             "pid": self.pid,
             "transport": self.transport,
             "start": self.start,
+            "lost_lines": self.lost_lines,
             "source": str(self.source) if self.source is not None else None,
             "last_error": str(self.last_error) if self.last_error is not None else None,
             "poisoned": list(self.poisoned),

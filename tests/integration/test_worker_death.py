@@ -43,11 +43,11 @@ class Deaths:
         running.remote.watch(self._died)
 
     def _died(self, ended: Ended) -> None:
-        self.ends.append(ended)
         if self._restart:
             thread = threading.Thread(target=self.bring_back)
             self._threads.append(thread)
             thread.start()
+        self.ends.append(ended)  # last: whoever waits for it may join the thread
 
     def bring_back(self) -> None:
         while True:

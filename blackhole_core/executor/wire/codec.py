@@ -57,6 +57,7 @@ __all__ = [
     "encode",
     "encode_many",
     "encode_outcomes",
+    "is_log",
 ]
 
 #: Bumped when a message changes its shape. Unknown trailing fields are ignored, missing optional ones are defaulted.
@@ -351,6 +352,11 @@ def decode_worker_message(data: bytes) -> WorkerMessage:
     if len(data) > MAX_CONTROL and not _carries_a_value(data):
         raise ProtocolError(f"a message without a value of {len(data)} bytes, at most {MAX_CONTROL} are allowed")
     return cast(WorkerMessage, _decode(_worker_decoder, data))
+
+
+def is_log(data: bytes) -> bool:
+    """Whether a worker's message is a :class:`Log`, if it is one at all: so many come at once that they are told apart before they are decoded."""
+    return len(data) > 1 and data[0] & 0xF0 == 0x90 and data[1] == Log.__struct_config__.tag
 
 
 def _carries_a_value(data: bytes) -> bool:

@@ -19,11 +19,12 @@ def test_bytes_leave_in_order_and_answers_are_counted(frames: list[tuple[bytes, 
             taken = bytes(head)
         outbox.remove(len(taken))
         written += taken
-        position, unread = 0, 0
+        position, unread, count = 0, 0, 0
         for data, answer in frames:
             position += len(data)
             unread += len(data) if answer and position > len(written) else 0
-        assert outbox.unread_answers == unread
+            count += answer and position > len(written)
+        assert (outbox.unread_answers, outbox.unread_count) == (unread, count)
     assert written == b"".join(data for data, _ in frames)
     assert not outbox
 

@@ -121,7 +121,7 @@ def test_slow_handlers_cost_lines_and_the_count_of_them_is_told(pump: LogPump, k
     pump.close()
     assert kept.texts[0] == "first"
     assert kept.texts.count(text) == fits
-    assert kept.texts[-1] == "7 lines were dropped: the log handlers are slower than the plugin writes"
+    assert kept.texts[-1] == "7 lines were dropped: the plugin writes more than its share, or than the log handlers take"
 
 
 def test_a_handler_that_raises_costs_its_record_only(pump: LogPump, kept: _Kept, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,3 +187,73 @@ def test_names_and_levels_are_bounded(pump: LogPump, kept: _Kept) -> None:
     pump.close()
     assert len(logging.root.manager.loggerDict) - before <= 101
     assert {record.levelno for record in kept.records} <= {0, 100}
+
+
+def test_one_plugin_that_floods_costs_no_other_a_line(pump: LogPump, kept: _Kept) -> None:
+    """A11: each plugin has a share of the queue; what one writes beyond its own is dropped, and the others' lines are not."""
+    flooding, other = output.plugin_logger("outputtest"), output.plugin_logger("outputtest.other")
+    kept.gate.clear()
+    taken = [pump.put(flooding.getChild(str(number % 7)), logging.INFO, "flood", flooding) for number in range(output.QUEUE_SIZE + 100)]
+    assert all(taken[: output.QUEUE_SIZE])
+    assert not any(taken[output.QUEUE_SIZE + 1 :])  # one more or less: the pump may hold one already
+    assert pump.put(other, logging.INFO, "well", other)
+    kept.gate.set()
+    pump.close()
+    assert "well" in kept.texts
+
+
+def test_all_plugins_together_are_bounded(pump: LogPump, kept: _Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A11: a hundred plugins that flood do not get a hundred shares."""
+    monkeypatch.setattr(output, "QUEUE_SIZE", 5)
+    kept.gate.clear()
+    loggers = [output.plugin_logger(f"outputtest.{number}") for number in range(10)]
+    taken = [pump.put(logger, logging.INFO, "flood", logger) for logger in loggers for _ in range(5)]
+    assert 5 * output.QUEUE_SHARES <= sum(taken) <= 5 * output.QUEUE_SHARES + 1
+    kept.gate.set()
+
+
+def test_lost_lines_are_told_to_whoever_asked(kept: _Kept, capsys: pytest.CaptureFixture[str]) -> None:
+    """The count of them goes to the log and to the host, in the words that name the plugin; a host that raises does not end the log."""
+    told: list[tuple[str, int]] = []
+
+    def tell(name: str, count: int) -> None:
+        told.append((output.plugin_of(name), count))
+        raise ValueError("the listener is broken")
+
+    pump = LogPump(tell)
+    records = Records(output.plugin_logger("outputtest"), pump)
+    records.lose(40, ["last words"])
+    pump.close()
+    assert told == [("outputtest", 41)]
+    assert records.lost == 41
+    assert records.tail.lines() == ("last words",)
+    assert kept.texts == ["41 lines were dropped: the plugin writes more than its share, or than the log handlers take"]
+    assert "the listener is broken" in capsys.readouterr().err
+
+
+def test_a_pump_may_be_closed_by_whom_it_tells(kept: _Kept) -> None:
+    """A listener that ends the host from the pump's own thread does not wait for itself."""
+    pumps: list[LogPump] = []
+    closed = threading.Event()
+
+    def end(name: str, count: int) -> None:
+        pumps[0].close()
+        closed.set()
+
+    pumps.append(LogPump(end))
+    pumps[0].lose(output.plugin_logger("outputtest"), 1)
+    assert closed.wait(10)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.binary(max_size=30)), max_size=20))
+def test_every_line_is_counted_once_whether_it_is_read_or_thrown_away(pieces: list[tuple[bool, bytes]]) -> None:
+    """Lines that were skipped and lines that were given are together all there were, but one that was torn; the last ones are always given."""
+    lines, found = LineSplitter(), 0
+    for skip, some in pieces:
+        data = some * 700  # some are longer than what is kept of them
+        lost, last = lines.skip(data) if skip and data else (0, lines.feed(data))
+        found += lost + len(last)
+    found += len(lines.end())
+    whole = b"".join(data * 700 for _, data in pieces)
+    cut = 1 + len(whole) // MAX_LINE  # a last line without its end, and lines that are cut
+    assert whole.count(b"\n") <= found <= whole.count(b"\n") + cut
