@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from blackhole_core.callcontext import deadline as deadline
     from blackhole_core.errors import BlackholeError as BlackholeError
+    from blackhole_core.errors import BreakerOpen as BreakerOpen
     from blackhole_core.errors import CallTimeout as CallTimeout
     from blackhole_core.errors import CannotCross as CannotCross
     from blackhole_core.errors import ConfigError as ConfigError
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from blackhole_core.errors import StateError as StateError
     from blackhole_core.errors import SwapFailed as SwapFailed
     from blackhole_core.errors import SwapInProgress as SwapInProgress
+    from blackhole_core.errors import TooManyCalls as TooManyCalls
     from blackhole_core.errors import UnknownPlugin as UnknownPlugin
     from blackhole_core.errors import WorkerDied as WorkerDied
     from blackhole_core.events import Event as Event
@@ -75,6 +77,7 @@ _PLUGGY = (
 )
 _ERRORS = (
     "BlackholeError",
+    "BreakerOpen",
     "CallTimeout",
     "CannotCross",
     "ConfigError",
@@ -97,6 +100,7 @@ _ERRORS = (
     "StateError",
     "SwapFailed",
     "SwapInProgress",
+    "TooManyCalls",
     "UnknownPlugin",
     "WorkerDied",
 )

@@ -19,6 +19,8 @@ from blackhole_core.executor.runner import Limits
 from blackhole_core.executor.wire.frames import DEFAULT_MAX_MESSAGE
 from blackhole_core.hooks.telemetry import DEFAULT_SAMPLE
 from blackhole_core.ids import NAME, Isolation, canonical_name
+from blackhole_core.lifecycle.breaker import BreakerPolicy
+from blackhole_core.lifecycle.guard import GuardPolicy
 from blackhole_core.lifecycle.restart import RestartPolicy
 from blackhole_core.lifecycle.settings import Settings
 from blackhole_core.manifest.fields import PERMISSIONS, RESOURCES
@@ -34,6 +36,8 @@ MAX_CONFIG: Final = 1024 * 1024
 _MAX_SECONDS: Final = 7 * 24 * 3600
 #: Deaths; so many are remembered.
 _MAX_POISON_DEATHS: Final = 64
+#: Calls; more threads than a host has.
+_MAX_CALLS: Final = 100_000
 #: Bytes; what one frame of the protocol can carry.
 _MAX_MESSAGE: Final = 2**31
 
@@ -49,6 +53,8 @@ class _Shared:
     heartbeat: float | None = None
     hung_after: float | None = None
     poison_deaths: int | None = None
+    max_calls: int | None = None
+    breaker: BreakerPolicy | None = None
     drain_timeout: float | None = None
     state_timeout: float | None = None
     max_message: int | None = None
@@ -140,6 +146,7 @@ class HostConfig(_Shared):
             grant=said.grant,
             resources=said.resources,
             restart=choose("restart", defaults.restart),
+            guard=GuardPolicy(choose("breaker", None), choose("max_calls", None)),
             drain_timeout=choose("drain_timeout", defaults.drain_timeout),
             state_timeout=choose("state_timeout", defaults.state_timeout),
         )
@@ -212,6 +219,14 @@ _RESTART: Final = _Restart(
         ),
     )
 )
+_BREAKER: Final = Record(
+    BreakerPolicy,
+    (
+        Field("failures", Number("failures", least=1, most=1000, whole=True), "Failures within the period that open it."),
+        Field("period", _SECONDS, "The period, seconds."),
+        Field("open", _SECONDS, "Seconds for which calls are refused before one is tried."),
+    ),
+)
 _TELEMETRY: Final = Record(
     TelemetryConfig,
     (Field("sample", Number("calls", least=1, most=1_000_000, whole=True), "One call in so many is timed; all are counted."),),
@@ -229,6 +244,12 @@ _SHARED: Final = (
         Number("workers", least=0, most=_MAX_POISON_DEATHS, whole=True),
         "Workers that one and the same call may end before it is not run any more; 0: any number.",
     ),
+    Field(
+        "max_calls",
+        Number("calls", least=1, most=_MAX_CALLS, whole=True),
+        "Calls of the plugin that may wait or run at once; one more fails at once.",
+    ),
+    Field("breaker", _BREAKER, "When a plugin that fails is not called for a while; {} is enough to turn it on."),
     Field("drain_timeout", _GRACE, "Seconds a swap waits for calls that had begun."),
     Field("state_timeout", _SECONDS, "Seconds for each of export, migration and import of state."),
     Field("max_message", Number("bytes", least=1024, most=_MAX_MESSAGE, whole=True), "Bytes of one call or reply at level process."),

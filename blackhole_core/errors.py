@@ -14,6 +14,7 @@ from typing import Literal
 
 __all__ = [
     "BlackholeError",
+    "BreakerOpen",
     "CallTimeout",
     "CannotCross",
     "ConfigError",
@@ -38,6 +39,7 @@ __all__ = [
     "StateError",
     "SwapFailed",
     "SwapInProgress",
+    "TooManyCalls",
     "UnknownPlugin",
     "WorkerDied",
 ]
@@ -234,6 +236,30 @@ class PluginBroken(PluginError):
     def __init__(self, plugin: str, reason: str) -> None:
         self.reason = reason
         super().__init__(plugin, f"plugin {plugin} is broken and not restarted any more: {reason}; reload it to try again")
+
+
+class BreakerOpen(PluginError):
+    """The plugin failed so often of late that it is not called for a while (executed: no)."""
+
+    def __init__(self, plugin: str, hook: str, *, retry_after: float) -> None:
+        self.hook = hook
+        self.retry_after = retry_after
+        super().__init__(
+            plugin,
+            f"hook {hook!r} of plugin {plugin} was not called (executed: no): it failed too often and is left alone; try again in {retry_after:.3g} s",
+        )
+
+
+class TooManyCalls(PluginError):
+    """As many calls of the plugin wait or run as its ``max_calls`` allows; this one was not made (executed: no)."""
+
+    def __init__(self, plugin: str, hook: str, limit: int) -> None:
+        self.hook = hook
+        self.limit = limit
+        super().__init__(
+            plugin,
+            f"hook {hook!r} of plugin {plugin} was not called (executed: no): {limit} of its calls wait or run, more are not allowed (max_calls)",
+        )
 
 
 class PluginUnloaded(PluginError):

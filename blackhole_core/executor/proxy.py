@@ -11,7 +11,7 @@ import functools
 import keyword
 import types
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from blackhole_core.messages import Calls, Implementation, Replies, Surface
 
@@ -26,7 +26,7 @@ class PluginProxy:
     """Stands for a plugin that runs elsewhere. Its functions are its instance attributes."""
 
     #: Telemetry times each call that leaves the thread.
-    __elsewhere__: Final = True
+    __elsewhere__: ClassVar = True
 
     def __init__(self, label: str) -> None:
         self.__label = label
@@ -62,6 +62,8 @@ def make_proxy(
     surface: Surface,
     call: Callable[[int, Implementation], Callable[..., Any]],
     call_many: Callable[[Calls], Replies] | None = None,
+    *,
+    kind: type[PluginProxy] = PluginProxy,
 ) -> PluginProxy:
     """Return a proxy whose function for implementation ``i`` forwards its arguments to ``call(i, implementation)``.
 
@@ -71,7 +73,7 @@ def make_proxy(
     :raises ValueError: see :func:`check_names`.
     """
     check_names(surface)
-    proxy = PluginProxy(label)
+    proxy = kind(label)
     for index, implementation in enumerate(surface.implementations):
         stub = _with_signature(implementation, call(index, implementation))
         setattr(stub, f"{project}_impl", dict(implementation.options))

@@ -18,6 +18,8 @@ def execute(member: Member, method: str | None, params: Mapping[str, Any] | None
     """Send one request to the plugin's ``plugin_handle`` and return its answer.
 
     :raises PluginError: the plugin does not run, or handles no requests.
+    :raises BreakerOpen: it failed too often of late.
+    :raises TooManyCalls: as many of its calls wait or run as may.
     :raises CallTimeout: the deadline passed.
     """
     request = {"method": method, "params": dict(params or {}), "data": data}
@@ -29,6 +31,8 @@ def execute(member: Member, method: str | None, params: Mapping[str, Any] | None
                 raise PluginError(member.label, f"plugin {member.label} is not running (phase {member.phase})")
             if not instance.takes_part("plugin_handle"):
                 raise PluginError(member.label, f"plugin {member.label} implements no plugin_handle, it answers no execute()")
+            if instance.guard is not None:
+                return instance.guard.call("plugin_handle", lambda: instance.contract("plugin_handle", request=request))
             return instance.contract("plugin_handle", request=request)
     except TurnstileTimeout:
         waited = time.monotonic() - begun

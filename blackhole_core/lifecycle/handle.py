@@ -133,6 +133,12 @@ class Plugin:
         return self._calls_of(self.name)
 
     @property
+    def breaker(self) -> str | None:
+        """How its circuit breaker stands: ``closed``, ``open`` (calls are refused) or ``half-open`` (one is tried). None when it has none, or does not run."""
+        instance = self._member.instance
+        return instance.guard.standing if instance is not None and instance.guard is not None else None
+
+    @property
     def poisoned(self) -> tuple[str, ...]:
         """The calls that are not run any more because they ended worker after worker, as ``hook:digest of the arguments``."""
         instance = self._member.instance
@@ -188,6 +194,7 @@ class Plugin:
             "lost_lines": self.lost_lines,
             "source": str(self.source) if self.source is not None else None,
             "last_error": str(self.last_error) if self.last_error is not None else None,
+            "breaker": self.breaker,
             "poisoned": list(self.poisoned),
             "snapshot_age": self.snapshot_age,
             "usage": attrs.asdict(self.usage),

@@ -19,6 +19,7 @@ from blackhole_core.executor.remote import RemoteRunner
 from blackhole_core.executor.runner import Host, InProcess, Runner, RunnerSpec
 from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.lifecycle.deathwatch import DeathWatch
+from blackhole_core.lifecycle.guard import Guard
 from blackhole_core.lifecycle.settings import Settings
 from blackhole_core.loader.leaks import Canary
 from blackhole_core.messages import CONTRACT, Call, Failure, Reply, Surface, Value, attribution
@@ -57,6 +58,8 @@ class Instance:
         self._host = host
         self._plugin_object: Any = None
         self._canary: Canary | None = None
+        #: What stands before each of its calls; None when the operator wants neither breaker nor bulkhead.
+        self.guard: Final = Guard(candidate.id, settings.guard, host.emit) if settings.guard else None
         self._state_changed: Callable[[], object] | None = None
         self._deaths = DeathWatch(str(candidate.id), runner) if isinstance(runner, RemoteRunner) else None
         self._confinement = spec.confinement
@@ -115,7 +118,10 @@ class Instance:
     def plugin_object(self) -> Any:
         """Return what stands in the hook manager for this instance, always the same object."""
         if self._plugin_object is None:
-            self._plugin_object = self.runner.plugin_object()
+            plugin = self.runner.plugin_object()
+            if self.guard is not None:
+                plugin = self.guard.around(plugin, self.surface, self.level, self.spec.project)
+            self._plugin_object = plugin
         return self._plugin_object
 
     # --- death -------------------------------------------------------------------------------------------------------

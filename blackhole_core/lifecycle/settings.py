@@ -10,6 +10,7 @@ import attrs
 from blackhole_core.executor.confinement import Confinement, Sandbox, Unenforced
 from blackhole_core.executor.runner import Limits
 from blackhole_core.ids import Isolation
+from blackhole_core.lifecycle.guard import GuardPolicy
 from blackhole_core.lifecycle.restart import RestartPolicy
 from blackhole_core.manifest.model import Resources
 from blackhole_core.registry.candidate import Candidate
@@ -33,6 +34,7 @@ class Settings:
     grant: tuple[str, ...] = ()  #: permissions that the configuration grants
     resources: Resources = Resources()  #: limits that the operator named, each of which wins over the manifest's
     restart: RestartPolicy = RestartPolicy()
+    guard: GuardPolicy = GuardPolicy()
     drain_timeout: float = 10.0  #: seconds a swap waits for calls that had begun, before it aborts (or goes on, with force)
     state_timeout: float = 30.0  #: seconds for each of export, migrate and import
 
