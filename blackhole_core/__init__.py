@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from blackhole_core.errors import TooManyCalls as TooManyCalls
     from blackhole_core.errors import UnknownPlugin as UnknownPlugin
     from blackhole_core.errors import WorkerDied as WorkerDied
+    from blackhole_core.errors import WorkerOverLimit as WorkerOverLimit
     from blackhole_core.events import Event as Event
     from blackhole_core.hooks.caller import HookCaller as HookCaller
     from blackhole_core.hooks.caller import HookRelay as HookRelay
@@ -103,6 +104,7 @@ _ERRORS = (
     "TooManyCalls",
     "UnknownPlugin",
     "WorkerDied",
+    "WorkerOverLimit",
 )
 #: Public name → module that holds it.
 _HOMES = {

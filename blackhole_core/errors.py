@@ -42,6 +42,7 @@ __all__ = [
     "TooManyCalls",
     "UnknownPlugin",
     "WorkerDied",
+    "WorkerOverLimit",
 ]
 
 
@@ -207,10 +208,7 @@ class WorkerDied(PluginError):
         self.tail = tuple(tail)
         self.reason = reason
         self.stack = tuple(stack)
-        sentence = f"the worker of plugin {plugin} {describe_exit(exit)} during hook {hook!r} (executed: {executed})"
-        told = set(self.stack) <= set(self.tail)  # faulthandler's report is among the last lines, unless it is long
-        where = () if told else self.stack
-        super().__init__(plugin, "\n".join([sentence, *_listed("last lines it wrote:", self.tail), *_listed("where it stood:", where)]))
+        super().__init__(plugin, _describe_death(f"the worker of plugin {plugin}", hook, exit, executed, self.tail, self.stack))
 
 
 class PoisonedCall(PluginError):
@@ -303,6 +301,37 @@ class LimitExceeded(PluginError):
         super().__init__(plugin, f"plugin {plugin} passed its limit {limit}: at most {wanted:g} {unit}, got {got:g} {unit}")
 
 
+class WorkerOverLimit(WorkerDied, LimitExceeded):
+    """The worker ended while this call was on it, because it passed a limit. Both a :class:`WorkerDied` and a :class:`LimitExceeded`.
+
+    ``detail`` says more of what was passed, empty when there is no more.
+    """
+
+    def __init__(
+        self,
+        plugin: str,
+        hook: str,
+        limit: str,
+        *,
+        wanted: float,
+        got: float,
+        unit: str,
+        detail: str = "",
+        exit: int | None,
+        executed: Literal["unknown", "no"] = "unknown",
+        tail: Sequence[str] = (),
+        reason: str | None = None,
+        stack: Sequence[str] = (),
+    ) -> None:
+        self.limit, self.wanted, self.got, self.unit, self.detail = limit, wanted, got, unit, detail
+        self.hook, self.exit, self.executed = hook, exit, executed
+        self.tail, self.reason, self.stack = tuple(tail), reason, tuple(stack)
+        passed = (
+            f"plugin {plugin} passed its limit {limit}: at most {wanted:g} {unit}, got {got:g} {unit}{f' ({detail})' if detail else ''}"
+        )
+        PluginError.__init__(self, plugin, f"{passed}; {_describe_death('its worker', hook, exit, executed, self.tail, self.stack)}")
+
+
 class PermissionDenied(PluginError):
     """The plugin asks for something it was not granted. ``missing`` names it, in canonical spelling; ``command`` is what grants it, or empty."""
 
@@ -365,6 +394,12 @@ class NoMigrationPath(StateError):
 def _listed(title: str, lines: Sequence[str]) -> list[str]:
     """Return ``lines`` indented under ``title``; nothing when there are none."""
     return [title, *(f"  {line}" for line in lines)] if lines else []
+
+
+def _describe_death(who: str, hook: str, exit: int | None, executed: str, tail: Sequence[str], stack: Sequence[str]) -> str:
+    told = set(stack) <= set(tail)  # faulthandler's report is among the last lines, unless it is long
+    sentence = f"{who} {describe_exit(exit)} during hook {hook!r} (executed: {executed})"
+    return "\n".join([sentence, *_listed("last lines it wrote:", tail), *_listed("where it stood:", () if told else stack)])
 
 
 def describe_exit(status: int | None) -> str:

@@ -15,6 +15,7 @@ import notes_api
 from blackhole_core.executor.context import PluginContext
 from blackhole_core.executor.launch.process import ProcessLauncher
 from blackhole_core.executor.levels import Levels
+from blackhole_core.executor.limits.limiter import Limiter
 from blackhole_core.executor.output import LogPump
 from blackhole_core.executor.remote import RemoteRunner
 from blackhole_core.executor.runner import Host, Limits, Runner, RunnerSpec
@@ -149,8 +150,8 @@ class Stage:
 
     def hostile(self, program: str, **options: Any) -> RemoteRunner:
         """Return a runner whose workers run ``program``, which has the names ``say``, ``hear``, ``raw``, ``codec`` ``send``/``receive`` and ``shared``."""
-        launcher, pump = ProcessLauncher(_HOSTILE + program), LogPump()
-        self._closers += [launcher.close, pump.close]
+        launcher, pump, limiter = ProcessLauncher(_HOSTILE + program), LogPump(), Limiter()
+        self._closers += [launcher.close, limiter.close, pump.close]
         import_path = tuple(str(Path(entry).absolute()) for entry in sys.path)
         runner = RemoteRunner(
             self.spec("hostile", path=HERE, entry="hostile:Plugin", **{"stop_grace": 0.2, **options}),
@@ -159,6 +160,7 @@ class Stage:
             launcher=launcher,
             pump=pump,
             import_path=import_path,
+            limiter=limiter,
         )
         self._runners.append(runner)
         return runner

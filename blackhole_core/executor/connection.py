@@ -26,6 +26,7 @@ import msgspec
 
 from blackhole_core.errors import ProtocolError
 from blackhole_core.executor.launch.child import Child, wait_readable
+from blackhole_core.executor.limits.verdict import Verdict
 from blackhole_core.executor.outbox import Outbox
 from blackhole_core.executor.output import LineSplitter, LogPump
 from blackhole_core.executor.printable import printable
@@ -57,13 +58,22 @@ _UNIT: Final = 1024
 
 
 class Ended:
-    """How a worker ended: exit status (None: unknown), its last lines, our reason when we ended it, and where its threads stood if that is known."""
+    """How a worker ended: exit status (None: unknown), its last lines, our reason when we ended it, where its threads stood if that is known, and which
+    limit it died of if it was one.
+    """
 
-    def __init__(self, exit: int | None, tail: tuple[str, ...], reason: str | None, stack: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, exit: int | None, tail: tuple[str, ...], reason: str | None, stack: tuple[str, ...] = (), limit: Verdict | None = None
+    ) -> None:
         self.exit: Final = exit
         self.tail: Final = tail
         self.reason: Final = reason
         self.stack: Final = stack
+        self.limit: Final = limit
+
+    def judged(self, limit: Verdict | None) -> Ended:
+        """Return it with the limit that it died of, which is the reason then."""
+        return self if limit is None else Ended(self.exit, self.tail, str(limit), self.stack, limit)
 
 
 class Connection:

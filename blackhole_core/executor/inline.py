@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 from blackhole_core.errors import PluginUnloaded
@@ -10,6 +11,8 @@ from blackhole_core.executor.context import leases_of
 from blackhole_core.executor.failure import attribute
 from blackhole_core.executor.hosted import Hosted, host_object, instantiate
 from blackhole_core.executor.leases import Leases
+from blackhole_core.executor.limits.enforcing import limit_enforcement
+from blackhole_core.executor.limits.tree import Abilities
 from blackhole_core.executor.runner import Host, RunnerSpec, call_one_by_one
 from blackhole_core.ids import Isolation
 from blackhole_core.loader.universe import Universe
@@ -74,6 +77,9 @@ class InlineRunner:
         if self._hosted is None:
             raise PluginUnloaded(str(self._spec.id), hook)
         return self._hosted
+
+    def enforcement(self) -> Mapping[str, str]:
+        return limit_enforcement(self.level, self._spec.confinement, Abilities)
 
     def drained(self, timeout: float | None) -> bool:
         return True

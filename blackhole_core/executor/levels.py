@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from blackhole_core.errors import IsolationUnavailable
+from blackhole_core.executor.limits.enforcing import refuse_unenforced
 from blackhole_core.executor.runner import Host, Runner, RunnerSpec
 from blackhole_core.ids import Isolation
 
 if TYPE_CHECKING:
     from blackhole_core.executor.launch.process import ProcessLauncher
+    from blackhole_core.executor.limits.limiter import Limiter
+    from blackhole_core.executor.limits.tree import Abilities
 
 __all__ = ["Level", "Levels", "levels_here"]
 
@@ -68,30 +71,34 @@ _CHECKS: Final[dict[Isolation, Callable[[], str]]] = {
 
 
 class Levels:
-    """Makes runners, and owns what runners of one host share: the launcher of worker processes and the log pump.
+    """Makes runners, and owns what runners of one host share: the launcher of worker processes, what limits them, and the log pump.
 
-    Both are made with the first worker. The manager closes this after the last runner has stopped. ``zygote`` says whether workers may be
-    forked; without it each of them is executed. ``lane`` says whether calls may go through shared memory; without it they go by pipes.
+    All are made with the first worker. The manager closes this after the last runner has stopped. ``zygote`` says whether workers may be
+    forked; without it each of them is executed. ``lane`` says whether calls may go through shared memory; without it they go by pipes. ``limiter`` is what limits workers,
+    and closed with this; by default one that uses what works here.
     """
 
-    def __init__(self, host: Host, *, zygote: bool = True, lane: bool = True) -> None:
+    def __init__(self, host: Host, *, zygote: bool = True, lane: bool = True, limiter: Limiter | None = None) -> None:
         from blackhole_core.executor.output import LogPump, plugin_of
 
         self._host = host
         self._pump = LogPump(lambda logger, lines: host.emit("plugin.output_lost", plugin_of(logger), lines=lines))
-        self._lock = threading.Lock()  # guards making the launcher
+        self._lock = threading.Lock()  # guards making the launcher and the limiter
         self._zygote = zygote
         self._lane = lane
         self._process_launcher: ProcessLauncher | None = None
+        self._worker_limiter = limiter
 
     def make(self, isolation: Isolation, spec: RunnerSpec) -> Runner:
         """Return a runner, not yet started.
 
         :raises IsolationUnavailable: the level cannot run here.
+        :raises LoadFailed: a limit of the plugin cannot be enforced, and its configuration does not allow that.
         """
         reason = _CHECKS[isolation]()
         if reason:
             raise IsolationUnavailable(isolation.value, reason)
+        refuse_unenforced(str(spec.id), isolation, spec.confinement, self._abilities)
         return self._makers()[isolation](spec)
 
     def _makers(self) -> dict[Isolation, Callable[[RunnerSpec], Runner]]:
@@ -112,7 +119,14 @@ class Levels:
 
         launcher = self._launcher()
         return RemoteRunner(
-            spec, self._host, level=Isolation.PROCESS, launcher=launcher, pump=self._pump, import_path=_import_path(), lane=self._lane
+            spec,
+            self._host,
+            level=Isolation.PROCESS,
+            launcher=launcher,
+            pump=self._pump,
+            import_path=_import_path(),
+            limiter=self._limiter(),
+            lane=self._lane,
         )
 
     def _launcher(self) -> ProcessLauncher:
@@ -123,13 +137,26 @@ class Levels:
                 self._process_launcher = ProcessLauncher(zygote=self._zygote)
             return self._process_launcher
 
+    def _abilities(self) -> Abilities:
+        return self._limiter().abilities
+
+    def _limiter(self) -> Limiter:
+        from blackhole_core.executor.limits.limiter import Limiter
+
+        with self._lock:
+            if self._worker_limiter is None:
+                self._worker_limiter = Limiter()
+            return self._worker_limiter
+
     def warm(self) -> None:
         """Begin to make ready what the first worker would wait for, and return; nothing where level process cannot run."""
         if not _CHECKS[Isolation.PROCESS]():
             self._launcher().warm(_import_path())
 
     def close(self) -> None:
-        """End the launcher and the log pump."""
+        """End the launcher, the thread that watches limits, and the log pump."""
+        if self._worker_limiter is not None:
+            self._worker_limiter.close()
         if self._process_launcher is not None:
             self._process_launcher.close()
         self._pump.close()

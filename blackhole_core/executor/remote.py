@@ -24,7 +24,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import attrs
@@ -41,6 +41,7 @@ from blackhole_core.errors import (
     PoisonedCall,
     ProtocolError,
     WorkerDied,
+    WorkerOverLimit,
 )
 from blackhole_core.executor.arena import UNAVAILABLE as NO_ARENA
 from blackhole_core.executor.arena import Arena
@@ -54,7 +55,10 @@ from blackhole_core.executor.heartbeat import HeartbeatPolicy
 from blackhole_core.executor.imported import Questions
 from blackhole_core.executor.lane import CAPACITY, UNAVAILABLE, HostLane
 from blackhole_core.executor.lanebox import LaneMailbox
-from blackhole_core.executor.launch.child import Launcher, LaunchSpec
+from blackhole_core.executor.launch.child import Child, Launcher, LaunchSpec
+from blackhole_core.executor.limits.limiter import Limiter
+from blackhole_core.executor.limits.usage import Usage
+from blackhole_core.executor.limits.worker import WorkerLimits
 from blackhole_core.executor.mailbox import Mailbox, MailboxTimeout
 from blackhole_core.executor.output import LogPump, plugin_logger
 from blackhole_core.executor.pace import Pace
@@ -133,6 +137,7 @@ class _Worker:
     imported: Questions = attrs.field(factory=Questions)
     lane: HostLane | None = None
     arena: Arena | None = None
+    limits: WorkerLimits | None = None
     alive: bool = True
 
 
@@ -148,6 +153,7 @@ class RemoteRunner:
         launcher: Launcher,
         pump: LogPump,
         import_path: tuple[str, ...],
+        limiter: Limiter,
         lane: bool = True,
     ) -> None:
         self.level: Final = level
@@ -157,6 +163,7 @@ class RemoteRunner:
         self._pump = pump
         self._import_path = import_path
         self._with_lane = lane and UNAVAILABLE is None
+        self._limiter = limiter
         self._plugin = str(spec.id)
         self._rebuilder = Rebuilder(self._plugin, f"the worker of plugin {spec.id}", host.exception_type)
         self._callbacks = CallbackServer(spec, host)
@@ -181,7 +188,7 @@ class RemoteRunner:
         self._paces: collections.defaultdict[int, Pace] = collections.defaultdict(Pace)
         self._shelf: Shelf | None = None  # where the latest worker looks for large values
         #: Whether the host itself holds the worker still, or did a moment ago: a limiter that stops it now and then sets this. Such time is no silence of the worker's.
-        self.paused: Callable[[], bool] = lambda: False
+        self.paused: Callable[[], bool] = self._held
         #: Told on the I/O thread, and must not block: the plugin says that its state changed.
         self.on_state_change: Callable[[], object] = lambda: None
         self._poison_policy = PoisonPolicy(spec.limits.poison_deaths)
@@ -291,19 +298,26 @@ class RemoteRunner:
         if self._state is not _State.NEW:
             spec = attrs.evolve(spec, imported=())  # a worker that takes the place of a dead one imports no more than serving needs
         startup = Startup(spec, self._host, self._rebuilder)
-        lane = HostLane() if self._with_lane else None
-        arena = None
-        try:
-            descriptors = lane.descriptors if lane is not None else ()
+        with contextlib.ExitStack() as undo:
+            lane = HostLane() if self._with_lane else None
+            descriptors: tuple[int, ...] = ()
+            if lane is not None:
+                undo.callback(lane.close)
+                descriptors += lane.descriptors
+            arena = None
             if not NO_ARENA:
                 arena = Arena(spec.limits.max_message, in_place=spec.limits.share_results, timers=self._host.timers)
+                undo.callback(arena.discard)
                 descriptors += (arena.descriptor,)
             environment = {**spec.confinement.environment(os.environ), **spec.environment}
-            child = self._launcher.launch(LaunchSpec(spec.id.name, self._import_path, environment, descriptors))
+            rlimits = self._limiter.rlimits(spec.confinement)
+            child = self._launcher.launch(LaunchSpec(spec.id.name, self._import_path, environment, descriptors, rlimits))
             if lane is not None:
                 lane.launched()
             if arena is not None:
                 arena.launched()
+            limits = self._hold(child)
+            undo.callback(limits.release)
             connection = Connection(
                 child,
                 name=spec.id.name,
@@ -313,22 +327,25 @@ class RemoteRunner:
                 on_message=lambda message: self._on_message(worker, message),
                 on_end=lambda ended: self._on_end(worker, lane, ended),
             )
-        except BaseException:
-            if lane is not None:
-                lane.close()
-            if arena is not None:
-                arena.discard()
-            raise
+            undo.pop_all()
         if arena is not None:
             arena.tidy_with(lambda: connection.send(codec.Trim()))
         vigil = Vigil(connection, self._host.timers, self._heartbeat, self._lock, owes=lambda: worker.ledger, paused=lambda: self.paused())
-        worker = _Worker(connection, startup, Ledger(spec.limits.threads), vigil, arena=arena)
+        worker = _Worker(connection, startup, Ledger(spec.limits.threads), vigil, arena=arena, limits=limits)
         with self._changed:
             self._worker = worker
         connection.open()
         if self._closed_by is not None:
             connection.kill()  # stop() did not see this worker yet
         return worker, lane
+
+    def _hold(self, child: Child) -> WorkerLimits:
+        """Put a worker under its limits, before it is told anything; where that fails it is ended."""
+        try:
+            return self._limiter.attach(child, self._spec.id, self._spec.generation, self._spec.confinement)
+        except BaseException:
+            child.discard()
+            raise
 
     def _open(self, worker: _Worker) -> None:
         with self._changed:
@@ -747,6 +764,26 @@ class RemoteRunner:
         worker = self._worker
         return worker.connection.child.pid if worker is not None and worker.alive else None
 
+    @property
+    def limits(self) -> WorkerLimits | None:
+        """What holds the worker to its limits, and whether it is held just now; None while there is no worker."""
+        worker = self._worker
+        return worker.limits if worker is not None and worker.alive else None
+
+    @property
+    def usage(self) -> Usage:
+        """What the worker uses now."""
+        limits = self.limits
+        return limits.usage() if limits is not None else Usage()
+
+    def _held(self) -> bool:
+        limits = self.limits
+        return limits is not None and limits.held
+
+    def enforcement(self) -> Mapping[str, str]:
+        """Return how each limit of the plugin is enforced."""
+        return self._limiter.enforcement(self.level, self._spec.confinement)
+
     # --- what the I/O thread tells -----------------------------------------------------------------------------------
 
     def _on_message(self, worker: _Worker, message: codec.WorkerMessage) -> None:
@@ -791,6 +828,8 @@ class RemoteRunner:
         self._callbacks.receive(claim_body(message, worker.connection.shelf), worker.connection, mailbox)
 
     def _on_end(self, worker: _Worker, lane: HostLane | None, ended: Ended) -> None:
+        if worker.limits is not None:
+            ended = ended.judged(worker.limits.verdict(ended.exit, ended.reason is not None))
         with self._changed:
             worker.alive = False
             self._lost_lines += worker.connection.lost_lines
@@ -825,6 +864,8 @@ class RemoteRunner:
             self._emit_poisoned(convicted)
         if on_death is not None:
             on_death(ended)
+        if worker.limits is not None:
+            worker.limits.release()  # last: callers, and who starts the next worker, have been told
 
     def _emit_poisoned(self, call: Fingerprint) -> None:
         spec = self._spec.id
@@ -843,7 +884,10 @@ class RemoteRunner:
                 self._waiting.appendleft(outgoing)
 
     def _died(self, hook: str, ended: Ended, *, executed: Literal["unknown", "no"]) -> WorkerDied:
-        error = WorkerDied(self._plugin, hook, exit=ended.exit, executed=executed, tail=ended.tail, reason=ended.reason, stack=ended.stack)
+        facts: dict[str, Any] = {"exit": ended.exit, "executed": executed, "tail": ended.tail, "reason": ended.reason, "stack": ended.stack}
+        if ended.limit is not None:
+            return WorkerOverLimit(self._plugin, hook, **attrs.asdict(ended.limit), **facts)
+        error = WorkerDied(self._plugin, hook, **facts)
         if ended.reason:
             error.add_note(f"the host ended it: {ended.reason}")
         return error

@@ -115,6 +115,9 @@ class Runner(Protocol):
         them. When it passes, what has been answered stays answered, what runs, or may have run, fails with :class:`CallTimeout`, and the rest is left out.
         """
 
+    def enforcement(self) -> Mapping[str, str]:
+        """Return how each limit of the plugin is enforced: by its name, such as ``resources.cpu``, one of kernel, broker, advisory and none."""
+
     def drained(self, timeout: float | None) -> bool:
         """Wait until no call is queued or running here; False when ``timeout`` seconds passed first."""
 

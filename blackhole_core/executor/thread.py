@@ -15,7 +15,7 @@ from __future__ import annotations
 import collections
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from blackhole_core.callcontext import ActiveCall, get_deadline
@@ -28,6 +28,8 @@ from blackhole_core.executor.failure import attribute
 from blackhole_core.executor.hosted import Hosted
 from blackhole_core.executor.inline import load_hosted, report_leases, universe_of
 from blackhole_core.executor.leases import Leases
+from blackhole_core.executor.limits.enforcing import limit_enforcement
+from blackhole_core.executor.limits.tree import Abilities
 from blackhole_core.executor.mailbox import Job, MailboxTimeout
 from blackhole_core.executor.proxy import make_proxy, wrapper_stub
 from blackhole_core.executor.runner import Host, RunnerSpec, call_one_by_one
@@ -101,6 +103,9 @@ class ThreadRunner:
         self._expiry.close()
         self._hosted = None
         self.universe.release()
+
+    def enforcement(self) -> Mapping[str, str]:
+        return limit_enforcement(self.level, self._spec.confinement, Abilities)
 
     def drained(self, timeout: float | None) -> bool:
         return self._crew.drained(timeout)

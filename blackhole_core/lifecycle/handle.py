@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,26 +9,16 @@ from typing import Any
 import attrs
 
 from blackhole_core.errors import StateError
+from blackhole_core.executor.limits.usage import Usage
 from blackhole_core.executor.remote import RemoteRunner
 from blackhole_core.hooks.callstats import PluginCalls
 from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.lifecycle.grants import Permissions
 from blackhole_core.lifecycle.member import Member
 from blackhole_core.lifecycle.phase import Phase
+from blackhole_core.manifest.model import Resources
 
 __all__ = ["Plugin", "Usage"]
-
-#: Bytes of a memory page, and clock ticks of a second of processor time, as ``/proc`` counts them.
-_PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
-
-
-@attrs.frozen
-class Usage:
-    """What a plugin uses, measured now. None means: not known at this level, never "nothing"."""
-
-    memory: int | None = None  #: resident bytes of its worker
-    cpu: float | None = None  #: seconds of processor time of its worker so far
-    threads: int | None = None  #: threads of its worker
 
 
 class Plugin:
@@ -124,8 +113,16 @@ class Plugin:
     @property
     def usage(self) -> Usage:
         """What it uses now; only a plugin with a process of its own can be measured."""
-        pid = self.pid
-        return _measure(pid) if pid is not None else Usage()
+        instance = self._member.instance
+        return getattr(instance.runner, "usage", Usage()) if instance is not None else Usage()
+
+    @property
+    def limits(self) -> Resources:
+        """Its limits: the operator's where he named one, else the manifest's; None where there is none."""
+        member = self._member
+        if member.instance is not None:
+            return member.instance.spec.confinement.resources
+        return member.settings.confinement_for(member.candidate).resources if member.candidate is not None else Resources()
 
     @property
     def calls(self) -> PluginCalls | None:
@@ -167,16 +164,15 @@ class Plugin:
 
     @property
     def enforcement(self) -> Mapping[str, str]:
-        """How each permission and limit that the manifest names is enforced.
+        """How each permission that the manifest names, and each limit, is enforced: ``kernel``, ``broker``, ``advisory`` or ``none``.
 
-        This version enforces none of them at any level: a worker has the rights of its host.
+        This version enforces no permission at any level: a worker has the rights of its host.
         """
-        candidate = self._member.candidate
-        manifest = candidate.manifest if candidate is not None else None
-        if manifest is None:
-            return {}
-        limits = [name for name, value in attrs.asdict(manifest.resources).items() if value is not None]
-        return dict.fromkeys((*manifest.permissions, *(f"resources.{name}" for name in limits)), "none")
+        candidate, instance = self._member.candidate, self._member.instance
+        permissions = candidate.manifest.permissions if candidate is not None and candidate.manifest is not None else ()
+        limits = (f"resources.{name}" for name, value in attrs.asdict(self.limits).items() if value is not None)
+        unknown = dict.fromkeys((*permissions, *limits), "none")
+        return unknown | dict(instance.runner.enforcement()) if instance is not None else unknown
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data, for JSON."""
@@ -198,6 +194,7 @@ class Plugin:
             "poisoned": list(self.poisoned),
             "snapshot_age": self.snapshot_age,
             "usage": attrs.asdict(self.usage),
+            "limits": attrs.asdict(self.limits),
             "calls": calls.as_dict() if calls is not None else None,
             "enforcement": dict(self.enforcement),
         }
@@ -205,12 +202,3 @@ class Plugin:
     def __repr__(self) -> str:
         level = f" at level {self.isolation}" if self.isolation is not None else ""
         return f"<Plugin {self.id} {self.phase}{level}, generation {self.generation}>"
-
-
-def _measure(pid: int) -> Usage:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-    except OSError:  # it has just ended
-        return Usage()
-    # proc(5): the fields after the program's name begin with number 3
-    return Usage(memory=int(fields[21]) * _PAGE, cpu=(int(fields[11]) + int(fields[12])) / _TICKS, threads=int(fields[17]))

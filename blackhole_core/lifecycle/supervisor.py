@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import attrs
+
 from blackhole_core.errors import PluginBroken, SwapInProgress, UnknownPlugin, describe_exit
 from blackhole_core.executor.connection import Ended
 from blackhole_core.executor.remote import RemoteRunner
@@ -186,6 +188,7 @@ class Supervisor:
             reason=how,
             tail=list(ended.tail),
             stack=list(ended.stack),
+            limit=attrs.asdict(ended.limit) if ended.limit is not None else None,
         )
         self._decide(member, instance, how, None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import threading
@@ -20,13 +21,22 @@ class LaunchSpec:
     """What to bring up: a name for messages, the import path of the worker, its environment, and the descriptors it gets beside its channel.
 
     ``descriptors`` stay the caller's, who closes them when :meth:`Launcher.launch` has returned or raised; the worker is told its own numbers for
-    them, in the same order.
+    them, in the same order. ``rlimits`` are resource limits, by number (``resource.RLIMIT_…``): the most that the worker may have, where its host has more.
     """
 
     name: str
     import_path: Sequence[str]
     environment: Mapping[str, str] = attrs.field(factory=dict)
     descriptors: tuple[int, ...] = ()
+    rlimits: tuple[tuple[int, int], ...] = ()
+
+    def lowered(self, number: int, soft: int, hard: int) -> tuple[int, int]:
+        """Return the soft and hard limit that the worker has of resource ``number``, of which its host has ``soft`` and ``hard``."""
+        most = dict(self.rlimits).get(number)
+        if most is None:
+            return soft, hard
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        return most, most
 
 
 @attrs.frozen
@@ -44,7 +54,8 @@ class Child:
     """One worker process and the descriptors that belong to it. Owned by one runner, which closes it.
 
     ``receive``/``send`` are the host's ends of the two protocol pipes (``send`` is non-blocking), ``output`` the read end of its standard output
-    and error, ``pidfd`` becomes readable when it has ended. ``on_reap`` is called just before the process id becomes free.
+    and error, ``pidfd`` becomes readable when it has ended. ``on_reap`` is called just before the process id becomes free, and so is what
+    :meth:`before_reap` was given.
     """
 
     def __init__(
@@ -56,7 +67,7 @@ class Child:
         self.send: Final = send
         self.output: Final = output
         self.start: Final = start
-        self._on_reap = on_reap
+        self._on_reap = [on_reap]
         self._lock = threading.Lock()  # a signal must never meet a number that was given to a stranger
         self._reaped = False
 
@@ -74,6 +85,11 @@ class Child:
         """End the worker and what it started, now."""
         self.signal(signal.SIGKILL)
 
+    def before_reap(self, action: Callable[[], object]) -> None:
+        """Have ``action`` called just before the process id becomes free. It must be quick, and send no signal through this object."""
+        with self._lock:
+            self._on_reap.append(action)
+
     def reap(self) -> int | None:
         """Collect the exit status of a worker whose ``pidfd`` is readable, once, and end what it started.
 
@@ -82,7 +98,8 @@ class Child:
         with self._lock:
             self._signal(signal.SIGKILL)  # grandchildren; the group exists as long as its leader is not reaped
             self._reaped = True
-            self._on_reap()
+            for action in self._on_reap:
+                action()
             try:
                 result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
             except ChildProcessError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -34,6 +35,8 @@ def execute(spec: LaunchSpec, program: str, environment: Mapping[str, str], pipe
     )
     try:
         guard.watch(process.pid)
+        for number, _most in spec.rlimits:
+            resource.prlimit(process.pid, number, spec.lowered(number, *resource.getrlimit(number)))
         pidfd = os.pidfd_open(process.pid)
     except BaseException:
         process.kill()

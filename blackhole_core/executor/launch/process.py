@@ -280,7 +280,7 @@ def _assignment(spec: LaunchSpec, origin: Origin) -> spawn.Assignment:
         import_path=tuple(map(os.fsencode, spec.import_path)),
         environment=tuple((os.fsencode(name), os.fsencode(value)) for name, value in {**origin.environment, **spec.environment}.items()),
         umask=origin.standing.umask,
-        limits=origin.standing.limits,
+        limits=tuple((number, *spec.lowered(number, soft, hard)) for number, soft, hard in origin.standing.limits),
     )
 
 

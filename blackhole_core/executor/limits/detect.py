@@ -1,0 +1,254 @@
+"""Find out what control groups can do for us here, by doing it: a process of our own is limited, moved, killed, and all is removed again.
+
+In this order: the unified hierarchy (cgroup2) where our own group is ours to divide, then the old hierarchies of single controllers. What neither
+holds is left to what a host can do by itself, see :mod:`~blackhole_core.executor.limits.watch`. The unified hierarchy is taken even without controllers,
+for ``cgroup.kill``: it ends a worker with everything that it ever started.
+
+A group of the unified hierarchy that has processes of its own cannot hand memory on to groups below it ("no internal processes", cgroups(7)). So the
+host moves to a leaf of its own, but only when nobody else is in its group: itself and what it has started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from blackhole_core.executor.limits import cgroupfs
+from blackhole_core.executor.limits.group import Group
+from blackhole_core.executor.limits.layout import Layout, read_layout
+from blackhole_core.executor.limits.naming import myself
+from blackhole_core.executor.limits.processes import family
+from blackhole_core.executor.limits.tree import CONTROLLERS, Abilities, Tree
+from blackhole_core.manifest.model import Resources
+
+__all__ = ["abilities_here", "detect"]
+
+#: What the trial process is limited to: much more than it needs in the moment that it lives.
+_TRIAL: Final = Resources(cpu=50, memory=64, pids=16)
+#: Seconds for a trial group to be emptied and removed.
+_END_SECONDS: Final = 2.0
+#: Name of the group that the host moves to.
+_LEAF: Final = "host"
+
+_numbers = itertools.count(1)
+_lock = threading.Lock()  # guards what is remembered
+_remembered: dict[int, Abilities] = {}  # by process id: a forked child finds out for itself
+
+
+def abilities_here() -> Abilities:
+    """Return what control groups can do for this process. Found out once, which takes some 20 ms."""
+    with _lock:
+        here = _remembered.get(os.getpid())
+        if here is None:
+            here = _remembered[os.getpid()] = detect(own_layout())
+        return here
+
+
+def own_layout() -> Layout:
+    """Return where the groups of this process are; an empty layout where there are none."""
+    try:
+        return read_layout(
+            Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape"),
+            Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape"),
+        )
+    except OSError:
+        return Layout()
+
+
+def detect(layout: Layout) -> Abilities:
+    """Try everything that ``layout`` names."""
+    why: dict[str, list[str]] = {name: [] for name in CONTROLLERS}
+    trees: list[Tree] = []
+    try:
+        with _trial_process() as pid:
+            if layout.unified is not None:
+                trees += _unified(layout.unified, pid, why)
+            for name in (*CONTROLLERS, "cpuacct"):
+                directory = layout.controllers.get(name)
+                if directory is not None and not any(name in tree.controllers for tree in trees):
+                    trees += _old(directory, name, pid, why)
+            trees = [attrs.evolve(tree, kills=tree.version == 2 and _try_kill(tree, pid)) for tree in trees]
+    except OSError as error:
+        return Abilities((), tuple((name, f"no process could be started to try control groups with ({error})") for name in CONTROLLERS))
+    held = {name for tree in trees for name in tree.controllers}
+    return Abilities(
+        _merged(trees),
+        tuple((name, "; ".join(reasons) or "no control group of it is mounted") for name, reasons in why.items() if name not in held),
+    )
+
+
+@contextlib.contextmanager
+def _trial_process() -> Iterator[int]:
+    """Lend a process that does nothing; it never gets as far as to run Python."""
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", "input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={},
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait()
+
+
+# --- the old hierarchies -----------------------------------------------------------------------------------------------
+
+
+def _old(directory: Path, controller: str, pid: int, why: dict[str, list[str]]) -> list[Tree]:
+    tree = Tree(directory, 1, frozenset((controller,)))
+    refusal = _try(tree, pid)
+    if refusal:
+        why.setdefault(controller, []).append(refusal)
+    return [] if refusal else [tree]
+
+
+def _merged(trees: list[Tree]) -> tuple[Tree, ...]:
+    """Return them with those of one directory as one: several controllers may be mounted together."""
+    merged: dict[Path, Tree] = {}
+    for tree in trees:
+        known = merged.get(tree.directory)
+        merged[tree.directory] = (
+            tree if known is None else Tree(tree.directory, tree.version, known.controllers | tree.controllers, known.kills)
+        )
+    return tuple(merged.values())
+
+
+# --- the unified hierarchy ---------------------------------------------------------------------------------------------
+
+
+def _unified(directory: Path, pid: int, why: dict[str, list[str]]) -> list[Tree]:
+    """Return the hierarchy with what works there: with all controllers that can be had, else with none, else not at all."""
+    wanted = _words(directory / "cgroup.controllers") & set(CONTROLLERS)
+    enabled = _words(directory / "cgroup.subtree_control")
+    for name in CONTROLLERS:
+        if name not in wanted:
+            why[name].append(f"the unified hierarchy has no controller {name} in {directory}")
+    had = {name for name in wanted if name in enabled or _enable(directory, name, why)}
+    for controllers in (frozenset(had), frozenset[str]()) if had else (frozenset[str](),):
+        tree = Tree(directory, 2, controllers)
+        refusal = _try(tree, pid)
+        if not refusal:
+            return [tree]
+        for name in controllers:
+            why[name].append(refusal)
+    return []
+
+
+def _enable(directory: Path, controller: str, why: dict[str, list[str]]) -> bool:
+    """Let groups below ``directory`` have a controller; where our own processes are in the way, they move."""
+    for attempt in (1, 2):
+        try:
+            cgroupfs.write(directory / "cgroup.subtree_control", f"+{controller}")
+        except OSError as error:
+            if error.errno == errno.EBUSY and attempt == 1 and _move_host(directory):
+                continue
+            why[controller].append(_refused(directory, error))
+            return False
+        return True
+    return False
+
+
+def _move_host(directory: Path) -> bool:
+    """Move this process, and what it has started, from ``directory`` to a leaf below; False when somebody else is there, or it may not."""
+    ours = set(family(os.getpid()))
+    there = set((directory / "cgroup.procs").read_text(encoding="ascii").split())
+    if not there <= set(map(str, ours)):
+        return False
+    leaf = directory / myself().directory / _LEAF
+    moved: list[int] = []
+    try:
+        leaf.mkdir(parents=True, exist_ok=True)
+        for pid in map(int, there):
+            with contextlib.suppress(ProcessLookupError):
+                cgroupfs.enter(leaf, pid)
+                moved.append(pid)
+    except OSError:
+        for pid in moved:
+            with contextlib.suppress(OSError):
+                cgroupfs.enter(directory, pid)
+        cgroupfs.remove(leaf.parent, 0.0)
+        return False
+    return True
+
+
+def _try_kill(tree: Tree, pid: int) -> bool:
+    """Whether ``cgroup.kill`` ends what is in a group; the trial process is of no further use."""
+    with contextlib.suppress(OSError), _trial_group(tree, Resources()) as directory:
+        cgroupfs.enter(directory, pid)
+        cgroupfs.write(directory / "cgroup.kill", "1")
+        return cgroupfs.kill_all(directory, _END_SECONDS)
+    return False
+
+
+# --- a trial -----------------------------------------------------------------------------------------------------------
+
+
+def _try(tree: Tree, pid: int) -> str:
+    """Limit and move a process in ``tree`` and take it back; return what was refused, empty when nothing was."""
+    try:
+        with _trial_group(tree, _TRIAL) as directory:
+            cgroupfs.enter(directory, pid)
+            try:
+                if pid not in cgroupfs.members(directory):
+                    return f"a process that was moved to {directory} is not there"
+            finally:
+                _take_back(tree, pid)
+    except OSError as error:
+        return _refused(tree.directory, error)
+    return ""
+
+
+def _take_back(tree: Tree, pid: int) -> None:
+    """Move the trial process to where it came from, so that the next hierarchy has it; where that cannot be, it waits for its end in a leaf."""
+    host = tree.directory / myself().directory / _LEAF
+    for directory in (tree.directory, host):
+        with contextlib.suppress(OSError):
+            cgroupfs.enter(directory, pid)
+            return
+
+
+@contextlib.contextmanager
+def _trial_group(tree: Tree, resources: Resources) -> Iterator[Path]:
+    """Lend a group with limits; it is removed, and whoever is still in it ended."""
+    host, name = myself().directory, f"trial-{next(_numbers)}"
+    group = Group.make((tree,), host, name, resources)
+    try:
+        yield tree.directory / host / name
+    finally:
+        group.kill()
+        group.remove()
+
+
+def _words(file: Path) -> set[str]:
+    try:
+        return set(file.read_text(encoding="ascii").split())
+    except OSError:
+        return set()
+
+
+def _refused(directory: Path, error: OSError) -> str:
+    if error.errno == errno.EBUSY:
+        return (
+            f"other programs run in {directory}, which therefore cannot be divided; start the host in a group of its own, "
+            "such as with systemd-run --user --scope -p Delegate=yes"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"user {os.geteuid()} may not make groups in {directory} ({error.strerror}); let the host's service have Delegate=yes"
+    return f"{directory} cannot be used ({error})"
