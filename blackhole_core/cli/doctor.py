@@ -72,7 +72,13 @@ def examine(state_dir: Path | None, socket_directory: Path) -> Report:
         levels=levels,
         transport="none" if levels["process"] else _transport(),
         start="none" if levels["process"] else _start(),
-        findings=(_sockets(socket_directory), *([_state(state_dir)] if state_dir is not None else []), _index(), *damaged),
+        findings=(
+            _sockets(socket_directory),
+            *([_state(state_dir)] if state_dir is not None else []),
+            _control_groups(),
+            _index(),
+            *damaged,
+        ),
         groups=groups,
     )
 
@@ -139,6 +145,18 @@ def _sockets(directory: Path) -> Finding:
     elif not os.access(directory.parent, os.W_OK | os.X_OK):
         return Finding(what, str(directory), f"{directory.parent} is missing or cannot be written to; set XDG_RUNTIME_DIR, or use --socket")
     return Finding(what, str(directory))
+
+
+def _control_groups() -> Finding:
+    """Try what limits the kernel can hold for a worker; a limit that it cannot is refused or watched when a plugin has one, so nothing is a problem."""
+    from blackhole_core.executor.limits.detect import abilities_here
+    from blackhole_core.executor.limits.tree import CONTROLLERS
+
+    abilities = abilities_here()
+    held = [f"{name} (version {tree.version})" for name in CONTROLLERS for tree in abilities.trees if name in tree.controllers]
+    missing = [f"{name} not held: {abilities.reason(name)}" for name in CONTROLLERS if not abilities.holds(name)]
+    ends = ["what a worker started ends with it" if abilities.kills else "what a worker started in a session of its own may outlive it"]
+    return Finding("control groups", "; ".join([*([f"{', '.join(held)} held"] if held else []), *missing, *ends]))
 
 
 def _index() -> Finding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import blackhole_core
-from blackhole_core.cli.commands import host, logs, look, operate, state
+from blackhole_core.cli.commands import host, logs, look, operate, ps, state
 from blackhole_core.cli.commands.completion import completion
 from blackhole_core.cli.demo.command import demo
 from blackhole_core.cli.failing import ReportingGroup
@@ -26,7 +26,8 @@ def main(debug: bool) -> None:
 for command in (
     *(look.doctor, look.check, look.list_plugins, look.info),
     *(host.run, host.watch),
-    *(operate.ps, operate.call, operate.load, operate.unload, operate.swap, operate.rollback, operate.reload),
+    ps.ps,
+    *(operate.call, operate.load, operate.unload, operate.swap, operate.rollback, operate.reload),
     state.state,
     *(logs.logs, logs.stop),
     demo,

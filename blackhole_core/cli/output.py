@@ -15,8 +15,9 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
-__all__ = ["clean", "console", "json_option", "print_json", "print_json_line", "print_table"]
+__all__ = ["as_table", "clean", "console", "json_option", "print_json", "print_json_line", "print_table"]
 
 #: What would move the cursor, change the colours or hide text: C0 (but for tab and newline), DEL, C1, bidi controls.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -56,11 +57,11 @@ def console(*, stderr: bool = False) -> Console:
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
     """Print rows under headings, or the sentence ``empty``. None is shown as a dash."""
-    texts = [["-" if cell is None else clean(str(cell)) for cell in row] for row in rows]
+    texts = _cells(rows)
     if not texts:
         click.echo(empty)
     elif sys.stdout.isatty():
-        _print_rich(headings, texts)
+        console().print(_rich_table(headings, texts))
     else:
         for line in _aligned([list(headings), *texts]):
             click.echo(line)
@@ -73,7 +74,17 @@ def _aligned(rows: list[list[str]]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _print_rich(headings: Sequence[str], rows: list[list[str]]) -> None:
+def as_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> Table | str:
+    """Return what :func:`print_table` prints on a terminal."""
+    texts = _cells(rows)
+    return _rich_table(headings, texts) if texts else empty
+
+
+def _cells(rows: Iterable[Sequence[object]]) -> list[list[str]]:
+    return [["-" if cell is None else clean(str(cell)) for cell in row] for row in rows]
+
+
+def _rich_table(headings: Sequence[str], rows: list[list[str]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -82,4 +93,4 @@ def _print_rich(headings: Sequence[str], rows: list[list[str]]) -> None:
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    console().print(table)
+    return table

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import click
 
-from blackhole_core.cli.output import clean, json_option, print_json, print_table
+from blackhole_core.cli.output import clean, json_option, print_json
 from blackhole_core.cli.where import Where, host_options, plugin_names
 from blackhole_core.ids import Isolation
 
-__all__ = ["call", "load", "ps", "reload", "rollback", "swap", "unload"]
+__all__ = ["OPERATION", "QUICK", "call", "load", "reload", "rollback", "swap", "unload"]
 
 #: Seconds to wait for an answer that needs no plugin.
 QUICK: Final = 10.0
@@ -28,57 +28,6 @@ _isolation = click.option(
 _source = click.option(
     "--source", type=click.Path(path_type=Path, exists=True), help="Take it from this directory, wheel or directory of wheels."
 )
-
-
-@click.command()
-@host_options
-@json_option
-def ps(where: Where, as_json: bool) -> None:
-    """List the plugins of the running host: phase, level, generation, restarts, worker, memory, and calls when they are counted."""
-    from blackhole_core.cli.control.protocol import Plugins
-
-    plugins = where.client().ask(Plugins(), seconds=QUICK)
-    if as_json:
-        print_json(plugins)
-        return
-    columns = ("name", "version", "phase", "isolation", "generation", "restarts", "pid")
-    counted = any(plugin["calls"] is not None for plugin in plugins)
-    rows = [
-        (
-            *(plugin[column] for column in columns),
-            _megabytes(plugin["usage"]["memory"]),
-            *(_calls(plugin["calls"]) if counted else ()),
-            plugin["source"],
-        )
-        for plugin in plugins
-    ]
-    calls = ("CALLS", "ERRORS", "P50", "P99") if counted else ()
-    head = ("NAME", "VERSION", "PHASE", "LEVEL", "GEN", "RESTARTS", "PID", "MEMORY", *calls, "SOURCE")
-    print_table(head, rows, empty="the host has no plugins")
-    for plugin in plugins:
-        if plugin["last_error"] is not None:
-            click.echo(f"{clean(plugin['name'])}: {clean(plugin['last_error'])}")
-
-
-def _calls(calls: dict[str, Any] | None) -> tuple[int | str | None, ...]:
-    """Return the cells about calls; what is not known stays empty."""
-    if calls is None:
-        return (None,) * 4
-    return calls["count"], calls["errors"], _duration(calls["p50"]), _duration(calls["p99"])
-
-
-def _duration(seconds: float | None) -> str | None:
-    """Return a duration in the unit that suits it."""
-    if seconds is None:
-        return None
-    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
-        if seconds * factor >= 1:
-            return f"{seconds * factor:.1f} {unit}"
-    return f"{seconds * 1e9:.0f} ns"
-
-
-def _megabytes(size: int | None) -> str | None:
-    return None if size is None else f"{size / 2**20:.1f} MB"
 
 
 @click.command()
