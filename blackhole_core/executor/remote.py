@@ -134,10 +134,10 @@ class _Worker:
     startup: Startup
     ledger: Ledger
     vigil: Vigil
+    limits: WorkerLimits
     imported: Questions = attrs.field(factory=Questions)
     lane: HostLane | None = None
     arena: Arena | None = None
-    limits: WorkerLimits | None = None
     alive: bool = True
 
 
@@ -331,7 +331,7 @@ class RemoteRunner:
         if arena is not None:
             arena.tidy_with(lambda: connection.send(codec.Trim()))
         vigil = Vigil(connection, self._host.timers, self._heartbeat, self._lock, owes=lambda: worker.ledger, paused=lambda: self.paused())
-        worker = _Worker(connection, startup, Ledger(spec.limits.threads), vigil, arena=arena, limits=limits)
+        worker = _Worker(connection, startup, Ledger(spec.limits.threads), vigil, limits, arena=arena)
         with self._changed:
             self._worker = worker
         connection.open()
@@ -828,8 +828,10 @@ class RemoteRunner:
         self._callbacks.receive(claim_body(message, worker.connection.shelf), worker.connection, mailbox)
 
     def _on_end(self, worker: _Worker, lane: HostLane | None, ended: Ended) -> None:
-        if worker.limits is not None:
-            ended = ended.judged(worker.limits.verdict(ended.exit, ended.reason is not None))
+        self._take_end(worker, lane, ended.judged(worker.limits.verdict(ended.exit, ended.reason is not None)))
+        worker.limits.release()  # last: callers, and who starts the next worker, have been told
+
+    def _take_end(self, worker: _Worker, lane: HostLane | None, ended: Ended) -> None:
         with self._changed:
             worker.alive = False
             self._lost_lines += worker.connection.lost_lines
@@ -864,8 +866,6 @@ class RemoteRunner:
             self._emit_poisoned(convicted)
         if on_death is not None:
             on_death(ended)
-        if worker.limits is not None:
-            worker.limits.release()  # last: callers, and who starts the next worker, have been told
 
     def _emit_poisoned(self, call: Fingerprint) -> None:
         spec = self._spec.id
