@@ -23,9 +23,9 @@ from blackhole_core.lifecycle.breaker import BreakerPolicy
 from blackhole_core.lifecycle.guard import GuardPolicy
 from blackhole_core.lifecycle.restart import RestartPolicy
 from blackhole_core.lifecycle.settings import Settings
-from blackhole_core.manifest.fields import PERMISSIONS, RESOURCES
+from blackhole_core.manifest.fields import CONTAINER, PERMISSIONS, RESOURCES
 from blackhole_core.manifest.kinds import Choice, Field, Flag, Kind, ListOf, Number, Plain, Record, Report, Text
-from blackhole_core.manifest.model import Resources
+from blackhole_core.manifest.model import Container, Resources
 from blackhole_core.manifest.yaml import Node, load_strict
 
 __all__ = ["HostConfig", "PluginConfig", "TelemetryConfig", "config_schema", "parse_config", "read_config"]
@@ -61,6 +61,8 @@ class _Shared:
     share_results: bool | None = None
     sandbox: Sandbox | None = None
     unenforced: Unenforced | None = None
+    isolation_fallback: Isolation | None = None
+    container: Container | None = None
     restart: RestartPolicy | None = None
 
 
@@ -143,6 +145,8 @@ class HostConfig(_Shared):
             environment={variable: os.environ[variable] for variable in said.environment if variable in os.environ},
             sandbox=choose("sandbox", defaults.sandbox),
             unenforced=choose("unenforced", defaults.unenforced),
+            isolation_fallback=choose("isolation_fallback", defaults.isolation_fallback),
+            container=choose("container", defaults.container),
             grant=said.grant,
             resources=said.resources,
             restart=choose("restart", defaults.restart),
@@ -260,6 +264,8 @@ _SHARED: Final = (
         Choice(tuple(Unenforced), Unenforced),
         "Whether a plugin starts of which a denial or limit cannot be enforced here.",
     ),
+    Field("isolation_fallback", _LEVEL, "The level for a plugin whose own cannot run here; if left out such a plugin does not start."),
+    Field("container", CONTAINER, "How it is run at level container, whatever its manifest says."),
     Field("restart", _RESTART, "When a plugin that dies is given up."),
 )
 _PLUGIN: Final = Record(

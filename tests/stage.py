@@ -13,6 +13,8 @@ from typing import Any
 import notes_api
 
 from blackhole_core.executor.context import PluginContext
+from blackhole_core.executor.launch.oci.choosing import choose_engine
+from blackhole_core.executor.launch.oci.launcher import ContainerLauncher
 from blackhole_core.executor.launch.process import ProcessLauncher
 from blackhole_core.executor.levels import Levels
 from blackhole_core.executor.limits.limiter import Limiter
@@ -24,6 +26,7 @@ from blackhole_core.hooks.manager import HookManager
 from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.lifecycle.specs import SpecBook
 from blackhole_core.messages import CONTRACT, Call, Surface
+from tests.levels import require_level
 from tests.plugins.build import HERE
 
 __all__ = ["Running", "Stage", "eventually", "in_threads"]
@@ -68,8 +71,9 @@ class Running:
 class Stage:
     """Runs test plugins at any level, registered with a hook manager of project ``notes``. Closed by its fixture."""
 
-    def __init__(self, *, zygote: bool = True) -> None:
-        """``zygote`` says whether workers are forked or executed."""
+    def __init__(self, *, zygote: bool = True, level: str = "process") -> None:
+        """``zygote`` says whether workers are forked or executed; ``level`` is where plugins run when nothing else is said."""
+        self.level = require_level(level)
         self.hooks = HookManager(notes_api.PROJECT)
         self.hooks.add_hookspecs(notes_api.NotesSpecs)
         self.hooks.add_hookspecs(notes_api.LiveSpecs)
@@ -133,9 +137,9 @@ class Stage:
         self._runners.append(runner)
         return runner
 
-    def start(self, name: str, level: str = "process", **options: Any) -> Running:
+    def start(self, name: str, level: str | None = None, **options: Any) -> Running:
         """Start a plugin, register it and tell it so."""
-        return self.begin(self.make(name, level, **options), name)
+        return self.begin(self.make(name, level or self.level, **options), name)
 
     def begin(self, runner: Runner, name: str) -> Running:
         running = Running(runner, runner.start())
@@ -150,13 +154,13 @@ class Stage:
 
     def hostile(self, program: str, **options: Any) -> RemoteRunner:
         """Return a runner whose workers run ``program``, which has the names ``say``, ``hear``, ``raw``, ``codec`` ``send``/``receive`` and ``shared``."""
-        launcher, pump, limiter = ProcessLauncher(_HOSTILE + program), LogPump(), Limiter()
+        launcher, pump, limiter = self._launcher(_HOSTILE + program), LogPump(), Limiter()
         self._closers += [launcher.close, limiter.close, pump.close]
         import_path = tuple(str(Path(entry).absolute()) for entry in sys.path)
         runner = RemoteRunner(
             self.spec("hostile", path=HERE, entry="hostile:Plugin", **{"stop_grace": 0.2, **options}),
             self.host,
-            level=Isolation.PROCESS,
+            level=self.level,
             launcher=launcher,
             pump=pump,
             import_path=import_path,
@@ -164,6 +168,9 @@ class Stage:
         )
         self._runners.append(runner)
         return runner
+
+    def _launcher(self, program: str) -> ProcessLauncher | ContainerLauncher:
+        return ContainerLauncher(choose_engine(), program) if self.level is Isolation.CONTAINER else ProcessLauncher(program)
 
     def write(self, directory: Path, source: str, name: str = "adhoc") -> dict[str, Any]:
         """Write a plugin module and return the options that describe it; its plugin object is the class ``Plugin``."""

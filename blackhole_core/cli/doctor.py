@@ -39,6 +39,7 @@ class Report:
     levels: dict[str, str]
     transport: str
     start: str
+    containers: str
     findings: tuple[Finding, ...]
     groups: dict[str, int]
 
@@ -58,6 +59,7 @@ class Report:
             "levels": {level: {"available": not reason, "reason": reason or None} for level, reason in self.levels.items()},
             "transport": self.transport,
             "start": self.start,
+            "containers": self.containers,
             "checks": [{"what": finding.what, "facts": finding.facts, "problem": finding.problem or None} for finding in self.findings],
             "groups": self.groups,
         }
@@ -66,12 +68,14 @@ class Report:
 def examine(state_dir: Path | None, socket_directory: Path) -> Report:
     """Look at everything; nothing is left behind."""
     groups, damaged = _groups()
+    containers = _containers()
     levels = {level.isolation.value: level.reason for level in levels_here()}
     return Report(
         versions=_versions(),
         levels=levels,
         transport="none" if levels["process"] else _transport(),
         start="none" if levels["process"] else _start(),
+        containers=containers,
         findings=(
             _sockets(socket_directory),
             *([_state(state_dir)] if state_dir is not None else []),
@@ -95,6 +99,16 @@ def _start() -> str:
     except CannotClone as error:
         return f"executing the interpreter (no zygote: {error})"
     return "forking a zygote"
+
+
+def _containers() -> str:
+    """Try every engine that is installed, whatever an earlier trial showed: who asks has perhaps just changed something."""
+    if sys.platform != "linux":
+        return "none"
+    from blackhole_core.executor.launch.oci.choosing import verdicts
+
+    found = verdicts(again=True)
+    return "; ".join(f"{engine.version() if engine else name} {reason or 'works'}" for name, (engine, reason) in found.items())
 
 
 def _versions() -> dict[str, str]:

@@ -17,6 +17,8 @@ from blackhole_core.executor.runner import Host, Runner, RunnerSpec
 from blackhole_core.ids import Isolation
 
 if TYPE_CHECKING:
+    from blackhole_core.executor.launch.child import Launcher
+    from blackhole_core.executor.launch.oci.launcher import ContainerLauncher
     from blackhole_core.executor.launch.process import ProcessLauncher
     from blackhole_core.executor.limits.limiter import Limiter
     from blackhole_core.executor.limits.tree import Abilities
@@ -57,23 +59,29 @@ def _process_missing() -> str:
     return ""
 
 
+def _container_missing() -> str:
+    from blackhole_core.executor.launch.oci.choosing import container_missing
+
+    return _process_missing() or container_missing()
+
+
 def _not_in_this_version() -> str:
-    return "this version of blackhole-core has the levels none, thread and process"
+    return "this version of blackhole-core has the levels none, thread, process and container"
 
 
 _CHECKS: Final[dict[Isolation, Callable[[], str]]] = {
     Isolation.NONE: _nothing_missing,
     Isolation.THREAD: _nothing_missing,
     Isolation.PROCESS: _process_missing,
-    Isolation.CONTAINER: _not_in_this_version,
+    Isolation.CONTAINER: _container_missing,
     Isolation.VM: _not_in_this_version,
 }
 
 
 class Levels:
-    """Makes runners, and owns what runners of one host share: the launcher of worker processes, what limits them, and the log pump.
+    """Makes runners, and owns what runners of one host share: the launchers of worker processes and containers, what limits them, and the log pump.
 
-    All are made with the first worker. The manager closes this after the last runner has stopped. ``zygote`` says whether workers may be
+    Each is made with the first worker that needs it. The manager closes this after the last runner has stopped. ``zygote`` says whether workers may be
     forked; without it each of them is executed. ``lane`` says whether calls may go through shared memory; without it they go by pipes. ``limiter`` is what limits workers,
     and closed with this; by default one that uses what works here.
     """
@@ -88,6 +96,7 @@ class Levels:
         self._lane = lane
         self._process_launcher: ProcessLauncher | None = None
         self._worker_limiter = limiter
+        self._container_launchers: dict[str, ContainerLauncher] = {}  # by engine
 
     def make(self, isolation: Isolation, spec: RunnerSpec) -> Runner:
         """Return a runner, not yet started.
@@ -102,7 +111,12 @@ class Levels:
         return self._makers()[isolation](spec)
 
     def _makers(self) -> dict[Isolation, Callable[[RunnerSpec], Runner]]:
-        return {Isolation.NONE: self._inline, Isolation.THREAD: self._thread, Isolation.PROCESS: self._process}
+        return {
+            Isolation.NONE: self._inline,
+            Isolation.THREAD: self._thread,
+            Isolation.PROCESS: self._process,
+            Isolation.CONTAINER: self._container,
+        }
 
     def _inline(self, spec: RunnerSpec) -> Runner:
         from blackhole_core.executor.inline import InlineRunner
@@ -115,13 +129,30 @@ class Levels:
         return ThreadRunner(spec, self._host)
 
     def _process(self, spec: RunnerSpec) -> Runner:
+        return self._remote(spec, Isolation.PROCESS, self._launcher())
+
+    def _container(self, spec: RunnerSpec) -> Runner:
+        from blackhole_core.executor.launch.oci.choosing import choose_engine
+        from blackhole_core.executor.launch.oci.launcher import ContainerLauncher
+
+        if spec.container.image is not None:
+            raise IsolationUnavailable(
+                Isolation.CONTAINER.value,
+                f"plugin {spec.id} wants the image {spec.container.image!r}, and this version makes containers from the host's own system and "
+                "interpreter only; take image out of its container settings",
+            )
+        engine = choose_engine(spec.container.runtime)
+        with self._lock:
+            launcher = self._container_launchers.setdefault(engine.name, ContainerLauncher(engine))
+        return self._remote(spec, Isolation.CONTAINER, launcher)
+
+    def _remote(self, spec: RunnerSpec, level: Isolation, launcher: Launcher) -> Runner:
         from blackhole_core.executor.remote import RemoteRunner
 
-        launcher = self._launcher()
         return RemoteRunner(
             spec,
             self._host,
-            level=Isolation.PROCESS,
+            level=level,
             launcher=launcher,
             pump=self._pump,
             import_path=_import_path(),
@@ -159,6 +190,8 @@ class Levels:
             self._worker_limiter.close()
         if self._process_launcher is not None:
             self._process_launcher.close()
+        for launcher in self._container_launchers.values():
+            launcher.close()
         self._pump.close()
 
 

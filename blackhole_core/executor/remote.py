@@ -311,7 +311,9 @@ class RemoteRunner:
                 descriptors += (arena.descriptor,)
             environment = {**spec.confinement.environment(os.environ), **spec.environment}
             rlimits = self._limiter.rlimits(spec.confinement)
-            child = self._launcher.launch(LaunchSpec(spec.id.name, self._import_path, environment, descriptors, rlimits))
+            child = self._launcher.launch(
+                LaunchSpec(spec.id.name, self._import_path, environment, descriptors, rlimits, spec.path, spec.confinement.data)
+            )
             if lane is not None:
                 lane.launched()
             if arena is not None:

@@ -19,6 +19,7 @@ from blackhole_core.executor.wire.frames import DEFAULT_MAX_MESSAGE
 from blackhole_core.executor.wire.signature import Signature
 from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.loader.universe import Universe
+from blackhole_core.manifest.model import Container
 from blackhole_core.messages import Call, Calls, Replies, Surface
 
 __all__ = ["Host", "InProcess", "Limits", "Runner", "RunnerSpec", "call_one_by_one"]
@@ -59,6 +60,7 @@ class RunnerSpec:
     environment: Mapping[str, str] = attrs.field(factory=dict)
     imported: tuple[str, ...] = ()  #: modules that the version before had imported; those that still exist are imported at the start
     confinement: Confinement = Confinement()
+    container: Container = Container()
     changeable: bool = True  #: whether its files may change on disk while it runs (not those in the versioned store)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from blackhole_core.callcontext import deadline
-from blackhole_core.errors import CallTimeout, PluginError, RemoteError
+from blackhole_core.errors import CallTimeout, IsolationUnavailable, PluginError, RemoteError
 from blackhole_core.executor.confinement import Confinement, Sandbox
 from blackhole_core.executor.connection import Ended
 from blackhole_core.executor.context import PluginContext
@@ -317,9 +317,10 @@ def start_instance(
         environment=settings.environment,
         imported=imported,
         confinement=settings.confinement_for(candidate, granted),
+        container=settings.container_for(candidate),
         changeable=candidate.origin is not Origin.WHEEL,
     )
-    runner = make_runner(isolation or settings.level(candidate), spec)
+    runner = _make_runner(make_runner, isolation or settings.level(candidate), settings.isolation_fallback, spec, host)
     surface = runner.start()
     instance = Instance(candidate, generation, settings, runner, surface, spec, host)
     try:
@@ -328,3 +329,19 @@ def start_instance(
         instance.runner.stop()
         raise
     return instance
+
+
+def _make_runner(
+    make_runner: Callable[[Isolation, RunnerSpec], Runner], level: Isolation, fallback: Isolation | None, spec: RunnerSpec, host: Host
+) -> Runner:
+    """Return a runner of ``level``, or of the ``fallback`` that the operator named where that one cannot run here, and tell of it."""
+    try:
+        return make_runner(level, spec)
+    except IsolationUnavailable as error:
+        if fallback is None or fallback is level:
+            raise
+        runner = make_runner(fallback, spec)
+        host.emit(
+            "plugin.level_fallback", spec.id.name, version=spec.id.version, wanted=level.value, level=fallback.value, reason=error.reason
+        )
+        return runner

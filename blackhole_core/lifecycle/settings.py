@@ -12,7 +12,7 @@ from blackhole_core.executor.runner import Limits
 from blackhole_core.ids import Isolation
 from blackhole_core.lifecycle.guard import GuardPolicy
 from blackhole_core.lifecycle.restart import RestartPolicy
-from blackhole_core.manifest.model import Resources
+from blackhole_core.manifest.model import Container, Resources
 from blackhole_core.registry.candidate import Candidate
 
 __all__ = ["Settings"]
@@ -24,6 +24,7 @@ class Settings:
 
     isolation: Isolation | None = None
     default_isolation: Isolation = Isolation.NONE  #: for plugins without a manifest
+    isolation_fallback: Isolation | None = None  #: the level that will do where the wanted one cannot run
     limits: Limits = Limits()
     call_timeout_set: bool = False  #: whether the operator named a call timeout, which then wins over the manifest's
     threads_set: bool = False  #: likewise for threads
@@ -33,6 +34,7 @@ class Settings:
     unenforced: Unenforced = Unenforced.REFUSE
     grant: tuple[str, ...] = ()  #: permissions that the configuration grants
     resources: Resources = Resources()  #: limits that the operator named, each of which wins over the manifest's
+    container: Container = Container()  #: what the operator said, each key of which wins over the manifest's
     restart: RestartPolicy = RestartPolicy()
     guard: GuardPolicy = GuardPolicy()
     drain_timeout: float = 10.0  #: seconds a swap waits for calls that had begun, before it aborts (or goes on, with force)
@@ -71,6 +73,11 @@ class Settings:
             granted=self.grant if granted is None else granted,
             resources=attrs.evolve(declared, **named),
         )
+
+    def container_for(self, candidate: Candidate) -> Container:
+        """Return what a container of ``candidate`` is to be: the manifest's word, under the operator's."""
+        declared = candidate.manifest.container if candidate.manifest is not None else Container()
+        return attrs.evolve(declared, **{key: value for key, value in attrs.asdict(self.container).items() if value is not None})
 
     def config_for(self, candidate: Candidate) -> Mapping[str, Any]:
         """Return the plugin's configuration: the manifest's defaults under the operator's values."""

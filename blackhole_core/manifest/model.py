@@ -9,7 +9,7 @@ import attrs
 
 from blackhole_core.ids import Isolation, PluginId
 
-__all__ = ["Dependency", "Manifest", "Resources", "SnapshotPolicy", "StateDeclaration"]
+__all__ = ["Container", "Dependency", "Manifest", "Resources", "SnapshotPolicy", "StateDeclaration"]
 
 
 @attrs.frozen
@@ -41,6 +41,14 @@ class SnapshotPolicy:
 
 
 @attrs.frozen
+class Container:
+    """What a container of the plugin is to be; None: the host decides."""
+
+    runtime: str | None = None  #: the engine that runs it
+    image: str | None = None  #: what is in it beside the plugin
+
+
+@attrs.frozen
 class StateDeclaration:
     """The schema version of the plugin's own data; a new version of the plugin with another number needs a migration."""
 
@@ -63,6 +71,7 @@ class Manifest:
     optional_permissions: tuple[str, ...] = ()  #: what it asks for and can do without
     resources: Resources = Resources()
     isolation: Isolation = Isolation.PROCESS
+    container: Container = Container()
     dependencies: tuple[Dependency, ...] = ()
     config: Mapping[str, Any] = attrs.field(factory=dict)
     config_schema: Mapping[str, Any] | None = None

@@ -18,8 +18,10 @@ import blackhole_core as bh
 from blackhole_core.errors import CallTimeout, LoadFailed, PluginUnloaded, RemoteError
 from tests.stage import Running, Stage, eventually, in_threads
 
-LEVELS = ("none", "thread", "process")
-INTERRUPTIBLE = ("thread", "process")
+LEVELS = ("none", "thread", "process", "container")
+#: Levels whose plugin is in a process of its own.
+WORKERS = ("process", "container")
+INTERRUPTIBLE = ("thread", "process", "container")
 #: At level process a worker is forked by the zygote and called through shared memory; where that cannot be had, it is executed and called by pipes.
 FALL_BACKS = "process fall-backs"
 
@@ -172,7 +174,7 @@ class Plugin:
         raise Stubborn("it")
 """
     plugin = stage.start("adhoc", level, **stage.write(tmp_path, source))
-    with pytest.raises(ValueError if level != "process" else RemoteError):
+    with pytest.raises(ValueError if level not in WORKERS else RemoteError):
         plugin("version")
 
 
@@ -413,7 +415,7 @@ def test_stop_is_bounded_when_a_call_hangs(stage: Stage, own_level: str) -> None
 
 def test_thirty_lives_leave_nothing(stage: Stage, level: str) -> None:
     """Start and stop thirty times: the leak check around the test finds no thread, process, descriptor or module."""
-    for _ in range(30 if level != "process" else 10):
+    for _ in range(30 if level not in WORKERS else 10):
         runner = stage.make("counter", level)
         counter = Running(runner, runner.start())
         assert counter("add", 1) == 1
@@ -460,7 +462,7 @@ def test_an_import_that_hangs(stage: Stage, own_level: str) -> None:
 
 def test_a_generator_wrapper(stage: Stage, level: str) -> None:
     """A hook wrapper works at none and thread; a process refuses it at load, naming the hook."""
-    if level == "process":
+    if level in WORKERS:
         with pytest.raises(bh.PluginError, match="a generator implementation .hook wrapper. of hook 'transform'.*level none or thread"):
             stage.start("wrapper", level)
         return
@@ -471,7 +473,7 @@ def test_a_generator_wrapper(stage: Stage, level: str) -> None:
 
 def test_a_live_argument(stage: Stage, level: str) -> None:
     """A callback works in the host's process; for a worker it is refused at load, naming hook, argument and type."""
-    if level == "process":
+    if level in WORKERS:
         with pytest.raises(bh.PluginError, match="argument 'callback' of hook 'live'.*Callable"):
             stage.start("live_plugin", level)
         return
@@ -483,7 +485,7 @@ def test_a_live_argument(stage: Stage, level: str) -> None:
 
 def test_a_class_that_no_annotation_of_the_plugin_names(stage: Stage, level: str) -> None:
     """The host's Note can be made in a worker only if the plugin's own annotation names it; the advice says so."""
-    if level == "process":
+    if level in WORKERS:
         with pytest.raises(bh.PluginError, match="argument 'note' of hook 'note'.*notes_api.Note.*annotate it"):
             stage.start("untyped_note", level)
         return

@@ -109,7 +109,7 @@ def test_queued_calls_survive_the_worker(stage: Stage, tmp_path: Path) -> None:
     assert (running.exit, running.executed) == (-9, "unknown")
     assert "about to be slow" in running.tail
     assert "was killed by SIGKILL" in str(running)
-    assert "plugin adhoc@1.0.0, hook slow, level process" in running.__notes__
+    assert f"plugin adhoc@1.0.0, hook slow, level {stage.level}" in running.__notes__
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,8 @@ EVERYTHING: dict[str, Any] = {
     "share_results": True,
     "sandbox": "native",
     "unenforced": "allow",
+    "isolation_fallback": "process",
+    "container": {"runtime": "runc", "image": "python:3.11"},
     "restart": {"intensity": 2, "period": 30, "delay": 0.5, "max_delay": 5},
     "plugins": {
         "counter": {
@@ -70,6 +72,8 @@ EVERYTHING: dict[str, Any] = {
             "share_results": False,
             "sandbox": "off",
             "unenforced": "refuse",
+            "isolation_fallback": "thread",
+            "container": {"runtime": "crun"},
             "restart": {"intensity": 0},
             "config": {"language": "en", "deep": {"list": [1, None, True]}},
             "environment": ["HOME"],

@@ -66,7 +66,12 @@ def doctor(required: tuple[str, ...], clear_index: bool, config: Path | None, as
             ("LEVEL", "HERE", "WHY NOT"), ((level, "no" if why else "yes", why or None) for level, why in report.levels.items()), empty=""
         )
         click.echo()
-        facts = [*report.versions.items(), ("workers talk over", report.transport), ("workers start by", report.start)]
+        facts = [
+            *report.versions.items(),
+            ("workers talk over", report.transport),
+            ("workers start by", report.start),
+            ("containers", report.containers),
+        ]
         facts += [(finding.what, finding.facts) for finding in report.findings]
         facts += [(f"plugins of group {group}", str(number)) for group, number in report.groups.items()]
         print_table(("CHECKED", "FOUND"), facts, empty="")

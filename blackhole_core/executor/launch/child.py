@@ -9,6 +9,7 @@ import select
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final, Literal, Protocol
 
 import attrs
@@ -21,7 +22,8 @@ class LaunchSpec:
     """What to bring up: a name for messages, the import path of the worker, its environment, and the descriptors it gets beside its channel.
 
     ``descriptors`` stay the caller's, who closes them when :meth:`Launcher.launch` has returned or raised; the worker is told its own numbers for
-    them, in the same order. ``rlimits`` are resource limits, by number (``resource.RLIMIT_…``): the most that the worker may have, where its host has more.
+    them, in the same order. ``rlimits`` are resource limits, by number (``resource.RLIMIT_…``): the most that the worker may have, where its host has more. ``path`` is
+    the plugin's own code and ``data`` what it may write to, for launchers that show a worker nothing else.
     """
 
     name: str
@@ -29,6 +31,8 @@ class LaunchSpec:
     environment: Mapping[str, str] = attrs.field(factory=dict)
     descriptors: tuple[int, ...] = ()
     rlimits: tuple[tuple[int, int], ...] = ()
+    path: Path | None = None
+    data: Path | None = None
 
     def lowered(self, number: int, soft: int, hard: int) -> tuple[int, int]:
         """Return the soft and hard limit that the worker has of resource ``number``, of which its host has ``soft`` and ``hard``."""
@@ -41,9 +45,9 @@ class LaunchSpec:
 
 @attrs.frozen
 class Start:
-    """How a worker was started: forked by a zygote, or by executing the interpreter, and why so where a zygote was wanted."""
+    """How a worker was started: forked by a zygote, by executing the interpreter (and why so where a zygote was wanted), or in a container (and by what)."""
 
-    way: Literal["zygote", "exec"]
+    way: Literal["zygote", "exec", "container"]
     reason: str = ""
 
     def __str__(self) -> str:

@@ -46,7 +46,7 @@ def test_doctor_names_every_level_and_why_not(runner: CliRunner) -> None:
 def test_doctor_as_json_is_one_document(runner: CliRunner) -> None:
     """The keys that scripts rely on."""
     report = json.loads(runner.invoke(main, ["doctor", "--json"]).stdout)
-    assert set(report) == {"ok", "problems", "versions", "levels", "transport", "start", "checks", "groups"}
+    assert set(report) == {"ok", "problems", "versions", "levels", "transport", "start", "containers", "checks", "groups"}
     assert report["levels"]["none"] == {"available": True, "reason": None}
     assert report["levels"]["vm"]["reason"]
 

@@ -1,0 +1,126 @@
+"""The ``config.json`` of a container, as the OCI runtime specification 1.0 has it. Pure: a value in, a dictionary out.
+
+A container has nothing of the host but what :attr:`Box.binds` names, none of it writable unless that says so; no capability, no network interface but a
+loopback of its own, no device but the six that hold no secret, and no way to get more: no new privileges, no namespaces, no mounts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+import attrs
+
+from blackhole_core.executor.launch.oci.seccomp import PROFILE
+
+__all__ = ["SHARED_MEMORY", "TEMPORARY", "Bind", "Box", "config"]
+
+#: Bytes of the container's own /tmp and /dev/shm; what docker gives the latter.
+TEMPORARY: Final = 64 * 1024 * 1024
+SHARED_MEMORY: Final = 64 * 1024 * 1024
+#: Bytes of /dev, which holds a few nodes and links.
+_DEVICES: Final = 64 * 1024
+
+#: Read only, and nothing in it acts with more rights or is a device; the r-forms hold for file systems mounted below as well.
+_READ: Final = ("rbind", "rro", "rnosuid", "rnodev")
+_WRITE: Final = ("rbind", "rw", "rnosuid", "rnodev")
+
+_NAMESPACES: Final = ("pid", "ipc", "uts", "mount", "network", "cgroup")
+_CAPABILITY_SETS: Final = ("bounding", "effective", "permitted", "inheritable", "ambient")
+#: What ``/proc`` tells of the machine and its kernel and no plugin needs; the engines' usual list. There is no ``/sys``.
+_MASKED: Final = (
+    *("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats"),
+    *("/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats"),
+)
+_READONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+
+@attrs.frozen
+class Bind:
+    """A file or directory of the host that is in the container under the same absolute path."""
+
+    path: str
+    write: bool = False
+
+
+@attrs.frozen
+class Box:
+    """What one container is to be. ``root`` is a directory, of which nothing can be changed from inside."""
+
+    root: str
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    binds: Sequence[Bind]
+    directory: str = "/"  #: where its process starts
+    rootless: tuple[int, int] | None = None  #: user and group of a host without privileges, who is user 0 inside
+    limits: Sequence[tuple[str, int, int]] = ()  #: resource limits (``RLIMIT_…``), soft and hard
+    umask: int = 0o022
+
+
+def config(box: Box) -> dict[str, Any]:
+    """Return the configuration."""
+    return {
+        "ociVersion": "1.0.2",
+        "process": _process(box),
+        "root": {"path": box.root, "readonly": True},
+        "hostname": "blackhole",
+        "mounts": [*_own_mounts(), *map(_mount, _ordered(box.binds))],
+        "linux": _linux(box),
+    }
+
+
+def _process(box: Box) -> dict[str, Any]:
+    return {
+        "terminal": False,
+        "user": {"uid": 0, "gid": 0, "umask": box.umask},
+        "args": list(box.arguments),
+        "env": [f"{name}={value}" for name, value in box.environment.items()],
+        "cwd": box.directory,
+        "capabilities": {name: [] for name in _CAPABILITY_SETS},
+        "rlimits": [{"type": name, "soft": soft, "hard": hard} for name, soft, hard in box.limits],
+        "noNewPrivileges": True,
+    }
+
+
+def _own_mounts() -> list[dict[str, Any]]:
+    return [
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+        _memory("/dev", _DEVICES, "755", "noexec"),
+        _memory("/dev/shm", SHARED_MEMORY, "1777", "nodev", "noexec"),  # noqa: S108 - the container's own, as is the next
+        _memory("/tmp", TEMPORARY, "1777", "nodev"),  # noqa: S108
+    ]
+
+
+def _memory(where: str, size: int, mode: str, *more: str) -> dict[str, Any]:
+    return {"destination": where, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", *more, f"mode={mode}", f"size={size}"]}
+
+
+def _ordered(binds: Sequence[Bind]) -> list[Bind]:
+    """Return what is to be mounted, outer directories first, without what is in another one with the same rights anyway."""
+    kept: list[Bind] = []
+    for bind in sorted(set(binds), key=lambda bind: (len(PurePosixPath(bind.path).parts), bind.path, bind.write)):
+        around = next((known for known in reversed(kept) if PurePosixPath(bind.path).is_relative_to(known.path)), None)
+        if around is None or around.write != bind.write:
+            kept.append(bind)
+    return kept
+
+
+def _mount(bind: Bind) -> dict[str, Any]:
+    return {"destination": bind.path, "type": "bind", "source": bind.path, "options": list(_WRITE if bind.write else _READ)}
+
+
+def _linux(box: Box) -> dict[str, Any]:
+    linux: dict[str, Any] = {
+        "namespaces": [{"type": name} for name in _NAMESPACES],
+        "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+        "maskedPaths": list(_MASKED),
+        "readonlyPaths": list(_READONLY),
+        "seccomp": PROFILE,
+    }
+    if box.rootless is not None:
+        user, group = box.rootless
+        linux["namespaces"].append({"type": "user"})
+        linux["uidMappings"] = [{"containerID": 0, "hostID": user, "size": 1}]
+        linux["gidMappings"] = [{"containerID": 0, "hostID": group, "size": 1}]
+    return linux

@@ -1,0 +1,201 @@
+"""Level container: a worker in a container of its own, brought up by one of the :mod:`~blackhole_core.executor.launch.oci.engines`.
+
+The worker is the same program as at level process, with the same pipes and shared memory: a container is on the host's own kernel. What it gets waits in a
+socket, the only descriptor that the engine passes in. The engine is started from any thread; nothing depends on which one, since nothing ends with it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from blackhole_core.errors import IsolationUnavailable
+from blackhole_core.executor.container import TAKE
+from blackhole_core.executor.launch.child import LaunchSpec
+from blackhole_core.executor.launch.oci.bundle import Bind, Box, config
+from blackhole_core.executor.launch.oci.engines import Engine
+from blackhole_core.executor.launch.oci.place import Place, containers_directory
+from blackhole_core.executor.launch.oci.rootfs import interpreter, make_root, system_binds
+from blackhole_core.executor.launch.oci.running import ContainerChild, Engaged, NotUp, remove_container
+from blackhole_core.executor.launch.plumbing import Plumbing
+from blackhole_core.executor.launch.process import PROGRAM, environment
+
+__all__ = ["ContainerLauncher"]
+
+#: What runs before the worker's program, which is the same as at level process.
+_FIRST_PROGRAM: Final = "import sys; sys.path[:] = sys.argv[2:]; from blackhole_core.executor.container import main; main()\n"
+#: The number of the socket in there: the first after the three standard streams.
+_LIFE: Final = 3
+#: What the kernel takes for "no limit", which Python calls -1.
+_NO_LIMIT: Final = 2**64 - 1
+#: Seconds for a container to come up: a tenth of one, unless the machine is busy.
+_UP_SECONDS: Final = 30.0
+
+
+class ContainerLauncher:
+    """Brings up workers in containers run by ``engine``; ``program`` is what a worker runs, as for a :class:`ProcessLauncher`.
+
+    ``_place`` is made with the first container and goes with :meth:`close`; both under ``_lock``. ``host`` is a pidfd of this process, by which
+    each container sees it end.
+    """
+
+    def __init__(self, engine: Engine, program: str = PROGRAM) -> None:
+        self._engine = engine
+        self._program: Final = _FIRST_PROGRAM + program
+        self._pid: Final = os.getpid()
+        self._lock = threading.Lock()
+        self._place: Place | None = None
+        self._host = -1
+        self._closed = False
+
+    def launch(self, spec: LaunchSpec) -> ContainerChild:
+        """Bring up a container with a worker in it.
+
+        :raises IsolationUnavailable: the engine could not start it, and says why.
+        :raises OSError: the system refused; nothing is left behind.
+        :raises RuntimeError: the launcher is closed, or another process's.
+        """
+        place = self._the_place()
+        with Plumbing() as pipes:
+            engaged = self._engage(place, spec, pipes)
+            try:
+                engaged.wait_up(_UP_SECONDS)
+                child = ContainerChild(engaged, pipes)
+            except NotUp as error:
+                engaged.finish()
+                raise IsolationUnavailable("container", f"{self._engine.name} could not start one: {error}") from None
+            except BaseException:
+                engaged.finish()
+                raise
+            pipes.hand_over()
+            return child
+
+    def close(self) -> None:
+        """Remove what the launcher keeps; its containers have ended. Does nothing in a fork of this process."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            self._closed = True
+            place, self._place = self._place, None
+            if place is not None:
+                place.close()
+                os.close(self._host)
+
+    def _the_place(self) -> Place:
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                f"process {os.getpid()} was forked from {self._pid}, whose containers these are, and cannot bring up more of them: "
+                "make a plugin manager of its own after the fork"
+            )
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the launcher is closed")
+            if self._place is None:
+                self._place = Place(containers_directory(os.environ, os.geteuid()), self._clean)
+                self._host = os.pidfd_open(self._pid)
+            return self._place
+
+    def _clean(self, left: Path) -> None:
+        """End the containers that a dead host left in its directory."""
+        engine = left / "engine"
+        for container in [entry.name for entry in engine.iterdir()] if engine.is_dir() else []:
+            remove_container(self._engine, engine, container)
+
+    def _engage(self, place: Place, spec: LaunchSpec, pipes: Plumbing) -> Engaged:
+        """Have the engine start a container."""
+        bundle = place.bundle()
+        life, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = 0
+        try:
+            with theirs:
+                passed = [self._host, pipes.worker_output, pipes.worker_receive, pipes.worker_send, *spec.descriptors]
+                socket.send_fds(life, [TAKE], passed)
+                self._write(bundle, spec)
+                pid = _start(self._engine.run(place.engine, bundle, bundle.name), bundle / "log", theirs.fileno())
+                return Engaged(self._engine, place.engine, bundle, pid, os.pidfd_open(pid), life)
+        except BaseException:
+            life.close()
+            if pid:
+                os.killpg(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                remove_container(self._engine, place.engine, bundle.name)
+            shutil.rmtree(bundle, ignore_errors=True)
+            raise
+
+    def _write(self, bundle: Path, spec: LaunchSpec) -> None:
+        make_root(bundle / "root")
+        (bundle / "config.json").write_text(json.dumps(config(_box(spec, self._program, str(bundle / "root")))), "utf-8")
+
+
+def _box(spec: LaunchSpec, program: str, root: str) -> Box:
+    own = [Bind(str(spec.path.resolve())), Bind(str(spec.path.absolute()))] if spec.path is not None else []
+    data = str(spec.data) if spec.data is not None else None
+    return Box(
+        root=root,
+        arguments=(interpreter(), "-I", "-S", "-c", program, str(_LIFE), *spec.import_path),
+        environment=_environment(spec.environment, data),
+        binds=[*system_binds(spec.import_path), *own, *([Bind(data, write=True)] if data is not None else [])],
+        directory=data or "/",
+        rootless=(os.geteuid(), os.getegid()) if os.geteuid() else None,
+        limits=_limits(spec),
+        umask=_umask(),
+    )
+
+
+def _environment(more: Mapping[str, str], data: str | None) -> dict[str, str]:
+    """Return what the worker gets: the host's spelling of text and time, and places that are there in a container."""
+    return {**environment(os.environ.get), "HOME": data or "/tmp", "TMPDIR": "/tmp", **more}  # noqa: S108 - the container's own
+
+
+def _limits(spec: LaunchSpec) -> list[tuple[str, int, int]]:
+    """Return every resource limit of this process, as far as ``spec`` lowers it: engines have limits of their own, which would be handed on."""
+    names = sorted(name for name in dir(resource) if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE")
+    numbers = {name: getattr(resource, name) for name in names}
+    limits = {name: spec.lowered(number, *resource.getrlimit(number)) for name, number in numbers.items()}
+    return [(name, soft & _NO_LIMIT, hard & _NO_LIMIT) for name, (soft, hard) in limits.items()]
+
+
+def _umask() -> int:
+    """Return this process's mask for new files, which can be read nowhere else without changing it."""
+    for line in Path("/proc/self/status").read_text("ascii").splitlines():
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8)
+    return 0o022
+
+
+def _start(command: list[str], log: Path, life: int) -> int:
+    """Start the engine in a session of its own, with ``life`` as number 3. Return its process id.
+
+    What it says goes to ``log``; so does what the interpreter in the container says before it has its own output.
+    """
+    above = fcntl.fcntl(life, fcntl.F_DUPFD_CLOEXEC, _LIFE + 1)  # to be given its number, it must have had another one
+    try:
+        return os.posix_spawn(
+            command[0],
+            command,
+            _engine_environment(os.environ),
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+                (os.POSIX_SPAWN_DUP2, above, _LIFE),
+            ],
+            setsid=True,  # no Ctrl-C of the host's terminal
+            setsigmask=(),
+            setsigdef=[number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)],
+        )
+    finally:
+        os.close(above)
+
+
+def _engine_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: environ[name] for name in ("PATH", "HOME", "XDG_RUNTIME_DIR") if name in environ}

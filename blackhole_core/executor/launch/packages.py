@@ -1,0 +1,33 @@
+"""What to type on this distribution to install a system program: an error that names it saves a search."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Final
+
+__all__ = ["install_command"]
+
+#: By the words of ``ID`` and ``ID_LIKE`` in ``/etc/os-release``.
+_COMMANDS: Final = {
+    "debian": "apt-get install",
+    "ubuntu": "apt-get install",
+    "fedora": "dnf install",
+    "rhel": "dnf install",
+    "suse": "zypper install",
+    "arch": "pacman -S",
+    "alpine": "apk add",
+}
+
+
+def install_command(*packages: str, release: Mapping[str, str] | None = None) -> str:
+    """Return the command that installs ``packages``, as they are called on Debian; ``release`` is what ``/etc/os-release`` says if not this system's."""
+    if release is None:
+        try:
+            release = platform.freedesktop_os_release()
+        except OSError:
+            release = {}
+    words = (release.get("ID", ""), *release.get("ID_LIKE", "").split())
+    command = next((_COMMANDS[word] for word in words if word in _COMMANDS), None)
+    names = " ".join(packages)
+    return f"{command} {names}" if command else f"install {names}"

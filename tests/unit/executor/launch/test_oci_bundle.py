@@ -1,0 +1,80 @@
+"""What a container is told to be: rights, mounts and their order, as values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from blackhole_core.executor.launch.oci.bundle import Bind, Box, config
+from blackhole_core.executor.launch.packages import install_command
+
+BOX = Box("/bundle/root", ("/usr/bin/python3",), {"LANG": "C"}, (Bind("/usr"),))
+
+
+def _mounts(*binds: Bind) -> list[tuple[str, str]]:
+    made = config(attrs.evolve(BOX, binds=binds))["mounts"]
+    return [(mount["destination"], "rw" if "rw" in mount["options"] else "ro") for mount in made if mount["type"] == "bind"]
+
+
+def test_no_rights() -> None:
+    """No capability in any set, no new privileges, a root and system that cannot be written to."""
+    made = config(BOX)
+    process = made["process"]
+    assert set(process["capabilities"]) == {"bounding", "effective", "permitted", "inheritable", "ambient"}
+    assert not any(process["capabilities"].values())
+    assert process["noNewPrivileges"] is True
+    assert made["root"]["readonly"] is True
+    assert {"rro", "rnosuid", "rnodev"} <= set(next(m for m in made["mounts"] if m["destination"] == "/usr")["options"])
+
+
+def test_namespaces_of_its_own() -> None:
+    """All six; one of users as well where the host is no superuser, who is user 0 there and the only one."""
+    kinds = {"pid", "ipc", "uts", "mount", "network", "cgroup"}
+    linux = config(BOX)["linux"]
+    assert {space["type"] for space in linux["namespaces"]} == kinds
+    assert not any("path" in space for space in linux["namespaces"])
+    linux = config(attrs.evolve(BOX, rootless=(1000, 100)))["linux"]
+    assert {space["type"] for space in linux["namespaces"]} == kinds | {"user"}
+    assert linux["uidMappings"] == [{"containerID": 0, "hostID": 1000, "size": 1}]
+    assert linux["gidMappings"] == [{"containerID": 0, "hostID": 100, "size": 1}]
+
+
+def test_every_file_system_in_memory_has_an_end() -> None:
+    """None of them could fill the machine's memory, and none makes a set-user-id program of a file."""
+    in_memory = [mount for mount in config(BOX)["mounts"] if mount["type"] == "tmpfs"]
+    assert {mount["destination"] for mount in in_memory} == {"/dev", "/dev/shm", "/tmp"}
+    for mount in in_memory:
+        assert "nosuid" in mount["options"]
+        assert any(option.startswith("size=") for option in mount["options"])
+
+
+def test_outer_directories_are_mounted_first() -> None:
+    """Or the outer one would hide the inner; and what is in another one anyway is not mounted again."""
+    binds = (Bind("/a/b/c"), Bind("/tmp/x/y"), Bind("/a"), Bind("/ab"), Bind("/a"))
+    assert _mounts(*binds) == [("/a", "ro"), ("/ab", "ro"), ("/tmp/x/y", "ro")]
+
+
+def test_what_may_be_written_to_stays_so_inside_what_may_not() -> None:
+    """The data directory of a plugin lies in its code's, is its code's, or the other way round."""
+    assert _mounts(Bind("/a/data", write=True), Bind("/a")) == [("/a", "ro"), ("/a/data", "rw")]
+    assert _mounts(Bind("/a", write=True), Bind("/a")) == [("/a", "ro"), ("/a", "rw")]
+    assert _mounts(Bind("/a", write=True), Bind("/a/code"), Bind("/a/more", write=True)) == [("/a", "rw"), ("/a/code", "ro")]
+
+
+def test_the_filter_denies_by_number_only_what_every_kernel_denies_alike() -> None:
+    """Each rule names an error; nothing is on two lists with different answers."""
+    profile: dict[str, Any] = config(BOX)["linux"]["seccomp"]
+    unconditional = [name for rule in profile["syscalls"] if not rule["args"] for name in rule["names"]]
+    assert len(unconditional) == len(set(unconditional))
+    assert {"mount", "unshare", "ptrace", "socket", "bpf", "io_uring_setup", "clone3"} <= set(unconditional)
+    assert "execve" not in unconditional  # the engine itself has yet to execute the interpreter
+    assert all(rule["errnoRet"] > 0 for rule in profile["syscalls"])
+
+
+def test_what_to_type_to_install_something() -> None:
+    """By the distribution, or what that is like; in words where it is not known."""
+    assert install_command("runc", release={"ID": "debian"}) == "apt-get install runc"
+    assert install_command("runc", release={"ID": "mint", "ID_LIKE": "ubuntu debian"}) == "apt-get install runc"
+    assert install_command("a", "b", release={"ID": "rocky", "ID_LIKE": "rhel centos fedora"}) == "dnf install a b"
+    assert install_command("runc", release={"ID": "own"}) == "install runc"
