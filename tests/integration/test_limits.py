@@ -23,6 +23,7 @@ from blackhole_core.executor.limits.amounts import MB, OWN_TASKS
 from blackhole_core.executor.limits.detect import abilities_here
 from blackhole_core.executor.limits.limiter import Limiter
 from blackhole_core.executor.limits.naming import myself
+from blackhole_core.executor.limits.processes import family
 from blackhole_core.executor.limits.tree import CONTROLLERS, Abilities, Tree
 from blackhole_core.manifest.model import Resources
 from tests.integration.managed import Log, manager
@@ -416,6 +417,7 @@ import sys, threading
 from pathlib import Path
 import blackhole_core as bh
 from blackhole_core.executor.limits.naming import myself
+from blackhole_core.executor.limits.processes import family
 from notes_api import NotesSpecs
 with bh.PluginManager("notes", state_dir=sys.argv[2]) as pm:
     pm.add_hookspecs(NotesSpecs)
@@ -441,17 +443,44 @@ def other_host(source: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, int
 
 
 @pytest.mark.skipif(not abilities_here().kills, reason="cgroup.kill does not work here")
-def test_what_a_killed_host_left_is_removed_by_the_next_one(source: Path) -> None:
-    """F40: groups and processes, those that nobody else can find included."""
+def test_a_killed_host_leaves_nothing(source: Path) -> None:
+    """SIGKILL of the host: its guard ends and removes what is in its control groups, the orphan that nobody else can find included."""
     with other_host(source) as (process, directory, orphan):
         assert groups_of(directory)
         process.kill()
         process.wait()
+    assert eventually(lambda: not _runs(orphan))
+    assert eventually(lambda: groups_of(directory) == [])
+
+
+@pytest.mark.skipif(not abilities_here().kills, reason="cgroup.kill does not work here")
+def test_what_a_killed_host_left_is_removed_by_the_next_one(source: Path) -> None:
+    """F40: its guard was killed before it: the next host finds groups and processes."""
+    with other_host(source) as (process, directory, orphan):
+        for pid in family(process.pid)[1:]:
+            if b"cgroup.kill" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
+    assert groups_of(directory)
+    assert _runs(orphan)
     limiter = Limiter()
     assert limiter.abilities.kills
     limiter.close()
     assert groups_of(directory) == []
     assert eventually(lambda: not _runs(orphan))
+
+
+@pytest.mark.skipif(not abilities_here().kills, reason="cgroup.kill does not work here")
+def test_one_manager_of_two_in_a_process_takes_only_its_own_groups_with_it(source: Path) -> None:
+    """Both have their groups in one directory; the guard of the one that closes leaves it alone."""
+    with manager(configured()) as pm:
+        pm.load("hungry", source=source)
+        with manager(configured()) as other:
+            other.load("hungry", source=source)
+            assert other.hook.transform(text="echo there") == ["there"]
+        assert pm.hook.transform(text="echo here") == ["here"]
+        assert pm.plugin("hungry").restarts == 0
 
 
 @pytest.mark.skipif(not abilities_here().kills, reason="cgroup.kill does not work here")

@@ -63,7 +63,16 @@ class Child:
     """
 
     def __init__(
-        self, pid: int, pidfd: int, receive: int, send: int, output: int, *, start: Start, on_reap: Callable[[], object] = lambda: None
+        self,
+        pid: int,
+        pidfd: int,
+        receive: int,
+        send: int,
+        output: int,
+        *,
+        start: Start,
+        on_reap: Callable[[], object] = lambda: None,
+        on_host_death: Callable[[str], object] = lambda directory: None,
     ) -> None:
         self.pid: Final = pid
         self.pidfd: Final = pidfd
@@ -72,6 +81,8 @@ class Child:
         self.output: Final = output
         self.start: Final = start
         self._on_reap = [on_reap]
+        #: Has the control groups in a directory ended and removed when the host is killed.
+        self.clear_after_host: Final = on_host_death
         self._lock = threading.Lock()  # a signal must never meet a number that was given to a stranger
         self._reaped = False
 

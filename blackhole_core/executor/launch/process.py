@@ -146,7 +146,9 @@ class ProcessLauncher:
 
     def _child(self, pid: int, pidfd: int, pipes: Plumbing, start: Start, guard: Guard) -> Child:
         pipes.hand_over()
-        return Child(pid, pidfd, pipes.receive, pipes.send, pipes.output, start=start, on_reap=lambda: guard.forget(pid))
+        return Child(
+            pid, pidfd, pipes.receive, pipes.send, pipes.output, start=start, on_reap=lambda: guard.forget(pid), on_host_death=guard.clear
+        )
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:

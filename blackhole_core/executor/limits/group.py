@@ -67,6 +67,11 @@ class Group:
                         cgroupfs.enter(directory, member)
                 moved.update(new)
 
+    @property
+    def places(self) -> list[Path]:
+        """The host's directories, which this one's are in."""
+        return [directory.parent for directory in self._directories.values()]
+
     # --- readings, None when not known -------------------------------------------------------------------------------
 
     @property

@@ -31,12 +31,15 @@ _numbers = itertools.count(1)  # several limiters of one process share a directo
 
 
 class _Reapable(Protocol):
-    """What is known of a worker's process: its id, and when that becomes free."""
+    """What is known of a worker's process: its id, when that becomes free, and who clears up when the host is killed."""
 
     @property
     def pid(self) -> int: ...
 
     def before_reap(self, action: Callable[[], object]) -> None: ...
+
+    @property
+    def clear_after_host(self) -> Callable[[str], object]: ...
 
 
 class Limiter:
@@ -79,6 +82,8 @@ class Limiter:
             group = Group.make(abilities.trees, myself().directory, name, confinement.resources)
             try:
                 group.enter(child.pid, family)
+                for directory in group.places:
+                    child.clear_after_host(str(directory))
                 return self._watched(child, group, confinement, abilities)
             except BaseException:
                 group.dissolve()
