@@ -40,6 +40,7 @@ from blackhole_core.state.manager import Exported, StateManager
 
 if TYPE_CHECKING:
     from blackhole_core.config import HostConfig
+    from blackhole_core.executor.auditor import Auditor
     from blackhole_core.hooks.manager import HookManager
     from blackhole_core.lifecycle.member import Member
     from blackhole_core.lifecycle.reloading import Reloader
@@ -89,6 +90,7 @@ class Parts:
             exception_type=specs.exception_type,
             timers=self.timers,
             emit=self.emit,
+            auditor=self._make_auditor(),
         )
         self._levels = Levels(self._host, zygote=self._config.zygote != "off")
         self._stack.callback(self._levels.close)
@@ -99,11 +101,20 @@ class Parts:
         self.permits = Permits(_make_grants(state_dir), lambda name: self._config.plugin(name).grant, self.emit)
         self.loader = Loader(self.supervisor, self.registry, hooks, self.emit, self._start, self.permits.permit)
         self._stack.callback(self.loader.unload_all)
-        self.swapper = Swapper(self.supervisor, hooks, self.states, self.emit, self._start, self.loader.admit)
+        self.swapper = Swapper(self.supervisor, hooks, self.states, self.emit, self._start, self.loader.admit, self._as_granted)
         self.revoker = Revoker(self.permits, self.supervisor, self.swapper, self.registry.again, self.emit)
         self.carrier = StateCarrier(self.supervisor, hooks)
         keeper = SnapshotKeeper(self.timers, self._keep_state, self.states.delete, self.supervisor.on_duty, self.emit)
         self.supervisor.on_serving, self.supervisor.on_release = keeper.begin, keeper.end
+
+    def _make_auditor(self) -> Auditor | None:
+        if not self._config.audit:
+            return None
+        from blackhole_core.executor.auditor import Auditor
+
+        auditor = Auditor(self.emit)
+        self._stack.callback(auditor.close)
+        return auditor
 
     def _make_registry(self, group: str, state_dir: Path | None) -> PluginRegistry:
         if state_dir is None:
@@ -265,6 +276,12 @@ class Parts:
         if candidate is None:
             return Permissions()
         return self.permits.permissions(member.name, candidate, instance.spec.confinement.effective if instance is not None else None)
+
+    def _as_granted(self, member: Member, candidate: Candidate) -> bool:
+        """Whether what serves was started with the permissions that ``candidate`` would be started with now."""
+        assert member.instance is not None, "only what runs is swapped"
+        now = member.settings.confinement_for(candidate, self.permits.granted(member.name, candidate))
+        return set(now.effective) == set(member.instance.spec.confinement.effective)
 
     # --- state -------------------------------------------------------------------------------------------------------
 

@@ -98,6 +98,7 @@ class HostConfig(_Shared):
     state_dir: str | None = None
     default_isolation: Isolation | None = None
     safe_mode: bool = False
+    audit: bool = False
     allow: tuple[str, ...] | None = None
     deny: tuple[str, ...] = ()
     watch: tuple[str, ...] = ()
@@ -296,6 +297,7 @@ _HOST: Final = Record(
         Field("state_dir", Text(), "Where snapshots and unpacked wheels are kept."),
         Field("default_isolation", _LEVEL, "Level of plugins without a manifest."),
         Field("safe_mode", Flag(), "true: load nothing."),
+        Field("audit", Flag(), "true: tell what plugins at levels none and thread do that their permissions do not name."),
         Field("allow", _name_list("plugin names or patterns"), "Only these may be loaded."),
         Field("deny", _name_list("plugin names or patterns"), "These may not be loaded; wins over allow."),
         Field("watch", _name_list("plugin names"), "Plugins to reload when their source changes; for ``blackhole run``."),

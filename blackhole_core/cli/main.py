@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import blackhole_core
-from blackhole_core.cli.commands import host, logs, look, operate, ps, state
+from blackhole_core.cli.commands import host, logs, look, operate, permissions, ps, state
 from blackhole_core.cli.commands.completion import completion
 from blackhole_core.cli.demo.command import demo
 from blackhole_core.cli.failing import ReportingGroup
@@ -28,6 +28,7 @@ for command in (
     *(host.run, host.watch),
     ps.ps,
     *(operate.call, operate.load, operate.unload, operate.swap, operate.rollback, operate.reload),
+    *(permissions.permissions, permissions.grant, permissions.revoke),
     state.state,
     *(logs.logs, logs.stop),
     demo,

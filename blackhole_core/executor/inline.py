@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blackhole_core.errors import PluginUnloaded
 from blackhole_core.executor.context import leases_of
+from blackhole_core.executor.enforcement import Layer, report
 from blackhole_core.executor.failure import attribute
 from blackhole_core.executor.hosted import Hosted, host_object, instantiate
 from blackhole_core.executor.leases import Leases
@@ -18,18 +19,30 @@ from blackhole_core.ids import Isolation
 from blackhole_core.loader.universe import Universe
 from blackhole_core.messages import Call, Calls, Replies, Surface
 
-__all__ = ["InlineRunner", "load_hosted", "report_leases", "universe_of"]
+if TYPE_CHECKING:
+    from blackhole_core.executor.auditor import Auditor
+
+__all__ = ["InlineRunner", "hosted_enforcement", "load_hosted", "release_hosted", "report_leases", "universe_of"]
 
 _tags = itertools.count(1)
 
 
-def load_hosted(spec: RunnerSpec, universe: Universe) -> Hosted:
+def load_hosted(spec: RunnerSpec, universe: Universe, auditor: Auditor | None = None) -> Hosted:
     """Import the plugin into ``universe`` and make its object; on any failure the universe is released again."""
+    if auditor is not None and spec.declared:
+        auditor.watch(spec, universe)
     try:
         return host_object(instantiate(universe.load(spec.entry, spec.imported)), spec.project)
     except BaseException:
-        universe.release()
+        release_hosted(universe, auditor)
         raise
+
+
+def release_hosted(universe: Universe, auditor: Auditor | None) -> None:
+    """Let go of the modules of a plugin, and watch it no longer."""
+    if auditor is not None:
+        auditor.unwatch(universe)
+    universe.release()
 
 
 def universe_of(spec: RunnerSpec) -> Universe:
@@ -41,6 +54,13 @@ def report_leases(problems: tuple[str, ...], spec: RunnerSpec, host: Host) -> No
     """Tell what could not be undone when the plugin stopped."""
     for problem in problems:
         host.emit("plugin.lease_failed", spec.id.name, version=spec.id.version, generation=spec.generation, error=problem)
+
+
+def hosted_enforcement(level: Isolation, spec: RunnerSpec, host: Host) -> Mapping[str, str]:
+    """Return what enforces the permissions of a plugin in this process: nothing, but an audit hook may notice."""
+    confinement = spec.confinement
+    layers = [Layer.AUDIT] if host.auditor is not None else []
+    return report(confinement.requested, layers) | limit_enforcement(level, confinement, Abilities)
 
 
 class InlineRunner:
@@ -57,7 +77,7 @@ class InlineRunner:
         self._hosted: Hosted | None = None
 
     def start(self) -> Surface:
-        self._hosted = load_hosted(self._spec, self.universe)
+        self._hosted = load_hosted(self._spec, self.universe, self._host.auditor)
         return self._hosted.surface
 
     def plugin_object(self) -> Any:
@@ -79,7 +99,7 @@ class InlineRunner:
         return self._hosted
 
     def enforcement(self) -> Mapping[str, str]:
-        return limit_enforcement(self.level, self._spec.confinement, Abilities)
+        return hosted_enforcement(self.level, self._spec, self._host)
 
     def drained(self, timeout: float | None) -> bool:
         return True
@@ -87,4 +107,4 @@ class InlineRunner:
     def stop(self) -> None:
         report_leases(self.leases.end(self._spec.limits.stop_grace), self._spec, self._host)
         self._hosted = None
-        self.universe.release()
+        release_hosted(self.universe, self._host.auditor)

@@ -50,6 +50,7 @@ from blackhole_core.executor.binding import Binding
 from blackhole_core.executor.callbacks import CallbackServer
 from blackhole_core.executor.confinement import Confinement
 from blackhole_core.executor.connection import Connection, Ended
+from blackhole_core.executor.enforcement import Layer, report
 from blackhole_core.executor.failure import Rebuilder, attribute
 from blackhole_core.executor.heartbeat import HeartbeatPolicy
 from blackhole_core.executor.imported import Questions
@@ -783,8 +784,8 @@ class RemoteRunner:
         return limits is not None and limits.held
 
     def enforcement(self) -> Mapping[str, str]:
-        """Return how each limit of the plugin is enforced."""
-        return self._limiter.enforcement(self.level, self._spec.confinement)
+        confinement = self._spec.confinement
+        return {**report(confinement.requested, [Layer.ENVIRONMENT]), **self._limiter.enforcement(self.level, confinement)}
 
     # --- what the I/O thread tells -----------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import attrs
 
@@ -21,6 +21,9 @@ from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.loader.universe import Universe
 from blackhole_core.manifest.model import Container
 from blackhole_core.messages import Call, Calls, Replies, Surface
+
+if TYPE_CHECKING:
+    from blackhole_core.executor.auditor import Auditor
 
 __all__ = ["Host", "InProcess", "Limits", "Runner", "RunnerSpec", "call_one_by_one"]
 
@@ -61,6 +64,7 @@ class RunnerSpec:
     imported: tuple[str, ...] = ()  #: modules that the version before had imported; those that still exist are imported at the start
     confinement: Confinement = Confinement()
     container: Container = Container()
+    declared: bool = False  #: whether it has a manifest, which says what it may do
     changeable: bool = True  #: whether its files may change on disk while it runs (not those in the versioned store)
 
 
@@ -75,6 +79,7 @@ class Host:
     exception_type: Callable[[str, str], type[Exception] | None]  #: (module, name) → a type a worker may raise in the host
     timers: Timers
     emit: Callable[..., object]
+    auditor: Auditor | None = None  #: notices what plugins in this process do, where the operator asked for that
     services: Any = None  #: level-specific machinery that is shared, see :mod:`blackhole_core.executor.levels`
 
 
@@ -118,7 +123,10 @@ class Runner(Protocol):
         """
 
     def enforcement(self) -> Mapping[str, str]:
-        """Return how each limit of the plugin is enforced: by its name, such as ``resources.cpu``, one of kernel, broker, advisory and none."""
+        """Return how each permission that the plugin asks for and each of its limits is enforced: kernel, broker, advisory or none.
+
+        The keys are permissions in canonical spelling, and ``resources.memory`` and the like.
+        """
 
     def drained(self, timeout: float | None) -> bool:
         """Wait until no call is queued or running here; False when ``timeout`` seconds passed first."""

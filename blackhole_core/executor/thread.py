@@ -26,10 +26,8 @@ from blackhole_core.executor.crew import Crew
 from blackhole_core.executor.expiry import Expiry
 from blackhole_core.executor.failure import attribute
 from blackhole_core.executor.hosted import Hosted
-from blackhole_core.executor.inline import load_hosted, report_leases, universe_of
+from blackhole_core.executor.inline import hosted_enforcement, load_hosted, release_hosted, report_leases, universe_of
 from blackhole_core.executor.leases import Leases
-from blackhole_core.executor.limits.enforcing import limit_enforcement
-from blackhole_core.executor.limits.tree import Abilities
 from blackhole_core.executor.mailbox import Job, MailboxTimeout
 from blackhole_core.executor.proxy import make_proxy, wrapper_stub
 from blackhole_core.executor.runner import Host, RunnerSpec, call_one_by_one
@@ -89,9 +87,9 @@ class ThreadRunner:
         return self._hosted.surface
 
     def _load(self) -> Hosted:
-        hosted = load_hosted(self._spec, self.universe)
+        hosted = load_hosted(self._spec, self.universe, self._host.auditor)
         if self._crew.closed:  # nobody waited for it: what it imported after stop() is released again
-            self.universe.release()
+            release_hosted(self.universe, self._host.auditor)
         return hosted
 
     def stop(self) -> None:
@@ -102,10 +100,10 @@ class ThreadRunner:
         self._bells.clear()
         self._expiry.close()
         self._hosted = None
-        self.universe.release()
+        release_hosted(self.universe, self._host.auditor)
 
     def enforcement(self) -> Mapping[str, str]:
-        return limit_enforcement(self.level, self._spec.confinement, Abilities)
+        return hosted_enforcement(self.level, self._spec, self._host)
 
     def drained(self, timeout: float | None) -> bool:
         return self._crew.drained(timeout)

@@ -164,15 +164,12 @@ class Plugin:
 
     @property
     def enforcement(self) -> Mapping[str, str]:
-        """How each permission that the manifest names, and each limit, is enforced: ``kernel``, ``broker``, ``advisory`` or ``none``.
+        """How each permission that it asks for, and each limit, is enforced: ``kernel``, ``broker``, ``advisory`` or ``none``. Empty when it does not run.
 
-        This version enforces no permission at any level: a worker has the rights of its host.
+        The keys are permissions in canonical spelling, and ``resources.memory`` and the like.
         """
-        candidate, instance = self._member.candidate, self._member.instance
-        permissions = candidate.manifest.permissions if candidate is not None and candidate.manifest is not None else ()
-        limits = (f"resources.{name}" for name, value in attrs.asdict(self.limits).items() if value is not None)
-        unknown = dict.fromkeys((*permissions, *limits), "none")
-        return unknown | dict(instance.runner.enforcement()) if instance is not None else unknown
+        instance = self._member.instance
+        return instance.runner.enforcement() if instance is not None else {}
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data, for JSON."""

@@ -318,6 +318,7 @@ def start_instance(
         imported=imported,
         confinement=settings.confinement_for(candidate, granted),
         container=settings.container_for(candidate),
+        declared=candidate.manifest is not None,
         changeable=candidate.origin is not Origin.WHEEL,
     )
     runner = _make_runner(make_runner, isolation or settings.level(candidate), settings.isolation_fallback, spec, host)

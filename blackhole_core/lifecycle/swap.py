@@ -76,6 +76,9 @@ class Swapper:
     admit: Callable[
         [Mapping[str, Candidate]], None
     ]  #: raises when the operator, a dependency or a missing requirement forbids these versions
+    as_granted: Callable[
+        [Member, Candidate], bool
+    ]  #: whether what serves was started with the permissions that this version would be started with now
 
     def swap(self, member: Member, request: SwapRequest, *also: tuple[Member, SwapRequest]) -> SwapReport:
         """Swap ``member``, and with it, as one step, those in ``also``, which come after what they depend on.
@@ -240,7 +243,7 @@ class Swap:
             self.candidate = self._request.find()
             self._level = self._request.isolation or member.isolation or member.settings.level(self.candidate)
             same = self.candidate.digest == old.candidate.digest and self.candidate.id == old.id and self._level is old.level
-            self.unchanged = same and not self._broken and not self._request.anew
+            self.unchanged = same and not self._broken and not self._request.anew and self._tools.as_granted(member, self.candidate)
 
     def prepare(self) -> None:
         """Refuse what can be refused before anything is started."""

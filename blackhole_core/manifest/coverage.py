@@ -21,7 +21,7 @@ from typing import Final
 from blackhole_core.manifest.addresses import Address, Public, is_public
 from blackhole_core.manifest.permissions import Exact, Level, Pattern, Permission, Place, level_of, parse_permission
 
-__all__ = ["covers", "effective", "lacking", "meet", "opens"]
+__all__ = ["covers", "effective", "lacking", "meet", "opens", "parts"]
 
 _PARTS: Final[dict[str, tuple[Permission, ...]]] = {
     "filesystem": (Permission("filesystem", "read", Place("")), Permission("filesystem", "write", Place("${data}"))),
@@ -37,7 +37,8 @@ _OWN: Final = tuple(
 ) + tuple(parse_permission(text) for text in ("filesystem:read:${plugin}", "host:log", "host:clock", "host:kv"))
 
 
-def _parts(permission: Permission) -> tuple[Permission, ...]:
+def parts(permission: Permission) -> tuple[Permission, ...]:
+    """Return the finer permissions that a coarse word stands for; any other permission is its only part."""
     return (permission,) if permission.action or permission.value is not None else _PARTS[permission.area]
 
 
@@ -47,8 +48,8 @@ def covers(granted: Permission, requested: Permission) -> bool:
 
 
 def _all_covered(granted: Iterable[Permission], requested: Permission) -> bool:
-    have = [part for one in granted for part in _parts(one)]
-    return all(any(_part_covers(part, wanted) for part in have) for wanted in _parts(requested))
+    have = [part for one in granted for part in parts(one)]
+    return all(any(_part_covers(part, wanted) for part in have) for wanted in parts(requested))
 
 
 def _part_covers(granted: Permission, requested: Permission) -> bool:
@@ -63,7 +64,7 @@ def meet(one: Permission, other: Permission) -> tuple[Permission, ...]:
         return (other,)
     if covers(other, one):
         return (one,)
-    return tuple(shared for part in _parts(one) for its in _parts(other) if (shared := _shared(part, its)) is not None)
+    return tuple(shared for part in parts(one) for its in parts(other) if (shared := _shared(part, its)) is not None)
 
 
 def _shared(one: Permission, other: Permission) -> Permission | None:

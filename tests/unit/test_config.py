@@ -26,6 +26,7 @@ EVERYTHING: dict[str, Any] = {
     "state_dir": "state",
     "default_isolation": "thread",
     "safe_mode": False,
+    "audit": True,
     "allow": ["count*"],
     "deny": ["count-evil"],
     "watch": ["counter"],

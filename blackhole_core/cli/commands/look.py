@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from blackhole_core.registry.candidate import Candidate
     from blackhole_core.registry.registry import PluginRegistry
 
-__all__ = ["check", "doctor", "info", "list_plugins"]
+__all__ = ["check", "config_option", "doctor", "group_option", "info", "lend_registry", "list_plugins", "source_option"]
 
 _LEVELS = click.Choice([level.value for level in Isolation])
-_config_option = click.option(
+config_option = click.option(
     "-c",
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
     help="The host's blackhole.yaml; by default the one here, if there is one.",
 )
-_group_option = click.option("--group", metavar="NAME", help="The entry point group; by default the project of blackhole.yaml.")
-_source_option = click.option(
+group_option = click.option("--group", metavar="NAME", help="The entry point group; by default the project of blackhole.yaml.")
+source_option = click.option(
     "--source",
     "sources",
     type=click.Path(path_type=Path),
@@ -42,7 +42,7 @@ _source_option = click.option(
 @click.command()
 @click.option("--require", "required", type=_LEVELS, multiple=True, help="A level that must run here; may be given several times.")
 @click.option("--clear-index", is_flag=True, help="Remove the discovery index first; the next look for plugins makes it anew.")
-@_config_option
+@config_option
 @json_option
 def doctor(required: tuple[str, ...], clear_index: bool, config: Path | None, as_json: bool) -> None:
     """Say which isolation levels run here, why others do not, and what to install.
@@ -82,7 +82,7 @@ def doctor(required: tuple[str, ...], clear_index: bool, config: Path | None, as
 
 @click.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@_group_option
+@group_option
 @json_option
 def check(paths: tuple[Path, ...], group: str | None, as_json: bool) -> None:
     """Check plugins before they are released: directories, wheels, manifests. Prints every problem, imports nothing.
@@ -121,13 +121,13 @@ def _problem_as_dict(problem: Problem) -> dict[str, Any]:
 
 
 @click.command("list")
-@_group_option
-@_source_option
-@_config_option
+@group_option
+@source_option
+@config_option
 @json_option
 def list_plugins(group: str | None, sources: tuple[Path, ...], config: Path | None, as_json: bool) -> None:
     """List the plugins there are, installed or at a source, and what was found and cannot be used. Imports nothing."""
-    with _registry(group, sources, config) as registry:
+    with lend_registry(group, sources, config) as registry:
         candidates = [candidate for found in registry.candidates().values() for candidate in found]
         problems = registry.problems()
         if as_json:
@@ -151,16 +151,16 @@ def list_plugins(group: str | None, sources: tuple[Path, ...], config: Path | No
 
 @click.command()
 @click.argument("name", shell_complete=plugin_names)
-@_group_option
-@_source_option
-@_config_option
+@group_option
+@source_option
+@config_option
 @host_options
 @json_option
 def info(name: str, group: str | None, sources: tuple[Path, ...], config: Path | None, where: Where, as_json: bool) -> None:
     """Tell all about one plugin: what it declares and needs, and how it fares when a host is running."""
     from blackhole_core.registry.requirements import missing_requirements
 
-    with _registry(group or where.project, sources, config) as registry:
+    with lend_registry(group or where.project, sources, config) as registry:
         candidate = registry.find(name)
         facts = {
             **_candidate_as_dict(candidate),
@@ -172,7 +172,12 @@ def info(name: str, group: str | None, sources: tuple[Path, ...], config: Path |
     if as_json:
         print_json(facts)
         return
+    live = facts["running"] or {}
+    enforcement = live.pop("enforcement", {})
     print_table(("WHAT", "VALUE"), _flat(facts), empty="")
+    if enforcement:
+        click.echo()
+        print_table(("PERMISSION OR LIMIT", "ENFORCED BY"), enforcement.items(), empty="")
 
 
 def _live(where: Where, name: str) -> dict[str, Any] | None:
@@ -192,7 +197,7 @@ def _live(where: Where, name: str) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _registry(group: str | None, sources: tuple[Path, ...], config_path: Path | None) -> Iterator[PluginRegistry]:
+def lend_registry(group: str | None, sources: tuple[Path, ...], config_path: Path | None) -> Iterator[PluginRegistry]:
     """Lend a registry of the group, with a store that is removed again."""
     import tempfile
 

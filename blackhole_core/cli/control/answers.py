@@ -14,9 +14,10 @@ import blackhole_core
 from blackhole_core.callcontext import deadline
 from blackhole_core.cli.control import protocol as ask
 from blackhole_core.cli.control.arguments import ArgumentProblem, read_arguments
+from blackhole_core.cli.control.permitted import permissions_as_dict
 from blackhole_core.cli.control.plain import jsonable
 from blackhole_core.cli.control.records import Records
-from blackhole_core.errors import BlackholeError
+from blackhole_core.errors import BlackholeError, UnknownPlugin
 from blackhole_core.lifecycle.report import SwapReport
 from blackhole_core.manager import PluginManager
 
@@ -118,6 +119,30 @@ def _report(report: SwapReport) -> dict[str, Any]:
     return {**report.as_dict(), "text": str(report)}
 
 
+def _permissions(door: HostDoor, request: ask.Permissions) -> Any:
+    plugin = door.manager.plugin(request.name)
+    return permissions_as_dict(
+        plugin.name, plugin.permissions, version=plugin.version, phase=plugin.phase.value, enforcement=plugin.enforcement
+    )
+
+
+def _grant(door: HostDoor, request: ask.Grant) -> Any:
+    given = door.manager.grant(request.name, *request.permissions, versions=request.versions, digest=request.digest)
+    return {"plugin": request.name, "granted": given, "now": _permissions_if_known(door, request.name)}
+
+
+def _revoke(door: HostDoor, request: ask.Revoke) -> Any:
+    done = door.manager.revoke(request.name, *request.permissions)
+    return {"plugin": request.name, "revoked": done.permissions, "remains": done.remains, "now": _permissions_if_known(door, request.name)}
+
+
+def _permissions_if_known(door: HostDoor, name: str) -> Any:
+    try:
+        return _permissions(door, ask.Permissions(name))
+    except UnknownPlugin:  # granting may come before installing
+        return None
+
+
 def _state_export(door: HostDoor, request: ask.StateExport) -> Any:
     snapshot = door.manager.export_state(request.name)
     if snapshot is None:
@@ -164,6 +189,9 @@ ANSWERS: Final[Mapping[type, Callable[[HostDoor, Any], Any]]] = {
     ask.Swap: _swap,
     ask.Rollback: _rollback,
     ask.Reload: _reload,
+    ask.Permissions: _permissions,
+    ask.Grant: _grant,
+    ask.Revoke: _revoke,
     ask.StateExport: _state_export,
     ask.StateImport: _state_import,
     ask.StateList: _state_list,

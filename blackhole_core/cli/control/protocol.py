@@ -26,13 +26,16 @@ __all__ = [
     "Entry",
     "Error",
     "Execute",
+    "Grant",
     "Load",
     "Logs",
     "Notice",
+    "Permissions",
     "Plugins",
     "Reload",
     "Request",
     "Result",
+    "Revoke",
     "Rollback",
     "StateExport",
     "StateImport",
@@ -134,6 +137,28 @@ class Reload(Request, frozen=True):
     name: str
 
 
+class Permissions(Request, frozen=True):
+    """What one plugin asks for, was granted and has."""
+
+    name: str
+
+
+class Grant(Request, frozen=True):
+    """Let a plugin have permissions; ``versions`` is a PEP 440 range, ``digest`` that of its code."""
+
+    name: str
+    permissions: list[str] = []
+    versions: str = ""
+    digest: str | None = None
+
+
+class Revoke(Request, frozen=True):
+    """Take permissions, and what lies in them, from a plugin."""
+
+    name: str
+    permissions: list[str] = []
+
+
 class StateExport(Request, frozen=True):
     """Save a plugin's state, and write it to ``path`` (absolute, on the host's machine)."""
 
@@ -177,6 +202,9 @@ AnyRequest: TypeAlias = (
     | Swap
     | Rollback
     | Reload
+    | Permissions
+    | Grant
+    | Revoke
     | StateExport
     | StateImport
     | StateList
