@@ -19,6 +19,7 @@ from blackhole_core.executor.levels import Levels
 from blackhole_core.executor.runner import Host
 from blackhole_core.executor.timers import Timers
 from blackhole_core.ids import Isolation
+from blackhole_core.lifecycle.dependencies import Dependencies
 from blackhole_core.lifecycle.execute import execute
 from blackhole_core.lifecycle.grantfile import FileGrants, GrantStore, MemoryGrants
 from blackhole_core.lifecycle.grants import Permissions
@@ -106,6 +107,7 @@ class Parts:
         self.carrier = StateCarrier(self.supervisor, hooks)
         keeper = SnapshotKeeper(self.timers, self._keep_state, self.states.delete, self.supervisor.on_duty, self.emit)
         self.supervisor.on_serving, self.supervisor.on_release = keeper.begin, keeper.end
+        self.supervisor.on_change = Dependencies(self.loader.dependants_of, self.supervisor.on_duty, self.emit).changed
 
     def _make_auditor(self) -> Auditor | None:
         if not self._config.audit:

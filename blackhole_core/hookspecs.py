@@ -51,6 +51,10 @@ class LifecycleSpecs:
         """Return ``state`` one step further: ``to_version`` is ``from_version`` plus or minus one."""
 
     @hookspec
+    def plugin_dependency_changed(self, name: str, phase: str) -> None:
+        """Take notice that plugin ``name``, which this one depends on, is ``"down"``, ``"back"`` or ``"broken"``. Raising is an event."""
+
+    @hookspec
     def plugin_handle(self, request: dict[str, Any]) -> Any:
         """Answer ``pm.execute``: ``request`` has ``method`` (str or None), ``params`` (dict), ``data`` (bytes)."""
 

@@ -148,7 +148,7 @@ class Instance:
         """Whether the plugin implements the contract."""
         return contract in self.surface.contracts
 
-    def contract(self, name: str, *, via: Callable[[Call], Any] | None = None, **available: Any) -> Any:
+    def contract(self, name: str, /, *, via: Callable[[Call], Any] | None = None, **available: Any) -> Any:
         """Call a contract with those of ``available`` that it asks for; None when the plugin does not implement it."""
         wanted = self.surface.contracts.get(name)
         if wanted is None:
@@ -156,7 +156,7 @@ class Instance:
         call = Call(name, tuple(available.get(argument) for argument in wanted), CONTRACT)
         return (via or self.runner.call)(call)
 
-    def bounded_contract(self, name: str, seconds: float, *, via: Callable[[Call], Any] | None = None, **available: Any) -> Any:
+    def bounded_contract(self, name: str, seconds: float, /, *, via: Callable[[Call], Any] | None = None, **available: Any) -> Any:
         """Call a contract that must answer within ``seconds``, at level none as well.
 
         Code in this process cannot be interrupted: at level none it runs on a thread of its own, which is let go when it does not answer.

@@ -24,6 +24,7 @@ from blackhole_core.executor.remote import RemoteRunner
 from blackhole_core.executor.timers import Timers
 from blackhole_core.ids import canonical_name
 from blackhole_core.lifecycle.carrying import restore_newest
+from blackhole_core.lifecycle.dependencies import Dependency
 from blackhole_core.lifecycle.instance import Instance
 from blackhole_core.lifecycle.member import Member
 from blackhole_core.lifecycle.phase import Phase, advance
@@ -60,6 +61,8 @@ class Supervisor:
         #: Told of each instance that serves from now on, and of each member that none serves any more. Set once, before the first is loaded.
         self.on_serving: Callable[[Member, Instance], object] = lambda member, instance: None
         self.on_release: Callable[[Member], object] = lambda member: None
+        #: Told when one goes down, is back, or is given up.
+        self.on_change: Callable[[Member, Dependency], object] = lambda member, what: None
 
     # --- members -----------------------------------------------------------------------------------------------------
 
@@ -152,6 +155,7 @@ class Supervisor:
         """Restart ``instance`` from now on when its worker dies; if it has died already, now."""
         instance.watch(lambda ended: self._died(member, instance, ended))
         self.on_serving(member, instance)
+        self.on_change(member, Dependency.BACK)  # a swap may have put it in the place of one that was given up
 
     def release(self, member: Member) -> None:
         """Let go of the instance that serves: its deaths are nobody's business from now on."""
@@ -190,6 +194,8 @@ class Supervisor:
             stack=list(ended.stack),
             limit=attrs.asdict(ended.limit) if ended.limit is not None else None,
         )
+        if member.instance is instance:
+            self.on_change(member, Dependency.DOWN)
         self._decide(member, instance, how, None)
 
     def _decide(self, member: Member, instance: Instance, how: str, error: Exception | None) -> None:
@@ -212,6 +218,8 @@ class Supervisor:
         broken = PluginBroken(str(instance.id), reason)
         self._move_if_serving(member, instance, (Phase.RUNNING, Phase.DRAINING, Phase.STARTING), Phase.BROKEN, broken)
         self._emit("plugin.broken", member.name, version=instance.id.version, reason=reason)
+        if member.instance is instance:
+            self.on_change(member, Dependency.BROKEN)
 
     def _restart(self, member: Member, instance: Instance) -> None:
         if member.instance is not instance:
@@ -232,6 +240,7 @@ class Supervisor:
             restarts = member.restarts
         self._move_if_serving(member, instance, (Phase.STARTING,), Phase.RUNNING, None)
         self._emit("worker.restarted", member.name, version=instance.id.version, pid=runner.pid, restarts=restarts, state_age=ages[-1])
+        self.on_change(member, Dependency.BACK)
         if restarts % _FLAPPING == 0:
             self._emit("plugin.flapping", member.name, version=instance.id.version, restarts=restarts)
 
