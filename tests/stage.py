@@ -12,6 +12,7 @@ from typing import Any
 
 import notes_api
 
+from blackhole_core.executor.confinement import Confinement
 from blackhole_core.executor.context import PluginContext
 from blackhole_core.executor.launch.oci.choosing import choose_engine
 from blackhole_core.executor.launch.oci.launcher import ContainerLauncher
@@ -117,6 +118,7 @@ class Stage:
         entry: str | None = None,
         config: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
+        confinement: Confinement | None = None,
         **limits: Any,
     ) -> RunnerSpec:
         """Describe the test plugin ``name`` 1.0.0, or the one at ``path`` with ``entry``."""
@@ -128,7 +130,16 @@ class Stage:
         package = entry.partition(":")[0]
         limits = {"call_timeout": 30.0, "stop_grace": 2.0, **limits}
         return RunnerSpec(
-            PluginId(name, "1.0.0"), 1, entry, path, (package,), notes_api.PROJECT, Limits(**limits), config or {}, environment or {}
+            PluginId(name, "1.0.0"),
+            1,
+            entry,
+            path,
+            (package,),
+            notes_api.PROJECT,
+            Limits(**limits),
+            config or {},
+            environment or {},
+            confinement=confinement or Confinement(),
         )
 
     def make(self, name: str, level: str, **options: Any) -> Runner:
@@ -216,6 +227,7 @@ def hear():
             os._exit(0)
         inbox.extend(map(codec.decode_host_message, frames.feed(data)))
     return inbox.pop(0)
+assert isinstance(hear(), codec.Confine)
 NONE = msgspec.Raw(b"\\xc0")
 TRANSFORM = codec.ImplementationInfo("transform", "transform", ("text",), {}, annotated=("text",))
 def come_up(*implementations, contracts={}, lane=False):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from blackhole_core.errors import IsolationUnavailable
+from blackhole_core.executor.confinement import Sandbox
 from blackhole_core.executor.limits.enforcing import refuse_unenforced
 from blackhole_core.executor.runner import Host, Runner, RunnerSpec
 from blackhole_core.ids import Isolation
@@ -148,6 +149,7 @@ class Levels:
 
     def _remote(self, spec: RunnerSpec, level: Isolation, launcher: Launcher) -> Runner:
         from blackhole_core.executor.remote import RemoteRunner
+        from blackhole_core.executor.sandbox.walls import Walls
 
         return RemoteRunner(
             spec,
@@ -158,6 +160,7 @@ class Levels:
             import_path=_import_path(),
             limiter=self._limiter(),
             lane=self._lane,
+            walls=Walls() if level is Isolation.PROCESS and spec.confinement.sandbox is not Sandbox.OFF else None,
         )
 
     def _launcher(self) -> ProcessLauncher:

@@ -66,6 +66,8 @@ from blackhole_core.executor.pace import Pace
 from blackhole_core.executor.poison import Fingerprint, PoisonPolicy, Quarantine, after_answer, after_death, fingerprint, recent
 from blackhole_core.executor.proxy import make_proxy
 from blackhole_core.executor.runner import Host, RunnerSpec, call_one_by_one
+from blackhole_core.executor.sandbox.judge import layers_of
+from blackhole_core.executor.sandbox.walls import Enclosure, Walls
 from blackhole_core.executor.startup import Startup
 from blackhole_core.executor.vigil import Vigil
 from blackhole_core.executor.wire import codec
@@ -73,6 +75,7 @@ from blackhole_core.executor.wire.claims import Claim, claim_body, claimed, deco
 from blackhole_core.executor.wire.ledger import Ledger
 from blackhole_core.executor.wire.parcels import MARK, Parcel, Shelf, TooLarge, fit
 from blackhole_core.executor.wire.plain import NotPlain, encode_plain
+from blackhole_core.executor.wire.policy import WallReport
 from blackhole_core.executor.wire.signature import Undecodable
 from blackhole_core.ids import Isolation
 from blackhole_core.messages import HOST, Call, Calls, Implementation, Replies, Surface
@@ -136,10 +139,13 @@ class _Worker:
     ledger: Ledger
     vigil: Vigil
     limits: WorkerLimits
+    enclosure: Enclosure
     imported: Questions = attrs.field(factory=Questions)
     lane: HostLane | None = None
     arena: Arena | None = None
     alive: bool = True
+    pid: int | None = None  # as it said itself; the process that was launched may be its keeper
+    report: WallReport = WallReport()
 
 
 class RemoteRunner:
@@ -156,8 +162,11 @@ class RemoteRunner:
         import_path: tuple[str, ...],
         limiter: Limiter,
         lane: bool = True,
+        walls: Walls | None = None,
     ) -> None:
+        """``walls`` are built around each worker; None: none are."""
         self.level: Final = level
+        self._walls = walls
         self._spec = spec
         self._host = host
         self._launcher = launcher
@@ -281,6 +290,7 @@ class RemoteRunner:
             try:
                 started = worker.startup.converse(worker.connection.send, plugin_logger(self._spec.id.name).getEffectiveLevel())
                 self._bindings = started.bindings
+                worker.pid, worker.report = started.pid, started.walls
                 worker.lane = lane if started.lane else None
                 self._shelf = worker.connection.shelf = worker.arena if started.arena else None
                 check(started.surface)
@@ -298,8 +308,10 @@ class RemoteRunner:
         spec = self._spec
         if self._state is not _State.NEW:
             spec = attrs.evolve(spec, imported=())  # a worker that takes the place of a dead one imports no more than serving needs
-        startup = Startup(spec, self._host, self._rebuilder)
+        enclosure = self._walls.around(spec, self._import_path) if self._walls is not None else Enclosure()
+        startup = Startup(spec, self._host, self._rebuilder, enclosure.policy)
         with contextlib.ExitStack() as undo:
+            undo.callback(enclosure.close)
             lane = HostLane() if self._with_lane else None
             descriptors: tuple[int, ...] = ()
             if lane is not None:
@@ -334,7 +346,7 @@ class RemoteRunner:
         if arena is not None:
             arena.tidy_with(lambda: connection.send(codec.Trim()))
         vigil = Vigil(connection, self._host.timers, self._heartbeat, self._lock, owes=lambda: worker.ledger, paused=lambda: self.paused())
-        worker = _Worker(connection, startup, Ledger(spec.limits.threads), vigil, limits, arena=arena)
+        worker = _Worker(connection, startup, Ledger(spec.limits.threads), vigil, limits, enclosure, arena=arena)
         with self._changed:
             self._worker = worker
         connection.open()
@@ -765,7 +777,18 @@ class RemoteRunner:
     def pid(self) -> int | None:
         """Process id of the worker, None while there is none."""
         worker = self._worker
-        return worker.connection.child.pid if worker is not None and worker.alive else None
+        return (worker.pid or worker.connection.child.pid) if worker is not None and worker.alive else None
+
+    def enforcement(self) -> Mapping[str, str]:
+        confinement = self._spec.confinement
+        layers = [Layer.ENVIRONMENT, *layers_of(self.walls_report)]
+        return {**report(confinement.requested, layers), **self._limiter.enforcement(self.level, confinement)}
+
+    @property
+    def walls_report(self) -> WallReport:
+        """What the latest worker built around itself and found by trying it; nothing when there was none, or no walls."""
+        worker = self._worker
+        return worker.report if worker is not None else WallReport()
 
     @property
     def limits(self) -> WorkerLimits | None:
@@ -782,10 +805,6 @@ class RemoteRunner:
     def _held(self) -> bool:
         limits = self.limits
         return limits is not None and limits.held
-
-    def enforcement(self) -> Mapping[str, str]:
-        confinement = self._spec.confinement
-        return {**report(confinement.requested, [Layer.ENVIRONMENT]), **self._limiter.enforcement(self.level, confinement)}
 
     # --- what the I/O thread tells -----------------------------------------------------------------------------------
 
@@ -865,6 +884,7 @@ class RemoteRunner:
                 self._death = ended
         worker.startup.end(ended)
         worker.imported.end()
+        worker.enclosure.close()
         if convicted is not None:
             self._emit_poisoned(convicted)
         if on_death is not None:

@@ -20,8 +20,10 @@ from blackhole_core.executor.connection import Ended
 from blackhole_core.executor.failure import Rebuilder
 from blackhole_core.executor.proxy import check_names
 from blackhole_core.executor.runner import Host, RunnerSpec
+from blackhole_core.executor.sandbox.judge import refuse_open
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.plain import NotPlain, encode_plain
+from blackhole_core.executor.wire.policy import Policy, WallReport
 from blackhole_core.loader.codes import pack_codes
 from blackhole_core.loader.snapshot import read_sources
 from blackhole_core.messages import Implementation, Surface
@@ -42,13 +44,17 @@ class Started:
     bindings: tuple[Binding, ...]
     lane: bool  #: whether it takes calls by the lane
     arena: bool  #: whether it takes large values from the arena
+    pid: int  #: its process id
+    walls: WallReport  #: what it built around itself
 
 
 class Startup:
     """One worker's way up, within ``limits.start_timeout`` from now."""
 
-    def __init__(self, spec: RunnerSpec, host: Host, rebuilder: Rebuilder) -> None:
+    def __init__(self, spec: RunnerSpec, host: Host, rebuilder: Rebuilder, policy: Policy | None = None) -> None:
+        """``policy`` says what walls the worker is to build around itself, None: none."""
         self._spec = spec
+        self._policy = policy
         self._host = host
         self._rebuilder = rebuilder
         self._plugin = str(spec.id)
@@ -83,17 +89,21 @@ class Startup:
         """Have the plugin loaded and its values' types agreed on.
 
         :raises Exception: what the plugin's import raised, or :class:`LoadFailed` with the reason, or
-            :class:`~blackhole_core.errors.CannotCross` for a hook that cannot cross a process.
+            :class:`~blackhole_core.errors.CannotCross` for a hook that cannot cross a process, or
+            :class:`~blackhole_core.errors.IsolationUnavailable` for walls that do not hold.
         """
+        send(codec.Confine(self._policy))
         send(self._load(log_level))  # made while the worker starts, and there when it looks for it
         hello = self._expect(codec.Hello)
         if hello.protocol != codec.PROTOCOL:
             raise LoadFailed(self._plugin, f"its worker speaks protocol {hello.protocol}, the host {codec.PROTOCOL}")
+        if self._policy is not None:
+            refuse_open(self._policy, hello.walls)
         surface = self._surface(self._expect(codec.Loaded))
         bindings = tuple(bind(known, self._host.signature(known.hook), self._plugin) for known in surface.implementations)
         send(codec.Bind(tuple(binding.types for binding in bindings), describe_hooks(self._host)))
         self._expect(codec.Answer)
-        return Started(surface, bindings, hello.lane, hello.arena)
+        return Started(surface, bindings, hello.lane, hello.arena, hello.pid, hello.walls)
 
     def _load(self, log_level: int) -> codec.Load:
         spec = self._spec

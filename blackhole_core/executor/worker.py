@@ -32,6 +32,7 @@ from typing import Any, Final
 import msgspec
 
 from blackhole_core.callcontext import bound_deadline, get_deadline
+from blackhole_core.errors import ProtocolError
 from blackhole_core.executor.arena import MappedShelf
 from blackhole_core.executor.context import PluginContext, leases_of
 from blackhole_core.executor.failure import Rebuilder, cannot_cross, to_wire, too_large
@@ -43,9 +44,10 @@ from blackhole_core.executor.printable import printable
 from blackhole_core.executor.standing import busy_stacks
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.claims import Claim, claim_body, claimed, decode_open
-from blackhole_core.executor.wire.frames import FrameReader, frame
+from blackhole_core.executor.wire.frames import HEADER, FrameReader, frame
 from blackhole_core.executor.wire.parcels import MARK, Parcel, Shelf, TooLarge, hand_over
 from blackhole_core.executor.wire.plain import NotPlain, decode_plain, encode_plain
+from blackhole_core.executor.wire.policy import Policy, WallReport
 from blackhole_core.executor.wire.signature import ArgumentsDecoder, ResultDecoder, ResultEncoder, Undecodable
 from blackhole_core.executor.wire.types import annotations_of, type_of_expression
 from blackhole_core.ids import PluginId
@@ -59,6 +61,8 @@ __all__ = ["Worker", "default_signals", "die_with", "main", "serve"]
 _READ_SIZE: Final = 1024 * 1024
 #: ``prctl(2)`` option: send this signal when the parent thread ends.
 _PR_SET_PDEATHSIG: Final = 1
+#: Likewise: the name of this thread, which as the first gives the process its own.
+_PR_SET_NAME: Final = 15
 #: Seconds after which no further one of many calls is begun for one request: a drain, and every other caller, waits for the whole of it.
 _MANY_SECONDS: Final = 0.005
 #: Seconds in which the plugin's leases are undone at an orderly stop: the host waits 70 % of ``stop_grace`` (5 s) before it terminates the worker.
@@ -104,9 +108,21 @@ class Worker:
     ``_withdrawn`` are guarded by ``_lock``; whoever writes to the channel holds ``_write_lock`` for one whole frame. The lane belongs to the main thread.
     """
 
-    def __init__(self, receive: int, send: int, lane: WorkerLane | None = None, shelf: MappedShelf | None = None) -> None:
+    def __init__(
+        self,
+        receive: int,
+        send: int,
+        lane: WorkerLane | None = None,
+        shelf: MappedShelf | None = None,
+        *,
+        pid: int | None = None,
+        walls: WallReport | None = None,
+    ) -> None:
+        """``pid`` is this process's id as the host sees it, ``walls`` what was built around it."""
         self._receive = receive
         self._send = send
+        self._pid = pid or os.getpid()
+        self._walls = walls or WallReport()
         self._write_lock = threading.Lock()
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[codec.Load | codec.Bind | codec.Request | None] = queue.SimpleQueue()
@@ -135,7 +151,7 @@ class Worker:
     def run(self) -> None:
         """Serve until told to stop. Called on the main thread."""
         os.register_at_fork(after_in_child=self._forget_channel)
-        self.send(codec.Hello(codec.PROTOCOL, os.getpid(), sys.version.partition(" ")[0], self._lane is not None, self._shelf is not None))
+        self.greet()
         threading.Thread(target=self._read, name="blackhole-reader", daemon=True).start()
         try:
             self._bring_up()
@@ -149,6 +165,11 @@ class Worker:
         for thread in self._threads:  # each finishes the call it has begun, then finds the queue's end
             thread.join()
         self._end_leases()
+
+    def greet(self) -> None:
+        """Say hello."""
+        version = sys.version.partition(" ")[0]
+        self.send(codec.Hello(codec.PROTOCOL, self._pid, version, self._lane is not None, self._shelf is not None, self._walls))
 
     def _end_leases(self) -> None:
         """Undo what the plugin took through its context, on this thread: it is the one that called ``plugin_start``, unless the plugin has several."""
@@ -525,8 +546,9 @@ def _describe(hosted: Hosted) -> list[codec.ImplementationInfo]:
 
 def _name_process(plugin: str) -> None:
     """Have ``ps`` and ``top`` show whose worker this is: all forked from one process, they have one command line."""
-    with contextlib.suppress(OSError):  # no /proc, or not ours to write: a name is no reason to fail
-        Path("/proc/self/comm").write_text(f"bh {plugin}"[:15], "utf-8")  # what the kernel keeps
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, f"bh {plugin}".encode()[:15], 0, 0, 0)  # what the kernel keeps; /proc may be closed to a worker
 
 
 class _ToHost(logging.Handler):
@@ -584,8 +606,40 @@ def serve(receive: int, send: int, further: tuple[int, ...]) -> None:
         os.set_inheritable(descriptor, False)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    policy = _confinement(receive)
+    pid, walls, ready = _enclose(policy, (0, 1, 2, receive, send, *further)) if policy is not None else (os.getpid(), WallReport(), True)
     lane, arena = further[: len(further) // 3 * 3], further[len(further) // 3 * 3 :]
-    Worker(receive, send, WorkerLane(*lane) if lane else None, _map(*arena) if arena else None).run()
+    worker = Worker(receive, send, WorkerLane(*lane) if lane else None, _map(*arena) if arena else None, pid=pid, walls=walls)
+    if ready:
+        worker.run()
+    else:
+        worker.greet()  # the host says what is missing; no plugin code comes into this process
+
+
+def _confinement(receive: int) -> Policy | None:
+    """Return what the first message asks for; exactly that message is read, because the next one may be with it."""
+    message = codec.decode_host_message(_read_exactly(receive, int.from_bytes(_read_exactly(receive, HEADER), "big")))
+    if not isinstance(message, codec.Confine):
+        raise ProtocolError(f"the host began with {type(message).__name__}")
+    return message.policy
+
+
+def _read_exactly(descriptor: int, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        more = os.read(descriptor, count - len(data))
+        if not more:
+            os._exit(0)  # the host has no use for this worker any more
+        data += more
+    return data
+
+
+def _enclose(policy: Policy, keep: tuple[int, ...]) -> tuple[int, WallReport, bool]:
+    """Build the walls; from here on this may be another process. Return its id as the host sees it, what was built, and whether all that is required holds."""
+    from blackhole_core.executor.sandbox.enclose import enclose
+
+    enclosed = enclose(policy, keep)
+    return enclosed.pid, enclosed.report, not enclosed.missing(policy)
 
 
 def _map(arena: int) -> MappedShelf | None:

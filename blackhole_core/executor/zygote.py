@@ -29,6 +29,7 @@ from blackhole_core.errors import ProtocolError
 from blackhole_core.executor import worker
 from blackhole_core.executor.cloning import CannotClone, Cloner
 from blackhole_core.executor.rehearsal import rehearse
+from blackhole_core.executor.sandbox import enclose
 from blackhole_core.executor.wire import spawn
 
 __all__ = ["main"]
@@ -60,9 +61,10 @@ def main() -> None:
 
 
 def _make_ready() -> None:
-    """Have everything there that workers share. A collection would write into each object's head, and so copy every page: none does before the fork."""
+    """Have everything there that workers share, what builds walls included. A collection would write into each object's head, and so copy every page: none does before the fork."""
     gc.disable()
     rehearse(_REHEARSALS)
+    enclose.rehearse()
     sys.path_importer_cache.clear()
     gc.collect()
     gc.freeze()

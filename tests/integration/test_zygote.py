@@ -132,8 +132,11 @@ def test_a_forked_worker_has_nothing_more_of_ours_than_the_zygote_itself(tmp_pat
     what = {"modules": "sorted(sys.modules)"}
     more = set(_look(tmp_path, forked=True, what=what)["modules"]) - set(_look(tmp_path, forked=False, what=what)["modules"])
     ours = {name for name in more if name.startswith("blackhole")}
+    ours = {
+        name for name in ours if not name.startswith("blackhole_core.executor.sandbox")
+    }  # builds walls; imported where there are to be some
     assert ours == {f"blackhole_core.executor.{name}" for name in ("cloning", "rehearsal", "wire.spawn", "zygote")}
-    assert more - ours <= {"_ctypes", "_posixsubprocess", "_struct", "ctypes", "ctypes._endian", "fcntl", "resource", "select", "_selectors",
+    assert {name for name in more if not name.startswith("blackhole")} <= {"_ctypes", "_posixsubprocess", "_struct", "ctypes", "ctypes._endian", "fcntl", "resource", "select", "_selectors",
                            "selectors", "socket", "struct", "array", "_socket", "math"}  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, TypeAlias, cast
 import msgspec
 
 from blackhole_core.errors import ProtocolError
+from blackhole_core.executor.wire.policy import Policy, WallReport
 
 __all__ = [
     "MANY_BYTES",
@@ -30,6 +31,7 @@ __all__ = [
     "Bind",
     "BoundTypes",
     "Cancel",
+    "Confine",
     "Error",
     "Hello",
     "HookInfo",
@@ -107,8 +109,14 @@ class ImplementationInfo(msgspec.Struct, array_like=True, frozen=True):
 # --- host → worker ---------------------------------------------------------------------------------------------------
 
 
+class Confine(msgspec.Struct, array_like=True, frozen=True, tag=15):
+    """Build these walls around yourself, and say hello from inside; None: there are none. First message to a worker, and the only one it reads before it has threads."""
+
+    policy: Policy | None = None
+
+
 class Load(msgspec.Struct, array_like=True, frozen=True, tag=1):
-    """Import the plugin and make its object. First message to a worker."""
+    """Import the plugin and make its object. Sent with :class:`Confine`, and read after that."""
 
     entry: str
     path: str
@@ -228,7 +236,7 @@ class Outcome(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Hello(msgspec.Struct, array_like=True, frozen=True, tag=7):
-    """First message of a worker."""
+    """First message of a worker. ``pid`` is its process id as the host sees it."""
 
     protocol: int
     pid: int
@@ -237,6 +245,8 @@ class Hello(msgspec.Struct, array_like=True, frozen=True, tag=7):
     lane: bool = False
     #: Whether it takes large values from the memory that it was given, see :mod:`blackhole_core.executor.arena`.
     arena: bool = False
+    #: What came of :class:`Confine`.
+    walls: WallReport = WallReport()
 
 
 class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=8):
@@ -289,7 +299,7 @@ class StateChanged(msgspec.Struct, array_like=True, frozen=True, tag=24):
     """The plugin says that its state changed; told once until the host asks for the state."""
 
 
-HostMessage: TypeAlias = Load | Bind | Request | Cancel | Stop | AskImported | Trim | Answer | Error | Ping | AskStacks
+HostMessage: TypeAlias = Confine | Load | Bind | Request | Cancel | Stop | AskImported | Trim | Answer | Error | Ping | AskStacks
 WorkerMessage: TypeAlias = Hello | Loaded | Answer | Error | HostCall | Log | Imported | Pong | Stacks | StateChanged
 
 _encoder = msgspec.msgpack.Encoder()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from blackhole_core.errors import ProtocolError
 from blackhole_core.executor.wire import codec
+from blackhole_core.executor.wire.policy import Place, Policy, WallReport
 
 _RAW = msgspec.Raw(b"\x01")
 _FAILURE = codec.WireFailure("builtins", "ValueError", "x", args=b"\x91\xa1x", notes=("n",), group=(codec.WireFailure("m", "n", "t"),))
@@ -25,6 +26,8 @@ _FROM_WORKER = [
     codec.Stacks(6, ('  File "x.py", line 1, in f',)),
 ]
 _FROM_HOST = [
+    codec.Confine(),
+    codec.Confine(Policy((Place(b"/usr/lib", b"/lib"),), ("seccomp",), ("files",), 1, limits=((4, 0, 0),))),
     codec.Load("m:a", "/p", ("m",), "n", None, 1, "notes", 1, 100, b"\x80"),
     codec.Bind((codec.BoundTypes(("int", None), False),), {"transform": codec.HookInfo(("x",), False, "str")}),
     codec.Request(1, "host", "transform", 0, _RAW, None, 0),
@@ -50,7 +53,7 @@ def test_a_host_s_messages_arrive(message: msgspec.Struct) -> None:
     assert codec.encode(codec.decode_host_message(codec.encode(message))) == codec.encode(message)
 
 
-@pytest.mark.parametrize("message", _FROM_HOST[:6], ids=lambda message: type(message).__name__)
+@pytest.mark.parametrize("message", _FROM_HOST[:8], ids=lambda message: type(message).__name__)
 def test_a_worker_cannot_speak_as_the_host(message: msgspec.Struct) -> None:
     """Each direction has its own closed set of messages."""
     with pytest.raises(ProtocolError, match="not a message of protocol 1"):
@@ -127,6 +130,6 @@ def test_lists_in_messages_are_short() -> None:
 
 def test_fields_of_a_later_release_are_ignored() -> None:
     """H-04: unknown trailing fields do no harm, missing optional ones have their default."""
-    data = msgspec.msgpack.encode([7, 1, 99, "3.11", True, True, "a field of the future", 5])
-    assert codec.decode_worker_message(data) == codec.Hello(1, 99, "3.11", lane=True, arena=True)
+    data = msgspec.msgpack.encode([7, 1, 99, "3.11", True, True, [{"Landlock": ""}], "a field of the future", 5])
+    assert codec.decode_worker_message(data) == codec.Hello(1, 99, "3.11", lane=True, arena=True, walls=WallReport({"Landlock": ""}))
     assert codec.decode_worker_message(msgspec.msgpack.encode([7, 1, 99])) == codec.Hello(1, 99, "")

@@ -1,0 +1,69 @@
+"""The walls of workers, as the host orders them: which layers are worth asking for here, and what belongs to one worker and ends with it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from blackhole_core.errors import IsolationUnavailable, LoadFailed
+from blackhole_core.executor.confinement import Unenforced
+from blackhole_core.executor.runner import RunnerSpec
+from blackhole_core.executor.sandbox.judge import explain
+from blackhole_core.executor.sandbox.places import UnsafePath
+from blackhole_core.executor.sandbox.plan import draw_up
+from blackhole_core.executor.sandbox.probe import what_holds
+from blackhole_core.executor.wire.policy import Layer, Policy
+from blackhole_core.ids import Isolation
+
+__all__ = ["Enclosure", "Walls"]
+
+_logger: Final = logging.getLogger("blackhole.sandbox")
+
+
+@attrs.frozen
+class Enclosure:
+    """What one worker is to build, and the directory that was made for it; no policy: no walls."""
+
+    policy: Policy | None = None
+    temporary: Path | None = None
+
+    def close(self) -> None:
+        """Remove what was made for the worker, which has ended."""
+        if self.temporary is None:
+            return
+        try:
+            shutil.rmtree(self.temporary)
+        except FileNotFoundError:
+            pass  # closed before
+        except OSError as error:
+            _logger.warning("the temporary directory of a worker that ended is left: %s", error)
+
+
+class Walls:
+    """Orders the walls of workers."""
+
+    def around(self, spec: RunnerSpec, import_path: Sequence[str]) -> Enclosure:
+        """Return the walls of a new worker.
+
+        :raises IsolationUnavailable: they cannot hold here, and the operator does not allow that.
+        :raises LoadFailed: what it was granted cannot be given.
+        """
+        found = what_holds(import_path)
+        if found.open and spec.confinement.unenforced is Unenforced.REFUSE:
+            raise IsolationUnavailable(Isolation.PROCESS.value, explain(found))
+        layers = [Layer(name) for name, reason in found.layers.items() if not reason]
+        temporary = None if Layer.MOUNT in layers else Path(tempfile.mkdtemp(prefix="blackhole-tmp-"))
+        try:
+            policy = draw_up(spec.confinement, plugin=spec.path, import_path=import_path, layers=layers, temporary=temporary)
+        except BaseException as error:
+            Enclosure(temporary=temporary).close()
+            if isinstance(error, UnsafePath):
+                raise LoadFailed(str(spec.id), f"what it was granted cannot be given: {error}") from None
+            raise
+        return Enclosure(policy, temporary)
