@@ -291,6 +291,7 @@ class RemoteRunner:
                 started = worker.startup.converse(worker.connection.send, plugin_logger(self._spec.id.name).getEffectiveLevel())
                 self._bindings = started.bindings
                 worker.pid, worker.report = started.pid, started.walls
+                worker.limits.main = started.pid
                 worker.lane = lane if started.lane else None
                 self._shelf = worker.connection.shelf = worker.arena if started.arena else None
                 check(started.surface)
@@ -852,6 +853,7 @@ class RemoteRunner:
     def _on_end(self, worker: _Worker, lane: HostLane | None, ended: Ended) -> None:
         self._take_end(worker, lane, ended.judged(worker.limits.verdict(ended.exit, ended.reason is not None)))
         worker.limits.release()  # last: callers, and who starts the next worker, have been told
+        worker.enclosure.close()
 
     def _take_end(self, worker: _Worker, lane: HostLane | None, ended: Ended) -> None:
         with self._changed:
@@ -884,7 +886,6 @@ class RemoteRunner:
                 self._death = ended
         worker.startup.end(ended)
         worker.imported.end()
-        worker.enclosure.close()
         if convicted is not None:
             self._emit_poisoned(convicted)
         if on_death is not None:

@@ -53,6 +53,7 @@ class WorkerLimits:
 
     def __init__(self, pid: int, group: Group, confinement: Confinement, abilities: Abilities, timers: Timers) -> None:
         self._pid = pid
+        self.main = pid  #: the process that runs the plugin's calls; that of ``pid`` may be its keeper
         self._group = group
         self._confinement = confinement
         self._abilities = abilities
@@ -120,7 +121,7 @@ class WorkerLimits:
             memory=memory if memory is not None else processes.resident(pids),
             cpu=cpu,
             cpu_percent=self._meter.percent(time.monotonic(), cpu),
-            threads=processes.threads(self._pid),
+            threads=processes.threads(self.main),
             pids=tasks if tasks is not None else processes.tasks(pids),
             disk=disk,
         )
