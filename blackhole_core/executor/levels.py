@@ -14,6 +14,7 @@ import attrs
 from blackhole_core.errors import IsolationUnavailable
 from blackhole_core.executor.confinement import Sandbox
 from blackhole_core.executor.limits.enforcing import refuse_unenforced
+from blackhole_core.executor.relay.rules import rules_of
 from blackhole_core.executor.runner import Host, Runner, RunnerSpec
 from blackhole_core.ids import Isolation
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from blackhole_core.executor.launch.process import ProcessLauncher
     from blackhole_core.executor.limits.limiter import Limiter
     from blackhole_core.executor.limits.tree import Abilities
+    from blackhole_core.executor.relay.host import Relay
 
 __all__ = ["Level", "Levels", "levels_here"]
 
@@ -80,7 +82,8 @@ _CHECKS: Final[dict[Isolation, Callable[[], str]]] = {
 
 
 class Levels:
-    """Makes runners, and owns what runners of one host share: the launchers of worker processes and containers, what limits them, and the log pump.
+    """Makes runners, and owns what runners of one host share: the launchers of worker processes and containers, what limits them, the relay
+    to the network, and the log pump.
 
     Each is made with the first worker that needs it. The manager closes this after the last runner has stopped. ``zygote`` says whether workers may be
     forked; without it each of them is executed. ``lane`` says whether calls may go through shared memory; without it they go by pipes. ``limiter`` is what limits workers,
@@ -92,12 +95,13 @@ class Levels:
 
         self._host = host
         self._pump = LogPump(lambda logger, lines: host.emit("plugin.output_lost", plugin_of(logger), lines=lines))
-        self._lock = threading.Lock()  # guards making the launcher and the limiter
+        self._lock = threading.Lock()  # guards making what is made once
         self._zygote = zygote
         self._lane = lane
         self._process_launcher: ProcessLauncher | None = None
         self._worker_limiter = limiter
         self._container_launchers: dict[str, ContainerLauncher] = {}  # by engine
+        self._network_relay: Relay | None = None
 
     def make(self, isolation: Isolation, spec: RunnerSpec) -> Runner:
         """Return a runner, not yet started.
@@ -159,6 +163,7 @@ class Levels:
             pump=self._pump,
             import_path=_import_path(),
             limiter=self._limiter(),
+            relay=self._relay(spec, level),
             lane=self._lane,
             walls=Walls() if level is Isolation.PROCESS and spec.confinement.sandbox is not Sandbox.OFF else None,
         )
@@ -182,19 +187,32 @@ class Levels:
                 self._worker_limiter = Limiter()
             return self._worker_limiter
 
+    def _relay(self, spec: RunnerSpec, level: Isolation) -> Relay | None:
+        """Return the relay for a plugin that may use the network through it."""
+        if rules_of(spec.confinement, level) is None:
+            return None
+        from blackhole_core.executor.relay.host import Relay
+
+        with self._lock:
+            if self._network_relay is None:
+                self._network_relay = Relay(self._host.emit)
+            return self._network_relay
+
     def warm(self) -> None:
         """Begin to make ready what the first worker would wait for, and return; nothing where level process cannot run."""
         if not _CHECKS[Isolation.PROCESS]():
             self._launcher().warm(_import_path())
 
     def close(self) -> None:
-        """End the launcher, the thread that watches limits, and the log pump."""
+        """End the launcher, the thread that watches limits, the relay and the log pump."""
         if self._worker_limiter is not None:
             self._worker_limiter.close()
         if self._process_launcher is not None:
             self._process_launcher.close()
         for launcher in self._container_launchers.values():
             launcher.close()
+        if self._network_relay is not None:
+            self._network_relay.close()
         self._pump.close()
 
 

@@ -25,7 +25,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 import msgspec
@@ -65,6 +65,7 @@ from blackhole_core.executor.output import LogPump, plugin_logger
 from blackhole_core.executor.pace import Pace
 from blackhole_core.executor.poison import Fingerprint, PoisonPolicy, Quarantine, after_answer, after_death, fingerprint, recent
 from blackhole_core.executor.proxy import make_proxy
+from blackhole_core.executor.relay.rules import NOTHING, rules_of
 from blackhole_core.executor.runner import Host, RunnerSpec, call_one_by_one
 from blackhole_core.executor.sandbox.judge import layers_of
 from blackhole_core.executor.sandbox.walls import Enclosure, Walls
@@ -79,6 +80,10 @@ from blackhole_core.executor.wire.policy import WallReport
 from blackhole_core.executor.wire.signature import Undecodable
 from blackhole_core.ids import Isolation
 from blackhole_core.messages import HOST, Call, Calls, Implementation, Replies, Surface
+
+if TYPE_CHECKING:
+    from blackhole_core.executor.relay.host import Attachment, Relay
+    from blackhole_core.executor.relay.traffic import NetworkUsage
 
 __all__ = ["RemoteRunner"]
 
@@ -143,13 +148,17 @@ class _Worker:
     imported: Questions = attrs.field(factory=Questions)
     lane: HostLane | None = None
     arena: Arena | None = None
+    network: Attachment | None = None
     alive: bool = True
     pid: int | None = None  # as it said itself; the process that was launched may be its keeper
     report: WallReport = WallReport()
 
 
 class RemoteRunner:
-    """Runs one plugin instance in a worker that ``launcher`` brings up; ``lane`` says whether calls may go through shared memory."""
+    """Runs one plugin instance in a worker that ``launcher`` brings up; ``lane`` says whether calls may go through shared memory.
+
+    ``relay`` is how a worker with walls reaches what it may of the network.
+    """
 
     def __init__(
         self,
@@ -161,6 +170,7 @@ class RemoteRunner:
         pump: LogPump,
         import_path: tuple[str, ...],
         limiter: Limiter,
+        relay: Relay | None = None,
         lane: bool = True,
         walls: Walls | None = None,
     ) -> None:
@@ -172,6 +182,7 @@ class RemoteRunner:
         self._launcher = launcher
         self._pump = pump
         self._import_path = import_path
+        self._relay = relay
         self._with_lane = lane and UNAVAILABLE is None
         self._limiter = limiter
         self._plugin = str(spec.id)
@@ -244,6 +255,10 @@ class RemoteRunner:
     def confine(self, confinement: Confinement) -> None:
         """Let ``confinement`` hold from now on for what is decided here, and for the walls of the next worker; those of this one stand as they were built."""
         self._spec = attrs.evolve(self._spec, confinement=confinement)
+        with self._changed:
+            network = self._worker.network if self._worker is not None else None
+        if network is not None:
+            network.confine(rules_of(confinement, self.level) or NOTHING)
 
     def stop(self) -> None:
         self._close(lambda hook: PluginUnloaded(self._plugin, hook))
@@ -323,15 +338,16 @@ class RemoteRunner:
                 arena = Arena(spec.limits.max_message, in_place=spec.limits.share_results, timers=self._host.timers)
                 undo.callback(arena.discard)
                 descriptors += (arena.descriptor,)
+            network = self._attach(spec.confinement, lambda breach: connection.breach(ProtocolError(breach)))
+            if network is not None:
+                undo.callback(network.close)
+                descriptors += (network.descriptor,)
             environment = {**spec.confinement.environment(os.environ), **spec.environment}
             rlimits = self._limiter.rlimits(spec.confinement)
             child = self._launcher.launch(
                 LaunchSpec(spec.id.name, self._import_path, environment, descriptors, rlimits, spec.path, spec.confinement.data)
             )
-            if lane is not None:
-                lane.launched()
-            if arena is not None:
-                arena.launched()
+            _launched(lane, arena, network)
             limits = self._hold(child)
             undo.callback(limits.release)
             connection = Connection(
@@ -347,10 +363,12 @@ class RemoteRunner:
         if arena is not None:
             arena.tidy_with(lambda: connection.send(codec.Trim()))
         vigil = Vigil(connection, self._host.timers, self._heartbeat, self._lock, owes=lambda: worker.ledger, paused=lambda: self.paused())
-        worker = _Worker(connection, startup, Ledger(spec.limits.threads), vigil, limits, enclosure, arena=arena)
+        worker = _Worker(connection, startup, Ledger(spec.limits.threads), vigil, limits, enclosure, arena=arena, network=network)
         with self._changed:
             self._worker = worker
         connection.open()
+        if self._spec.confinement is not spec.confinement:
+            self.confine(self._spec.confinement)  # it did not see this worker yet
         if self._closed_by is not None:
             connection.kill()  # stop() did not see this worker yet
         return worker, lane
@@ -362,6 +380,13 @@ class RemoteRunner:
         except BaseException:
             child.discard()
             raise
+
+    def _attach(self, confinement: Confinement, breach: Callable[[str], object]) -> Attachment | None:
+        """Make the way to the network for the next worker; None when it has none."""
+        rules = rules_of(confinement, self.level)
+        if self._relay is None or rules is None:
+            return None
+        return self._relay.attach(self._spec.id.name, rules, confinement.resources.network, breach)
 
     def _open(self, worker: _Worker) -> None:
         with self._changed:
@@ -769,6 +794,11 @@ class RemoteRunner:
         return self._lost_lines + (worker.connection.lost_lines if worker is not None and worker.alive else 0)
 
     @property
+    def network(self) -> NetworkUsage | None:
+        """What the plugin moved through the relay, None when it has none."""
+        return None if self._relay is None else self._relay.usage(self._spec.id.name)
+
+    @property
     def start_way(self) -> str | None:
         """How the worker was started: ``zygote``, or ``exec``, with the reason where a zygote was wanted. None while there is no worker."""
         worker = self._worker
@@ -801,7 +831,9 @@ class RemoteRunner:
     def usage(self) -> Usage:
         """What the worker uses now."""
         limits = self.limits
-        return limits.usage() if limits is not None else Usage()
+        usage = limits.usage() if limits is not None else Usage()
+        moved = self.network
+        return usage if moved is None else attrs.evolve(usage, network=moved.sent + moved.received)
 
     def _held(self) -> bool:
         limits = self.limits
@@ -874,12 +906,7 @@ class RemoteRunner:
             self._requeue([self._outstanding[number] for number in untouched])
             if convicted is not None:
                 self._refuse_waiting(convicted)
-            if lane is not None:
-                lane.close()
-            if worker.arena is not None:
-                worker.arena.close()
-                self._shelf = None if self._shelf is worker.arena else self._shelf
-                worker.arena = worker.connection.shelf = None
+            self._let_go(worker, lane)
             self._changed.notify_all()
             on_death = self._on_death if died_ready else None
             if died_ready and on_death is None:
@@ -894,6 +921,17 @@ class RemoteRunner:
     def _emit_poisoned(self, call: Fingerprint) -> None:
         spec = self._spec.id
         self._host.emit("call.poisoned", spec.name, version=spec.version, hook=call.hook, call=str(call), deaths=self._poison_policy.deaths)
+
+    def _let_go(self, worker: _Worker, lane: HostLane | None) -> None:
+        """Close what was shared with a worker that has ended."""
+        if lane is not None:
+            lane.close()
+        if worker.arena is not None:
+            worker.arena.close()
+            self._shelf = None if self._shelf is worker.arena else self._shelf
+            worker.arena = worker.connection.shelf = None
+        if worker.network is not None:
+            worker.network.close()
 
     def _requeue(self, untouched: list[_Outgoing]) -> None:
         """Keep for the next worker what this one certainly did not begin, in front and in order."""
@@ -920,6 +958,13 @@ class RemoteRunner:
 def _fingerprint(outgoing: _Outgoing) -> Fingerprint:
     args = fit(outgoing.args, None) if type(outgoing.args) is Parcel else outgoing.args
     return fingerprint(outgoing.hook, outgoing.space, outgoing.index, args)
+
+
+def _launched(*shared: HostLane | Arena | Attachment | None) -> None:
+    """Close here what of it is the worker's, which has it now."""
+    for one in shared:
+        if one is not None:
+            one.launched()
 
 
 def _sleep_in_lane(lane: HostLane, outgoing: _Outgoing) -> codec.Answer | codec.Error | Exception | None:

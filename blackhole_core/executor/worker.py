@@ -21,6 +21,7 @@ import math
 import os
 import queue
 import signal
+import stat
 import sys
 import threading
 import time
@@ -608,12 +609,23 @@ def serve(receive: int, send: int, further: tuple[int, ...]) -> None:
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     policy = _confinement(receive)
     pid, walls, ready = _enclose(policy, (0, 1, 2, receive, send, *further)) if policy is not None else (os.getpid(), WallReport(), True)
+    further = _use_relay(further)
     lane, arena = further[: len(further) // 3 * 3], further[len(further) // 3 * 3 :]
     worker = Worker(receive, send, WorkerLane(*lane) if lane else None, _map(*arena) if arena else None, pid=pid, walls=walls)
     if ready:
         worker.run()
     else:
         worker.greet()  # the host says what is missing; no plugin code comes into this process
+
+
+def _use_relay(further: tuple[int, ...]) -> tuple[int, ...]:
+    """Let the network go through the relay, if one of the descriptors is a socket: no other kind of them is. Return the others."""
+    relay = next((descriptor for descriptor in further if stat.S_ISSOCK(os.fstat(descriptor).st_mode)), None)
+    if relay is not None:
+        from blackhole_core.executor.relay.stage import install
+
+        install(relay)
+    return tuple(descriptor for descriptor in further if descriptor != relay)
 
 
 def _confinement(receive: int) -> Policy | None:

@@ -80,9 +80,12 @@ class Revoker:
             return None, ""
         granted = self.permits.granted(member.name, instance.candidate)
         now = member.settings.confinement_for(instance.candidate, granted)
-        if set(now.effective) == set(instance.confinement.effective):
+        had = instance.confinement.effective
+        instance.confine(
+            now
+        )  # in any case: an address that was granted beside a name opens where that leads to, and is not in effect by itself
+        if set(now.effective) == set(had):
             return None, ""
-        instance.confine(now)
         if not instance.has_walls:
             return (
                 None,

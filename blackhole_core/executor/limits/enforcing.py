@@ -80,7 +80,7 @@ def _network(confinement: Confinement, _: Abilities) -> tuple[str, str]:
     if confinement.sandbox is Sandbox.OFF:
         return "none", "without a sandbox it may open connections past the host"
     if any(permission.partition(":")[0] == "network" for permission in confinement.effective):
-        return "none", "this version measures no bandwidth"
+        return "broker", ""  # all its connections go through the relay of the host
     return "kernel", ""  # it has no network at all
 
 

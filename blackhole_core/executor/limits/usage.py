@@ -23,6 +23,7 @@ class Usage:
     threads: int | None = None  #: threads of its worker
     pids: int | None = None  #: processes and threads, with all that the worker has started
     disk: int | None = None  #: bytes of its own directory
+    network: int | None = None  #: bytes that it sent and received through the relay of the host, since the host started
 
 
 class CpuMeter:

@@ -46,9 +46,9 @@ def test_without_a_sandbox_room_and_bandwidth_are_not_held() -> None:
     assert (held["disk"], held["network"]) == ("none", "none")
 
 
-def test_a_plugin_that_may_use_the_network_is_not_measured_yet() -> None:
+def test_a_plugin_that_may_use_the_network_is_held_by_the_relay() -> None:
     network = ("network:connect:example.org:443",)
-    assert enforcement(groups, sandbox=Sandbox.NATIVE, requested=network, granted=network)["network"] == "none"
+    assert enforcement(groups, sandbox=Sandbox.NATIVE, requested=network, granted=network)["network"] == "broker"
 
 
 @pytest.mark.parametrize("level", [Isolation.NONE, Isolation.THREAD])
