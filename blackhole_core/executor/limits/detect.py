@@ -3,15 +3,11 @@
 In this order: the unified hierarchy (cgroup2) where our own group is ours to divide, then the old hierarchies of single controllers. What neither
 holds is left to what a host can do by itself, see :mod:`~blackhole_core.executor.limits.watch`. The unified hierarchy is taken even without controllers,
 for ``cgroup.kill``: it ends a worker with everything that it ever started.
-
-A group of the unified hierarchy that has processes of its own cannot hand memory on to groups below it ("no internal processes", cgroups(7)). So the
-host moves to a leaf of its own, but only when nobody else is in its group: itself and what it has started.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import os
 import subprocess
@@ -24,10 +20,10 @@ from typing import Final
 import attrs
 
 from blackhole_core.executor.limits import cgroupfs
+from blackhole_core.executor.limits.division import LEAF, divide, refused
 from blackhole_core.executor.limits.group import Group
 from blackhole_core.executor.limits.layout import Layout, read_layout
 from blackhole_core.executor.limits.naming import myself
-from blackhole_core.executor.limits.processes import family
 from blackhole_core.executor.limits.tree import CONTROLLERS, Abilities, Tree
 from blackhole_core.manifest.model import Resources
 
@@ -37,8 +33,6 @@ __all__ = ["abilities_here", "detect"]
 _TRIAL: Final = Resources(cpu=50, memory=64, pids=16)
 #: Seconds for a trial group to be emptied and removed.
 _END_SECONDS: Final = 2.0
-#: Name of the group that the host moves to.
-_LEAF: Final = "host"
 
 _numbers = itertools.count(1)
 _lock = threading.Lock()  # guards what is remembered
@@ -135,57 +129,19 @@ def _merged(trees: list[Tree]) -> tuple[Tree, ...]:
 
 def _unified(directory: Path, pid: int, why: dict[str, list[str]]) -> list[Tree]:
     """Return the hierarchy with what works there: with all controllers that can be had, else with none, else not at all."""
-    wanted = _words(directory / "cgroup.controllers") & set(CONTROLLERS)
-    enabled = _words(directory / "cgroup.subtree_control")
-    for name in CONTROLLERS:
-        if name not in wanted:
-            why[name].append(f"the unified hierarchy has no controller {name} in {directory}")
-    had = {name for name in wanted if name in enabled or _enable(directory, name, why)}
-    for controllers in (frozenset(had), frozenset[str]()) if had else (frozenset[str](),):
-        tree = Tree(directory, 2, controllers)
+    division = divide(directory, sorted(CONTROLLERS, key=lambda name: name != "memory"))  # what is refused most often, first
+    for name, reason in division.why_not.items():
+        why[name].append(reason)
+    if division.controllers:
+        tree = Tree(directory, 2, division.controllers)
         refusal = _try(tree, pid)
         if not refusal:
             return [tree]
-        for name in controllers:
+        for name in division.controllers:
             why[name].append(refusal)
-    return []
-
-
-def _enable(directory: Path, controller: str, why: dict[str, list[str]]) -> bool:
-    """Let groups below ``directory`` have a controller; where our own processes are in the way, they move."""
-    for attempt in (1, 2):
-        try:
-            cgroupfs.write(directory / "cgroup.subtree_control", f"+{controller}")
-        except OSError as error:
-            if error.errno == errno.EBUSY and attempt == 1 and _move_host(directory):
-                continue
-            why[controller].append(_refused(directory, error))
-            return False
-        return True
-    return False
-
-
-def _move_host(directory: Path) -> bool:
-    """Move this process, and what it has started, from ``directory`` to a leaf below; False when somebody else is there, or it may not."""
-    ours = set(family(os.getpid()))
-    there = set((directory / "cgroup.procs").read_text(encoding="ascii").split())
-    if not there <= set(map(str, ours)):
-        return False
-    leaf = directory / myself().directory / _LEAF
-    moved: list[int] = []
-    try:
-        leaf.mkdir(parents=True, exist_ok=True)
-        for pid in map(int, there):
-            with contextlib.suppress(ProcessLookupError):
-                cgroupfs.enter(leaf, pid)
-                moved.append(pid)
-    except OSError:
-        for pid in moved:
-            with contextlib.suppress(OSError):
-                cgroupfs.enter(directory, pid)
-        cgroupfs.remove(leaf.parent, 0.0)
-        return False
-    return True
+        division.undo()
+    bare = Tree(directory, 2)
+    return [] if _try(bare, pid) else [bare]
 
 
 def _try_kill(tree: Tree, pid: int) -> bool:
@@ -211,13 +167,13 @@ def _try(tree: Tree, pid: int) -> str:
             finally:
                 _take_back(tree, pid)
     except OSError as error:
-        return _refused(tree.directory, error)
+        return refused(tree.directory, error)
     return ""
 
 
 def _take_back(tree: Tree, pid: int) -> None:
     """Move the trial process to where it came from, so that the next hierarchy has it; where that cannot be, it waits for its end in a leaf."""
-    host = tree.directory / myself().directory / _LEAF
+    host = tree.directory / myself().directory / LEAF
     for directory in (tree.directory, host):
         with contextlib.suppress(OSError):
             cgroupfs.enter(directory, pid)
@@ -234,21 +190,3 @@ def _trial_group(tree: Tree, resources: Resources) -> Iterator[Path]:
     finally:
         group.kill()
         group.remove()
-
-
-def _words(file: Path) -> set[str]:
-    try:
-        return set(file.read_text(encoding="ascii").split())
-    except OSError:
-        return set()
-
-
-def _refused(directory: Path, error: OSError) -> str:
-    if error.errno == errno.EBUSY:
-        return (
-            f"other programs run in {directory}, which therefore cannot be divided; start the host in a group of its own, "
-            "such as with systemd-run --user --scope -p Delegate=yes"
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"user {os.geteuid()} may not make groups in {directory} ({error.strerror}); let the host's service have Delegate=yes"
-    return f"{directory} cannot be used ({error})"
