@@ -360,7 +360,6 @@ def test_a_limited_plugin_does_not_start_inside_the_host_unless_that_is_allowed(
     with manager({"plugins": {"hungry": {"isolation": level, "resources": {"cpu": 50}}}}) as pm:
         with pytest.raises(bh.LoadFailed, match=f"at level {level} the plugin is part of the host's own process; run it at level process"):
             pm.load("hungry", source=source)
-        assert pm.plugin("hungry").enforcement == {"resources.cpu": "none"}
     with manager({"plugins": {"hungry": {"isolation": level, "resources": {"cpu": 50}, "unenforced": "allow"}}}) as pm:
         pm.load("hungry", source=source)
         assert pm.plugin("hungry").enforcement == {"resources.cpu": "none"}
