@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 #: What can be run here and measures nothing.
-_NOT_BENCHMARKS: Final = frozenset({"__main__", "page", "process_peers"})
+_NOT_BENCHMARKS: Final = frozenset({"__main__", "crash_peers", "page", "process_peers"})
 
 
 def known() -> dict[str, str]:
