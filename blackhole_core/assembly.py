@@ -27,6 +27,7 @@ from blackhole_core.lifecycle.handle import Plugin
 from blackhole_core.lifecycle.instance import Instance, start_instance
 from blackhole_core.lifecycle.loading import Loader, LoadReport
 from blackhole_core.lifecycle.permits import Permits
+from blackhole_core.lifecycle.probation import Outdated, go_back
 from blackhole_core.lifecycle.revoking import Revoker
 from blackhole_core.lifecycle.snapshots import SnapshotKeeper
 from blackhole_core.lifecycle.specs import SpecBook
@@ -107,6 +108,7 @@ class Parts:
         self.carrier = StateCarrier(self.supervisor, hooks)
         keeper = SnapshotKeeper(self.timers, self._keep_state, self.states.delete, self.supervisor.on_duty, self.emit)
         self.supervisor.on_serving, self.supervisor.on_release = keeper.begin, keeper.end
+        self.supervisor.on_failed_probation = self._fail_probation
         self.supervisor.on_change = Dependencies(self.loader.dependants_of, self.supervisor.on_duty, self.emit).changed
 
     def _make_auditor(self) -> Auditor | None:
@@ -237,7 +239,20 @@ class Parts:
         source = _source_of(member.candidate)
         return SwapRequest(lambda: self.find(member.name, None, source), patience=patience, anew=True)
 
-    def rollback(self, name: str, *, force: bool) -> SwapReport:
+    def _fail_probation(self, member: Member, instance: Instance, how: str) -> None:
+        def confirm() -> None:
+            if member.instance is not instance:
+                raise Outdated
+
+        def rollback() -> SwapReport:
+            return self.rollback(member.name, force=True, patience=_RELOAD_PATIENCE, rolled_back=reason, confirm=confirm)
+
+        reason = f"{instance.id} died within its probation of {member.settings.probation:g} s: {how}"
+        self.supervisor.on_duty(f"probation-{member.name}", lambda: go_back(member, instance.generation, reason, rollback, self.emit))
+
+    def rollback(
+        self, name: str, *, force: bool, patience: float = 0.0, rolled_back: str | None = None, confirm: Callable[[], None] | None = None
+    ) -> SwapReport:
         member = self.supervisor.member(name)
         previous = member.previous
 
@@ -251,7 +266,8 @@ class Parts:
         else:
             fallback = functools.partial(self.states.get, member.name, previous.snapshot)
         isolation = previous.isolation if previous is not None else None
-        return self.swapper.swap(member, SwapRequest(find, isolation, force=force, fallback=fallback))
+        request = SwapRequest(find, isolation, force=force, fallback=fallback, patience=patience, rolled_back=rolled_back, confirm=confirm)
+        return self.swapper.swap(member, request)
 
     def watch(self, names: tuple[str, ...]) -> None:
         if self._reloader is None:

@@ -53,6 +53,7 @@ class _Shared:
     heartbeat: float | None = None
     hung_after: float | None = None
     poison_deaths: int | None = None
+    probation: float | None = None
     max_calls: int | None = None
     breaker: BreakerPolicy | None = None
     drain_timeout: float | None = None
@@ -151,6 +152,7 @@ class HostConfig(_Shared):
             grant=said.grant,
             resources=said.resources,
             restart=choose("restart", defaults.restart),
+            probation=choose("probation", defaults.probation),
             guard=GuardPolicy(choose("breaker", None), choose("max_calls", None)),
             drain_timeout=choose("drain_timeout", defaults.drain_timeout),
             state_timeout=choose("state_timeout", defaults.state_timeout),
@@ -249,6 +251,7 @@ _SHARED: Final = (
         Number("workers", least=0, most=_MAX_POISON_DEATHS, whole=True),
         "Workers that one and the same call may end before it is not run any more; 0: any number.",
     ),
+    Field("probation", _GRACE, "Seconds after a swap in which a death of the new version brings the old one back; 0: it does not."),
     Field(
         "max_calls",
         Number("calls", least=1, most=_MAX_CALLS, whole=True),

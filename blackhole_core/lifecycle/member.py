@@ -41,6 +41,7 @@ class Member:
     isolation: Isolation | None = None  #: the level that was asked for when it was loaded or swapped, over configuration and manifest
     attempts: tuple[float, ...] = ()  #: when it was, or will be, started again, seconds of the supervisor's clock; those that still count
     restarts: int = 0
+    probation: float | None = None  #: until when what serves is on probation, on the supervisor's clock; None: it is not
     turnstile: Turnstile = attrs.field(factory=Turnstile)
 
     @property

@@ -22,6 +22,7 @@ class SwapReport:
     the part in which state was migrated. ``state_bytes`` is the size of the state handed over, None for a stateless swap. ``phases`` maps the
     six phases to their times; drain is part of ``export``, migrate of ``import``. ``retiring`` tells that calls are still running on the old version, which
     ends when they do. ``state_lost`` is a sentence when state could not be handed over: what became of it.
+    ``rolled_back`` is why the host went back to the version before by itself, None where it was told to.
     ``leaks`` has a sentence for each thing that the old version left behind in the host and that keeps its code alive; None when that is not known: it is
     ``retiring``, or the host is too busy, or too large, for the collection that would tell. The event ``plugin.leaked`` tells within a minute, if there is something.
     ``also`` has the reports of the plugins that were swapped in the same step, because they depend on this one.
@@ -40,12 +41,18 @@ class SwapReport:
     phases: Mapping[str, float] = attrs.field(factory=dict)
     retiring: bool = False
     state_lost: str | None = None
+    rolled_back: str | None = None
     leaks: tuple[str, ...] | None = None
     also: tuple[SwapReport, ...] = ()
 
+    @property
+    def status(self) -> str:
+        """``unchanged``, ``rolled_back`` (by the host itself) or ``swapped``."""
+        return "unchanged" if self.unchanged else "swapped" if self.rolled_back is None else "rolled_back"
+
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain data, for JSON."""
-        return {**attrs.asdict(self), "phases": dict(self.phases)}
+        return {**attrs.asdict(self), "phases": dict(self.phases), "status": self.status}
 
     def __str__(self) -> str:
         if self.unchanged:

@@ -37,6 +37,7 @@ class Settings:
     container: Container = Container()  #: what the operator said, each key of which wins over the manifest's
     restart: RestartPolicy = RestartPolicy()
     guard: GuardPolicy = GuardPolicy()
+    probation: float = 0.0  #: seconds after a swap in which a death brings the version before back; 0: none does, an operator decides
     drain_timeout: float = 10.0  #: seconds a swap waits for calls that had begun, before it aborts (or goes on, with force)
     state_timeout: float = 30.0  #: seconds for each of export, migrate and import
 

@@ -61,6 +61,8 @@ class Supervisor:
         #: Told of each instance that serves from now on, and of each member that none serves any more. Set once, before the first is loaded.
         self.on_serving: Callable[[Member, Instance], object] = lambda member, instance: None
         self.on_release: Callable[[Member], object] = lambda member: None
+        #: Told when one died on probation.
+        self.on_failed_probation: Callable[[Member, Instance, str], object] = lambda member, instance, how: None
         #: Told when one goes down, is back, or is given up.
         self.on_change: Callable[[Member, Dependency], object] = lambda member, what: None
 
@@ -132,7 +134,7 @@ class Supervisor:
             before = member.phase
             member.phase = before if before is Phase.RUNNING else advance(before, Phase.RUNNING)
             member.instance, member.candidate, member.error = instance, instance.candidate, None
-            member.attempts = ()
+            member.attempts, member.probation = (), None
         if before is not Phase.RUNNING:
             self._tell_phase(member, before, Phase.RUNNING, None)
 
@@ -196,7 +198,23 @@ class Supervisor:
         )
         if member.instance is instance:
             self.on_change(member, Dependency.DOWN)
+        if self._ends_probation(member, instance):
+            self.on_failed_probation(member, instance, how)
         self._decide(member, instance, how, None)
+
+    def put_on_probation(self, member: Member) -> None:
+        """Have the version before it come back when what serves from now on dies within the plugin's ``probation``; there is one to come back to."""
+        with self._changed:
+            member.probation = self._clock() + member.settings.probation if member.settings.probation else None
+
+    def _ends_probation(self, member: Member, instance: Instance) -> bool:
+        """Whether ``instance`` has died on probation; told once."""
+        with self._changed:
+            until = member.probation
+            if until is None or member.instance is not instance or self._ending:
+                return False
+            member.probation = None
+            return self._clock() < until
 
     def _decide(self, member: Member, instance: Instance, how: str, error: Exception | None) -> None:
         with self._changed:

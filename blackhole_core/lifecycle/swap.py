@@ -61,6 +61,7 @@ class SwapRequest:
     fallback: Callable[[], Snapshot] | None = None  #: the state that the wanted version handed over when it was replaced
     patience: float = 0.0  #: seconds to wait for another operation on the plugin to end
     anew: bool = False  #: start it anew even if the same version and code serve
+    rolled_back: str | None = None  #: why the host goes back by itself, None where somebody asks for it
     confirm: Callable[[], None] | None = None  #: raises when what was loaded is not wanted any more; called before anything is held still
 
 
@@ -221,6 +222,7 @@ class Swap:
             phases=dict(self._times),
             retiring=retiring,
             state_lost=self._state_lost,
+            rolled_back=self._request.rolled_back,
         )
 
     @contextlib.contextmanager
@@ -279,8 +281,17 @@ class Swap:
             # Looked at and compiled now, so that it costs no time behind the gate.
             self._replacement = Replacement(self._tools.hooks, self.member.name, new.plugin_object(), pause=let_others_go_first)
             if self._broken:
-                restore_newest(new, self._tools.states, self._tools.emit, self.member.settings.state_timeout)
+                self._restore(new)
             self._still = Standstill(self._tools.hooks, self.member, self._old, new.hooks, hooks_open=self._alone and not self._hands_over)
+
+    def _restore(self, new: Instance) -> None:
+        """Give the new version the newest snapshot, as the old one cannot be asked; or what it handed over itself, where it cannot read that and the operator forces it."""
+        seconds, request = self.member.settings.state_timeout, self._request
+        age = restore_newest(new, self._tools.states, self._tools.emit, seconds)
+        if age is None and request.force and request.fallback is not None and new.takes_part("plugin_import_state"):
+            before = request.fallback()
+            new.import_state(before.data, seconds)
+            self._state_lost = f"{self._old.id} is broken, and its state is not {new.id}'s; that got back what it had handed over before (snapshot {before.id})"
 
     def confirm(self) -> None:
         """Ask whether the new version is still wanted: loading it took a while."""
@@ -395,6 +406,8 @@ class Swap:
         self._replacement = None  # it holds the old version's functions
         with self._timed("cleanup"):
             self._keep_what_was_given(new)
+            if self._alone and self._request.rolled_back is None:
+                self._tools.supervisor.put_on_probation(member)
             self._tools.supervisor.watch(member, new)
             self._retiring = self._end_old(self.still)
         return self.report(retiring=self._retiring)
