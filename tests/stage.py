@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import notes_api
 
@@ -191,6 +192,12 @@ class Stage:
 
     def event_names(self) -> list[str]:
         return [name for name, _data in self.events]
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[Self]:
+        """Close it at the end of the block."""
+        with contextlib.closing(self):
+            yield self
 
     def close(self) -> None:
         for plugin in list(self.hooks.get_plugins()):

@@ -62,4 +62,6 @@ _LEVELS: Final = re.compile(r"time=\S+ level=(?:error|fatal|warning|info|debug) 
 def last_complaint(log: str) -> str:
     """Return the last line an engine wrote, without when and how loud it was; empty when it wrote nothing."""
     lines = [line for line in log.splitlines() if line.strip()]
-    return _LEVELS.sub("", lines[-1]).strip().strip('"').replace('\\"', '"') if lines else ""
+    last = _LEVELS.sub("", lines[-1]).strip() if lines else ""
+    quoted = len(last) > 1 and last[0] == last[-1] == '"'
+    return last[1:-1].replace('\\"', '"') if quoted else last

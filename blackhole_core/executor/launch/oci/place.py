@@ -56,8 +56,8 @@ class Place:
         self.engine: Final = self.directory / "engine"  #: for the engine's notes
 
     def bundle(self) -> Path:
-        """Return a new, empty directory; its name is the container's."""
-        return Path(tempfile.mkdtemp(prefix="blackhole-", dir=self.directory))
+        """Return a new, empty directory; its name is the container's, and says whose that is."""
+        return Path(tempfile.mkdtemp(prefix=f"blackhole-{os.getpid()}-", dir=self.directory))
 
     def close(self) -> None:
         """Remove the directory; there is no container any more."""

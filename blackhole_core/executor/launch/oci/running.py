@@ -66,7 +66,7 @@ class Engaged:
         if not ready:
             raise NotUp(f"it did not come up within {seconds:g} s")
         if self.life.fileno() in ready:
-            word, received, _, _ = socket.recv_fds(self.life, _PACKET, 2, socket.MSG_CMSG_CLOEXEC)
+            word, received = self._hear()
             if word == UP and len(received) == 2:
                 self.worker, self.first = received
                 return
@@ -74,6 +74,13 @@ class Engaged:
                 os.close(descriptor)
         wait_readable(self.pidfd, int(_END_SECONDS * 1000))
         raise NotUp(self._complaint())
+
+    def _hear(self) -> tuple[bytes, list[int]]:
+        try:
+            word, received, _, _ = socket.recv_fds(self.life, _PACKET, 2, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionError:  # nobody took what it was sent
+            return b"", []
+        return word, received
 
     def _complaint(self) -> str:
         with (self.bundle / "log").open("rb") as file:
