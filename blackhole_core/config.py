@@ -143,6 +143,7 @@ class HostConfig(_Shared):
             ),
             call_timeout_set=said.call_timeout is not None,
             threads_set=said.threads is not None,
+            start_timeout_set=choose("start_timeout", None) is not None,
             config=said.config,
             environment={variable: os.environ[variable] for variable in said.environment if variable in os.environ},
             sandbox=choose("sandbox", defaults.sandbox),

@@ -166,6 +166,10 @@ class Connection:
         """How many lines and log records were not logged, because there were too many."""
         return self._records.lost
 
+    def tail(self) -> tuple[str, ...]:
+        """Return the last lines it wrote so far."""
+        return self._records.tail.lines()
+
     def join(self, timeout: float | None) -> bool:
         """Wait for the worker's end to have been handled; False when ``timeout`` seconds passed first."""
         return self.ended.wait(timeout)

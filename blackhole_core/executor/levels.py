@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from blackhole_core.executor.launch.child import Launcher
     from blackhole_core.executor.launch.oci.launcher import ContainerLauncher
     from blackhole_core.executor.launch.process import ProcessLauncher
+    from blackhole_core.executor.launch.vm import VmLauncher
     from blackhole_core.executor.limits.limiter import Limiter
     from blackhole_core.executor.limits.tree import Abilities
     from blackhole_core.executor.relay.host import Relay
@@ -68,8 +69,10 @@ def _container_missing() -> str:
     return _process_missing() or container_missing()
 
 
-def _not_in_this_version() -> str:
-    return "this version of blackhole-core has the levels none, thread, process and container"
+def _vm_missing() -> str:
+    from blackhole_core.executor.launch.vmcheck import vm_missing
+
+    return _process_missing() or vm_missing()
 
 
 _CHECKS: Final[dict[Isolation, Callable[[], str]]] = {
@@ -77,12 +80,12 @@ _CHECKS: Final[dict[Isolation, Callable[[], str]]] = {
     Isolation.THREAD: _nothing_missing,
     Isolation.PROCESS: _process_missing,
     Isolation.CONTAINER: _container_missing,
-    Isolation.VM: _not_in_this_version,
+    Isolation.VM: _vm_missing,
 }
 
 
 class Levels:
-    """Makes runners, and owns what runners of one host share: the launchers of worker processes and containers, what limits them, the relay
+    """Makes runners, and owns what runners of one host share: the launchers of workers, what limits them, the relay
     to the network, and the log pump.
 
     Each is made with the first worker that needs it. The manager closes this after the last runner has stopped. ``zygote`` says whether workers may be
@@ -102,6 +105,7 @@ class Levels:
         self._worker_limiter = limiter
         self._container_launchers: dict[str, ContainerLauncher] = {}  # by engine
         self._network_relay: Relay | None = None
+        self._vm_launcher: VmLauncher | None = None
 
     def make(self, isolation: Isolation, spec: RunnerSpec) -> Runner:
         """Return a runner, not yet started.
@@ -121,6 +125,7 @@ class Levels:
             Isolation.THREAD: self._thread,
             Isolation.PROCESS: self._process,
             Isolation.CONTAINER: self._container,
+            Isolation.VM: self._vm,
         }
 
     def _inline(self, spec: RunnerSpec) -> Runner:
@@ -151,7 +156,7 @@ class Levels:
             launcher = self._container_launchers.setdefault(engine.name, ContainerLauncher(engine))
         return self._remote(spec, Isolation.CONTAINER, launcher)
 
-    def _remote(self, spec: RunnerSpec, level: Isolation, launcher: Launcher) -> Runner:
+    def _remote(self, spec: RunnerSpec, level: Isolation, launcher: Launcher, *, shared_memory: bool = True) -> Runner:
         from blackhole_core.executor.remote import RemoteRunner
         from blackhole_core.executor.sandbox.walls import Walls
 
@@ -164,9 +169,19 @@ class Levels:
             import_path=_import_path(),
             limiter=self._limiter(),
             relay=self._relay(spec, level),
-            lane=self._lane,
+            lane=self._lane and shared_memory,
+            arena=shared_memory,
             walls=Walls() if level is Isolation.PROCESS and spec.confinement.sandbox is not Sandbox.OFF else None,
         )
+
+    def _vm(self, spec: RunnerSpec) -> Runner:
+        from blackhole_core.executor.launch.vm import VmLauncher, images_for
+
+        with self._lock:
+            if self._vm_launcher is None:
+                self._vm_launcher = VmLauncher(images_for(self._host.emit))
+            launcher = self._vm_launcher
+        return self._remote(spec, Isolation.VM, launcher, shared_memory=False)
 
     def _launcher(self) -> ProcessLauncher:
         from blackhole_core.executor.launch.process import ProcessLauncher
@@ -204,13 +219,15 @@ class Levels:
             self._launcher().warm(_import_path())
 
     def close(self) -> None:
-        """End the launcher, the thread that watches limits, the relay and the log pump."""
+        """End the launchers, the thread that watches limits, the relay and the log pump."""
         if self._worker_limiter is not None:
             self._worker_limiter.close()
         if self._process_launcher is not None:
             self._process_launcher.close()
         for launcher in self._container_launchers.values():
             launcher.close()
+        if self._vm_launcher is not None:
+            self._vm_launcher.close()
         if self._network_relay is not None:
             self._network_relay.close()
         self._pump.close()

@@ -57,6 +57,7 @@ from blackhole_core.executor.imported import Questions
 from blackhole_core.executor.lane import CAPACITY, UNAVAILABLE, HostLane
 from blackhole_core.executor.lanebox import LaneMailbox
 from blackhole_core.executor.launch.child import Child, Launcher, LaunchSpec
+from blackhole_core.executor.limits.enforcing import held_from_outside
 from blackhole_core.executor.limits.limiter import Limiter
 from blackhole_core.executor.limits.usage import Usage
 from blackhole_core.executor.limits.worker import WorkerLimits
@@ -155,7 +156,8 @@ class _Worker:
 
 
 class RemoteRunner:
-    """Runs one plugin instance in a worker that ``launcher`` brings up; ``lane`` says whether calls may go through shared memory.
+    """Runs one plugin instance in a worker that ``launcher`` brings up; ``lane`` and ``arena`` say whether calls, and
+    large values, may go through shared memory.
 
     ``relay`` is how a worker with walls reaches what it may of the network.
     """
@@ -172,6 +174,7 @@ class RemoteRunner:
         limiter: Limiter,
         relay: Relay | None = None,
         lane: bool = True,
+        arena: bool = True,
         walls: Walls | None = None,
     ) -> None:
         """``walls`` are built around each worker; None: none are."""
@@ -185,6 +188,7 @@ class RemoteRunner:
         self._relay = relay
         self._with_lane = lane and UNAVAILABLE is None
         self._limiter = limiter
+        self._with_arena = arena and not NO_ARENA
         self._plugin = str(spec.id)
         self._rebuilder = Rebuilder(self._plugin, f"the worker of plugin {spec.id}", host.exception_type)
         self._callbacks = CallbackServer(spec, host)
@@ -303,10 +307,13 @@ class RemoteRunner:
         try:
             worker, lane = self._launch()
             try:
-                started = worker.startup.converse(worker.connection.send, plugin_logger(self._spec.id.name).getEffectiveLevel())
+                started = worker.startup.converse(
+                    worker.connection.send, plugin_logger(self._spec.id.name).getEffectiveLevel(), worker.connection.tail
+                )
                 self._bindings = started.bindings
-                worker.pid, worker.report = started.pid, started.walls
-                worker.limits.main = started.pid
+                worker.report = started.walls
+                if self._walls is not None:  # else it is the process that was started; what it says of itself may be another machine's
+                    worker.pid = worker.limits.main = started.pid
                 worker.lane = lane if started.lane else None
                 self._shelf = worker.connection.shelf = worker.arena if started.arena else None
                 check(started.surface)
@@ -334,7 +341,7 @@ class RemoteRunner:
                 undo.callback(lane.close)
                 descriptors += lane.descriptors
             arena = None
-            if not NO_ARENA:
+            if self._with_arena:
                 arena = Arena(spec.limits.max_message, in_place=spec.limits.share_results, timers=self._host.timers)
                 undo.callback(arena.discard)
                 descriptors += (arena.descriptor,)
@@ -343,9 +350,9 @@ class RemoteRunner:
                 undo.callback(network.close)
                 descriptors += (network.descriptor,)
             environment = {**spec.confinement.environment(os.environ), **spec.environment}
-            rlimits = self._limiter.rlimits(spec.confinement)
+            rlimits = self._limiter.rlimits(held_from_outside(self.level, spec.confinement))
             child = self._launcher.launch(
-                LaunchSpec(spec.id.name, self._import_path, environment, descriptors, rlimits, spec.path, spec.confinement.data)
+                LaunchSpec(spec.id.name, self._import_path, environment, descriptors, rlimits, spec.path, spec.confinement.data, spec)
             )
             _launched(lane, arena, network)
             limits = self._hold(child)
@@ -376,7 +383,7 @@ class RemoteRunner:
     def _hold(self, child: Child) -> WorkerLimits:
         """Put a worker under its limits, before it is told anything; where that fails it is ended."""
         try:
-            return self._limiter.attach(child, self._spec.id, self._spec.generation, self._spec.confinement)
+            return self._limiter.attach(child, self._spec.id, self._spec.generation, held_from_outside(self.level, self._spec.confinement))
         except BaseException:
             child.discard()
             raise
@@ -785,7 +792,7 @@ class RemoteRunner:
         worker = self._worker
         if worker is None or not worker.alive:
             return None
-        return "pipes" if worker.lane is None else "shared memory"
+        return worker.connection.child.transport if worker.lane is None else "shared memory"
 
     @property
     def lost_lines(self) -> int:
@@ -883,7 +890,10 @@ class RemoteRunner:
         self._callbacks.receive(claim_body(message, worker.connection.shelf), worker.connection, mailbox)
 
     def _on_end(self, worker: _Worker, lane: HostLane | None, ended: Ended) -> None:
-        self._take_end(worker, lane, ended.judged(worker.limits.verdict(ended.exit, ended.reason is not None)))
+        verdict = worker.limits.verdict(ended.exit, ended.reason is not None)
+        if verdict is None and ended.reason is None:
+            verdict = worker.connection.child.verdict(self._spec.confinement.resources)
+        self._take_end(worker, lane, ended.judged(verdict))
         worker.limits.release()  # last: callers, and who starts the next worker, have been told
         worker.enclosure.close()
 

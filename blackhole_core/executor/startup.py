@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import attrs
 import msgspec
@@ -49,7 +49,7 @@ class Started:
 
 
 class Startup:
-    """One worker's way up, within ``limits.start_timeout`` from now."""
+    """One worker's way up, within ``limits.start_timeout`` from when it was launched."""
 
     def __init__(self, spec: RunnerSpec, host: Host, rebuilder: Rebuilder, policy: Policy | None = None) -> None:
         """``policy`` says what walls the worker is to build around itself, None: none."""
@@ -58,7 +58,8 @@ class Startup:
         self._host = host
         self._rebuilder = rebuilder
         self._plugin = str(spec.id)
-        self._deadline = time.monotonic() + spec.limits.start_timeout
+        self._deadline = 0.0  # set when it was launched
+        self._tail: Callable[[], tuple[str, ...]] = tuple
         self._inbox: queue.SimpleQueue[codec.WorkerMessage | Ended] = queue.SimpleQueue()
         self._said = 0  # messages; touched by the I/O thread only
 
@@ -85,13 +86,15 @@ class Startup:
 
     # --- the thread that brings it up --------------------------------------------------------------------------------
 
-    def converse(self, send: Callable[[msgspec.Struct], None], log_level: int) -> Started:
-        """Have the plugin loaded and its values' types agreed on.
+    def converse(self, send: Callable[[msgspec.Struct], None], log_level: int, tail: Callable[[], tuple[str, ...]] = tuple) -> Started:
+        """Have the plugin loaded and its values' types agreed on. Called when it has just been launched; ``tail`` tells the last lines it wrote.
 
         :raises Exception: what the plugin's import raised, or :class:`LoadFailed` with the reason, or
             :class:`~blackhole_core.errors.CannotCross` for a hook that cannot cross a process, or
             :class:`~blackhole_core.errors.IsolationUnavailable` for walls that do not hold.
         """
+        self._deadline = time.monotonic() + self._spec.limits.start_timeout
+        self._tail = tail
         send(codec.Confine(self._policy))
         send(self._load(log_level))  # made while the worker starts, and there when it looks for it
         hello = self._expect(codec.Hello)
@@ -150,7 +153,8 @@ class Startup:
             message = self._inbox.get(timeout=max(0.0, self._deadline - time.monotonic()))
         except queue.Empty:
             timeout = self._spec.limits.start_timeout
-            raise LoadFailed(self._plugin, f"its worker was not ready within {timeout:g} s (start_timeout)") from None
+            late = [f"its worker was not ready within {timeout:g} s (start_timeout)", *_last_lines(self._tail())]
+            raise LoadFailed(self._plugin, "\n".join(late)) from None
         if isinstance(message, kind):
             return message
         if isinstance(message, codec.Error):
@@ -162,5 +166,8 @@ class Startup:
 
 def _describe_end(ended: Ended) -> str:
     cause = ended.reason or f"its worker {describe_exit(ended.exit)}"
-    lines: Any = ["last lines it wrote:", *(f"  {line}" for line in ended.tail)] if ended.tail else []
-    return "\n".join([f"{cause} before it was ready", *lines])
+    return "\n".join([f"{cause} before it was ready", *_last_lines(ended.tail)])
+
+
+def _last_lines(tail: tuple[str, ...]) -> list[str]:
+    return ["last lines it wrote:", *(f"  {line}" for line in tail)] if tail else []

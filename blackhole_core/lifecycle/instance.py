@@ -305,6 +305,7 @@ def start_instance(
 
     :raises Exception: one of these failed; nothing is left behind.
     """
+    level = isolation or settings.level(candidate)
     spec = RunnerSpec(
         id=candidate.id,
         generation=generation,
@@ -312,7 +313,7 @@ def start_instance(
         path=candidate.path,
         packages=candidate.packages,
         project=project,
-        limits=settings.limits_for(candidate),
+        limits=settings.limits_for(candidate, level),
         config=settings.config_for(candidate),
         environment=settings.environment,
         imported=imported,
@@ -321,7 +322,7 @@ def start_instance(
         declared=candidate.manifest is not None,
         changeable=candidate.origin is not Origin.WHEEL,
     )
-    runner = _make_runner(make_runner, isolation or settings.level(candidate), settings.isolation_fallback, spec, host)
+    runner = _make_runner(make_runner, level, settings.isolation_fallback, spec, host)
     surface = runner.start()
     instance = Instance(candidate, generation, settings, runner, surface, spec, host)
     try:

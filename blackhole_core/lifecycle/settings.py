@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -15,7 +15,11 @@ from blackhole_core.lifecycle.restart import RestartPolicy
 from blackhole_core.manifest.model import Container, Resources
 from blackhole_core.registry.candidate import Candidate
 
-__all__ = ["Settings"]
+__all__ = ["VM_START_TIMEOUT", "Settings"]
+
+#: Seconds that a virtual machine may take to start where the operator said nothing: where QEMU emulates the processor, a boot takes five, and half a
+#: minute on a busy machine.
+VM_START_TIMEOUT: Final = 120.0
 
 
 @attrs.frozen
@@ -28,6 +32,7 @@ class Settings:
     limits: Limits = Limits()
     call_timeout_set: bool = False  #: whether the operator named a call timeout, which then wins over the manifest's
     threads_set: bool = False  #: likewise for threads
+    start_timeout_set: bool = False  #: whether the operator named a start timeout, which else depends on the level
     config: Mapping[str, Any] = attrs.field(factory=dict)
     environment: Mapping[str, str] = attrs.field(factory=dict)
     sandbox: Sandbox = Sandbox.OFF
@@ -47,12 +52,14 @@ class Settings:
             return self.isolation
         return candidate.manifest.isolation if candidate.manifest is not None else self.default_isolation
 
-    def limits_for(self, candidate: Candidate) -> Limits:
-        """Return the limits, with the manifest's own where the operator said nothing."""
+    def limits_for(self, candidate: Candidate, level: Isolation) -> Limits:
+        """Return the limits, with the manifest's own, and the level's, where the operator said nothing."""
         manifest = candidate.manifest
-        if manifest is None:
-            return self.limits
         changes: dict[str, Any] = {}
+        if level is Isolation.VM and not self.start_timeout_set:
+            changes["start_timeout"] = max(self.limits.start_timeout, VM_START_TIMEOUT)
+        if manifest is None:
+            return attrs.evolve(self.limits, **changes)
         if not self.threads_set:
             changes["threads"] = manifest.threads
         if not self.call_timeout_set and manifest.timeout is not None:

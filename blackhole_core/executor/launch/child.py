@@ -10,9 +10,14 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import attrs
+
+if TYPE_CHECKING:
+    from blackhole_core.executor.limits.verdict import Verdict
+    from blackhole_core.executor.runner import RunnerSpec
+    from blackhole_core.manifest.model import Resources
 
 __all__ = ["Child", "LaunchSpec", "Launcher", "Start", "wait_readable"]
 
@@ -33,6 +38,7 @@ class LaunchSpec:
     rlimits: tuple[tuple[int, int], ...] = ()
     path: Path | None = None
     data: Path | None = None
+    plugin: RunnerSpec | None = None  #: whose code it will run, for levels that must bring it there
 
     def lowered(self, number: int, soft: int, hard: int) -> tuple[int, int]:
         """Return the soft and hard limit that the worker has of resource ``number``, of which its host has ``soft`` and ``hard``."""
@@ -45,9 +51,11 @@ class LaunchSpec:
 
 @attrs.frozen
 class Start:
-    """How a worker was started: forked by a zygote, by executing the interpreter (and why so where a zygote was wanted), or in a container (and by what)."""
+    """How a worker was started: forked by a zygote, by executing the interpreter (and why so where a zygote was wanted), in a container (and by what),
+    or by booting a virtual machine (and what runs it).
+    """
 
-    way: Literal["zygote", "exec", "container"]
+    way: Literal["zygote", "exec", "container", "vm"]
     reason: str = ""
 
     def __str__(self) -> str:
@@ -71,6 +79,7 @@ class Child:
         output: int,
         *,
         start: Start,
+        transport: str = "pipes",
         on_reap: Callable[[], object] = lambda: None,
         on_host_death: Callable[[str], object] = lambda directory: None,
     ) -> None:
@@ -80,6 +89,7 @@ class Child:
         self.send: Final = send
         self.output: Final = output
         self.start: Final = start
+        self.transport: Final = transport  #: what carries the protocol, for people
         self._on_reap = [on_reap]
         #: Has the control groups in a directory ended and removed when the host is killed.
         self.clear_after_host: Final = on_host_death
@@ -122,6 +132,10 @@ class Child:
         if result is None:
             return None
         return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+
+    def verdict(self, resources: Resources) -> Verdict | None:
+        """Return the limit of ``resources`` that it died of, where it can know that better than who looks at it from outside. It has been reaped."""
+        return None
 
     def close(self) -> None:
         """Close the descriptors; the worker has been reaped."""

@@ -12,8 +12,9 @@ from blackhole_core.executor.confinement import Confinement, Sandbox, Unenforced
 from blackhole_core.executor.limits.amounts import LEAST_CPU
 from blackhole_core.executor.limits.tree import Abilities
 from blackhole_core.ids import Isolation
+from blackhole_core.manifest.model import Resources
 
-__all__ = ["limit_enforcement", "refuse_unenforced"]
+__all__ = ["held_from_outside", "limit_enforcement", "refuse_unenforced"]
 
 #: Levels whose plugins have processes of their own.
 _WITH_PROCESS: Final = (Isolation.PROCESS, Isolation.CONTAINER, Isolation.VM)
@@ -43,11 +44,23 @@ def refuse_unenforced(plugin: str, level: Isolation, confinement: Confinement, a
         raise LoadFailed(plugin, f"{'; '.join(reasons)}. With unenforced: allow it starts all the same")
 
 
+def held_from_outside(level: Isolation, confinement: Confinement) -> Confinement:
+    """Return what is held by looking at the worker's process and at its directory. A virtual machine holds by its size all but the processor's share:
+
+    its memory, its disk, that it has no network; and what runs in it are no processes of this machine.
+    """
+    if level is not Isolation.VM:
+        return confinement
+    return attrs.evolve(confinement, resources=Resources(cpu=confinement.resources.cpu))
+
+
 def _judged(level: Isolation, confinement: Confinement, abilities: Callable[[], Abilities]) -> Mapping[str, tuple[str, str]]:
     named: dict[str, float] = {name: value for name, value in attrs.asdict(confinement.resources).items() if value is not None}
     if level not in _WITH_PROCESS:
         why = f"at level {level} the plugin is part of the host's own process; run it at level process"
         return dict.fromkeys(named, ("none", why))
+    if level is Isolation.VM:
+        return {name: _cpu(confinement, abilities()) if name == "cpu" else ("kernel", "") for name in named}
     return {name: _JUDGES[name](confinement, abilities()) for name in named}
 
 

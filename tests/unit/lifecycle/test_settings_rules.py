@@ -36,21 +36,21 @@ def test_the_operator_decides_the_level_then_the_manifest_then_the_default(
 
 def test_the_manifest_sets_limits_where_the_operator_said_nothing() -> None:
     """Threads and the call timeout may be declared."""
-    limits = Settings().limits_for(DECLARED)
+    limits = Settings().limits_for(DECLARED, Isolation.PROCESS)
     assert (limits.threads, limits.call_timeout) == (4, 7.0)
 
 
 def test_the_operators_limits_win_over_the_manifest() -> None:
     """What was said of the plugin stands."""
     settings = Settings(limits=Limits(threads=1, call_timeout=3.0), call_timeout_set=True, threads_set=True)
-    limits = settings.limits_for(DECLARED)
+    limits = settings.limits_for(DECLARED, Isolation.PROCESS)
     assert (limits.threads, limits.call_timeout) == (1, 3.0)
 
 
 def test_a_manifest_without_a_timeout_keeps_the_hosts() -> None:
     """None declared is not "no deadline"."""
     candidate = attrs.evolve(PLAIN, manifest=attrs.evolve(MANIFEST, timeout=None))
-    assert Settings(limits=Limits(call_timeout=3.0)).limits_for(candidate).call_timeout == 3.0
+    assert Settings(limits=Limits(call_timeout=3.0)).limits_for(candidate, Isolation.PROCESS).call_timeout == 3.0
 
 
 def test_the_configuration_is_merged_key_by_key_over_the_manifests_defaults() -> None:

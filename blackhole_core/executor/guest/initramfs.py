@@ -1,0 +1,134 @@
+"""What the kernel starts from: an archive in memory with the first program, the modules it loads, and a plan of what to run.
+
+The plan is another archive behind the first (the kernel unpacks both), so one file for all guests and a few hundred bytes for each make
+what is given to a guest, and nothing of it touches a disk: the plan holds the environment, and what is granted there may be secret.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import attrs
+
+__all__ = ["CHANNEL", "OUTPUT", "PROOF", "STATUS", "UP", "Plan", "base_archive", "disk_name", "plan_archive"]
+
+#: Numbers of the guest's serial ports: the protocol, the worker's output, and its exit status in words.
+CHANNEL, OUTPUT, STATUS = 1, 2, 3
+
+#: What the first program says when a boot is all that is wanted.
+UP: Final = "up"
+
+#: The first program. Every step speaks to the console, so that an error says how far a guest came.
+_INIT: Final = f"""#!/bin/busybox sh
+b=/bin/busybox
+say() {{ echo "guest: $*" >/dev/console; }}
+off() {{ echo 0 >"$1/proc/sys/kernel/printk"; $b poweroff -f; }}  # without a last word of the kernel's to the console
+fail() {{ say "$*"; off; }}
+$b mount -t devtmpfs dev /dev && $b mount -t proc proc /proc && $b mount -t sysfs sys /sys || off
+echo 4 >/proc/sys/kernel/printk  # errors, among them that memory is used up
+. /plan
+[ -z "$prove" ] || fail "{UP}"
+while read -r module; do $b insmod "/modules/$module.ko" || fail "module $module cannot be loaded"; done </modules/order
+port() {{ set -- /dev/vport*p"$1"; port=$1; [ -e "$port" ]; }}
+until port {STATUS} && [ -e "/dev/$last_disk" ]; do $b usleep 2000; done
+layers=
+for disk in $disks; do
+    $b mkdir -p "/layers/$disk"
+    $b mount -t squashfs -o ro "/dev/$disk" "/layers/$disk" || fail "disk $disk cannot be mounted"
+    layers="/layers/$disk${{layers:+:$layers}}"
+done
+$b mount -t overlay -o "ro,lowerdir=$layers" root /root || fail "the disks cannot be put together"
+$b mount -t tmpfs -o "mode=1777,nosuid,nodev,$temporary" tmp /root/tmp
+$b mount -t tmpfs -o mode=755,nosuid,nodev,size=1m run /root/run
+if [ -n "$data" ]; then
+    $b mount -t ext4 -o nosuid,nodev,noatime /dev/$last_disk "/root$data" || fail "the data disk cannot be mounted"
+fi
+$b ifconfig lo up
+port {CHANNEL}; channel=$port
+port {OUTPUT}; output=$port
+port {STATUS}; status=$port
+for kind in dev proc sys; do $b mount --move /$kind /root/$kind; done
+exec 3<>"/root$channel" 4>&3
+say() {{ echo "guest: $*" >/root/dev/console; }}
+run >"/root$output" 2>&1
+ended=$?
+while read -r name value; do [ "$name" != oom_kill ] || killed=$value; done </root/proc/vmstat
+echo "$ended ${{killed:-0}}" >"/root$status"
+[ -z "$data" ] || $b umount "/root$data" || $b sync
+off /root
+"""
+
+
+@attrs.frozen
+class Plan:
+    """What one guest does: mount so many read-only disks and perhaps one for data, then run a command as the only program.
+
+    ``temporary`` are options of the file system for temporary files, ``data`` is the directory of the disk that comes after the read-only ones.
+    """
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    disks: int
+    data: str = ""
+    temporary: str = ""
+
+    def text(self) -> str:
+        """Return it as lines for the shell that :data:`_INIT` is."""
+        names = [disk_name(number) for number in range(self.disks + bool(self.data))]
+        variables = " ".join(shlex.quote(f"{name}={value}") for name, value in sorted(self.environment.items()))
+        return (
+            f"disks={shlex.quote(' '.join(names[: self.disks]))}\n"
+            f"last_disk={names[-1]}\n"
+            f"data={shlex.quote(self.data)}\n"
+            f"temporary={shlex.quote(self.temporary)}\n"
+            f"run() {{ $b setsid $b env -i {variables} $b chroot /root {shlex.join(self.command)}; }}\n"
+        )
+
+
+#: A plan to say that it is up and to end: for a boot that only shows that a guest boots.
+PROOF: Final = "prove=yes\n"
+
+
+def disk_name(number: int) -> str:
+    """Return what the guest's kernel calls its disk ``number``."""
+    return f"vd{chr(ord('a') + number)}"
+
+
+def base_archive(busybox: bytes, modules: Sequence[tuple[str, bytes]]) -> bytes:
+    """Return the part that is the same for all guests; the same input gives the same bytes."""
+    order = "".join(f"{name}\n" for name, _data in modules).encode()
+    directories = ("bin", "dev", "layers", "modules", "proc", "root", "sys")
+    files = {
+        "bin/busybox": (busybox, 0o755),
+        "init": (_INIT.encode(), 0o755),
+        "modules/order": (order, 0o644),
+        **{f"modules/{name}.ko": (data, 0o644) for name, data in modules},
+    }
+    return _archive(
+        [*((name, b"", 0o040755) for name in directories), *((name, data, 0o100000 | mode) for name, (data, mode) in files.items())]
+    )
+
+
+def plan_archive(text: str) -> bytes:
+    """Return the part for one guest."""
+    return _archive([("plan", text.encode("utf-8", "surrogateescape"), 0o100600)])
+
+
+def _archive(entries: Iterable[tuple[str, bytes, int]]) -> bytes:
+    """Write a cpio archive (format newc: Linux, Documentation/driver-api/early-userspace/buffer-format.rst), padded so that another may follow."""
+    parts = [_entry(name, data, mode) for name, data, mode in entries]
+    return b"".join([*parts, _entry("TRAILER!!!", b"", 0)])
+
+
+def _entry(name: str, data: bytes, mode: int) -> bytes:
+    path = name.encode() + b"\0"
+    # magic, then inode, mode, uid, gid, links, mtime, size, four numbers of devices, length of the name, checksum
+    numbers = (0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(path), 0)
+    head = b"070701" + b"".join(b"%08x" % number for number in numbers)
+    return _padded(head + path) + _padded(data)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
