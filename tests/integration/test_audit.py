@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import blackhole_core as bh
+from blackhole_core.executor import auditor
 from tests.integration.managed import Log, manager
 
 CODE = '''
@@ -60,7 +61,15 @@ class Doer:
         return subprocess.run(["/bin/true"]).returncode
 
     def late_import(self):
-        import sndhdr_nothing  # noqa
+        import another_module
+        return another_module.WORD
+
+    @bh.hookimpl
+    def plugin_start(self, context):
+        self.hook = context.hook
+
+    def ask(self):
+        return self.hook.transform(text="x")
 '''
 
 
@@ -132,15 +141,24 @@ def test_what_is_permitted_is_not_told(doer: Path, tmp_path: Path, listening: in
     assert noticed(log) == []
 
 
-def test_what_the_host_does_is_not_the_plugins(doer: Path, tmp_path: Path) -> None:
-    """Code outside the plugin, also in other threads and at the same time, is passed over; so is an import."""
+def test_what_the_host_does_is_not_the_plugins(doer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code outside the plugin is passed over, also where the plugin calls it by a hook; so is what an import reads."""
     log = Log()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "another_module.py").write_text("WORD = 'imported'")
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+
+    class OfTheHost:
+        @bh.HookimplMarker("notes")
+        def transform(self, text: str) -> str:
+            return (tmp_path / "hosts").read_text()
+
     with manager({"audit": True}, log=log) as pm:
         pm.load("doer", source=declare(doer), isolation="none")
         (tmp_path / "hosts").write_text("mine")
-        assert (tmp_path / "hosts").read_text() == "mine"
-        with pytest.raises(ModuleNotFoundError):
-            pm.execute("doer", "late_import")
+        pm.register(OfTheHost())
+        assert pm.execute("doer", "ask") == ["mine"]
+        assert pm.execute("doer", "late_import") == "imported"
     assert noticed(log) == []
 
 
@@ -154,6 +172,21 @@ def test_a_flood_is_told_in_part(doer: Path, tmp_path: Path) -> None:
     told = log.of("plugin.noticed")
     assert len(told) == 50
     assert [event.data["last"] for event in told] == [False] * 49 + [True]
+
+
+def test_no_more_than_a_bounded_number_of_operations_is_looked_at(doer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A14: each once, and after a thousand none: a plugin that walks a disk fills no queue."""
+    looked: list[str] = []
+    monkeypatch.setattr(auditor, "wanted_by", lambda event, args: looked.append(event) or ())
+    with manager({"audit": True}) as pm:
+        pm.load("doer", source=declare(doer), isolation="none")
+        looked.clear()
+        for _ in range(3):
+            pm.execute("doer", "write", params={"path": str(tmp_path / "same")})
+        assert looked == ["open"]
+        for number in range(auditor.MAX_SEEN + 10):
+            pm.execute("doer", "write", params={"path": str(tmp_path / f"f{number}")})
+    assert len(looked) < auditor.MAX_SEEN
 
 
 def test_strange_arguments_break_nothing(doer: Path) -> None:

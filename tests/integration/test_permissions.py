@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -273,3 +274,123 @@ def test_another_program_s_grant_counts_at_the_next_start(tmp_path: Path) -> Non
         code = f"import blackhole_core as bh\nwith bh.PluginManager('notes', state_dir={str(state)!r}) as pm: pm.grant('asker', 'network')"
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
         assert pm.load("asker", source=tree, isolation="none").phase is bh.Phase.RUNNING
+
+
+def test_behind_walls_the_plugin_is_swapped_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P-05: what it can do without is gone from the next call on; its state goes along, and no call is lost or fails."""
+    monkeypatch.setenv("GRANTED", "yes")
+    log = Log()
+    with manager(granting("env:GRANTED", sandbox="native", unenforced="allow"), log=log) as pm:
+        plugin = pm.load("asker", source=asker(tmp_path, "1.0.0", (), ("env:GRANTED",)), isolation="process")
+        assert (pm.execute("asker"), pm.execute("asker", "GRANTED")) == (1, "yes")
+        with Callers(2, lambda: pm.execute("asker", "GRANTED")) as callers:
+            done = pm.revoke("asker", "env:GRANTED")
+            assert done.remains == ""
+            assert pm.execute("asker", "GRANTED") == "not there"
+        assert callers.failures == []
+        assert set(callers.answers) <= {"yes", "not there"}
+        assert plugin.generation == 2
+        assert pm.execute("asker") > 2
+        assert not plugin.permissions.outdated
+        assert log.of("permission.revoked")[0].data["remains"] == ""
+
+
+def test_behind_walls_a_plugin_that_needs_it_goes_on_and_the_operator_is_told(tmp_path: Path) -> None:
+    """P-05: it could not start again, and others may need it; what the next worker gets is narrower all the same."""
+    with manager(granting("env:GRANTED", sandbox="native", unenforced="allow")) as pm:
+        plugin = pm.load("asker", source=asker(tmp_path, "1.0.0", ("env:GRANTED",)), isolation="process")
+        done = pm.revoke("asker", "env:GRANTED")
+        assert done.remains.endswith("needs what was revoked and could not start anew; its walls stand until: blackhole unload asker")
+        assert (plugin.phase, plugin.generation, plugin.permissions.outdated) == (bh.Phase.RUNNING, 1, True)
+
+
+def test_a_swap_to_the_same_version_takes_new_grants_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no no-op when what the plugin may do has changed."""
+    monkeypatch.setenv("LATER", "yes")
+    with manager(granting(sandbox="off")) as pm:
+        tree = asker(tmp_path, "1.0.0", (), ("env:LATER",))
+        pm.load("asker", source=tree, isolation="process")
+        assert pm.swap("asker", source=tree).unchanged
+        pm.grant("asker", "env:LATER")
+        assert pm.plugin("asker").permissions.outdated
+        assert not pm.swap("asker", source=tree).unchanged
+        assert pm.execute("asker", "LATER") == "yes"
+        assert pm.swap("asker", source=tree).unchanged
+
+
+def test_what_only_a_signed_plugin_may_have_is_never_given(tmp_path: Path) -> None:
+    """Neither the configuration nor a grant can, and no command is shown that would not work."""
+    with manager(granting("host:admin")) as pm:
+        with pytest.raises(bh.LoadFailed, match="host:admin, network, and was not granted that; not all of it can be granted") as caught:
+            pm.load("asker", source=asker(tmp_path, "1.0.0", ("host:admin", "network")), isolation="none")
+        assert isinstance(caught.value.__cause__, bh.PermissionDenied)
+        assert caught.value.__cause__.command == ""
+        with pytest.raises(GrantsError, match="checks no signatures"):
+            pm.grant("asker", "host:admin")
+
+
+def test_a_revocation_waits_for_a_swap_that_was_admitted_before(tmp_path: Path) -> None:
+    """What that swap started with the grants of before is narrowed as soon as it serves."""
+    log, reached, go_on = Log(), threading.Event(), threading.Event()
+
+    def hold(event: bh.Event) -> None:
+        if event.name == "swap.phase" and event.data["phase"] == "switch":
+            reached.set()
+            assert go_on.wait(30)
+
+    with manager(granting("env:A"), log=log) as pm:
+        pm.load("asker", source=asker(tmp_path, "1.0.0", (), ("env:A",)), isolation="none")
+        pm.on_event(hold)
+        new = asker(tmp_path, "2.0.0", (), ("env:A",))
+        swapping = threading.Thread(target=lambda: pm.swap("asker", source=new))
+        revoking = threading.Thread(target=lambda: pm.revoke("asker", "env:A"))
+        swapping.start()
+        assert reached.wait(30)
+        revoking.start()
+        revoking.join(0.3)
+        assert revoking.is_alive()
+        go_on.set()
+        swapping.join(30)
+        revoking.join(30)
+        instance = pm.parts.supervisor.member("asker").instance
+        assert instance is not None
+        assert (instance.id.version, instance.confinement.effective) == ("2.0.0", ())
+
+
+def test_grants_swaps_and_revocations_at_once_end_as_the_last_word_says(tmp_path: Path) -> None:
+    """Whatever a swap was admitted with, a revocation that came meanwhile holds for what it started."""
+    one, two = (asker(tmp_path, version, (), ("env:A",)) for version in ("1.0.0", "2.0.0"))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with manager() as pm:
+            pm.load("asker", source=one, isolation="none")
+            stop = threading.Event()
+            failures: list[BaseException] = []
+
+            def swaps() -> None:
+                while not stop.is_set():
+                    for tree in (two, one):
+                        try:
+                            pm.swap("asker", source=tree)
+                        except bh.SwapInProgress:
+                            pass  # a revocation is under way
+                        except BaseException as error:
+                            failures.append(error)
+
+            thread = threading.Thread(target=swaps)
+            thread.start()
+            try:
+                for _ in range(60):
+                    pm.grant("asker", "env:A")
+                    pm.revoke("asker", "env:A")
+                    # What serves now was narrowed, or was started after the revocation; a swap that began before it has ended.
+                    instance = pm.parts.supervisor.member("asker").instance
+                    assert instance is not None
+                    assert instance.confinement.effective == ()
+            finally:
+                stop.set()
+                thread.join(30)
+            assert failures == []
+    finally:
+        sys.setswitchinterval(before)
