@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +37,7 @@ from blackhole_core.registry.candidate import Candidate, Origin
 from blackhole_core.registry.registry import PluginRegistry
 from blackhole_core.registry.source import select
 from blackhole_core.registry.store import WheelStore
+from blackhole_core.scratch import Scratch
 from blackhole_core.state.manager import Exported, StateManager
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ class Parts:
 
     def _assemble(self, hooks: HookManager, state_dir: Path | None) -> None:
         specs = SpecBook(hooks)
+        self._scratch = Scratch()
+        self._stack.callback(self._scratch.close)
         self.timers = Timers()
         self._stack.callback(self.timers.close)
         self.registry = self._make_registry(hooks.project_name, state_dir)
@@ -93,6 +95,7 @@ class Parts:
             timers=self.timers,
             emit=self.emit,
             auditor=self._make_auditor(),
+            scratch=self._scratch,
         )
         self._levels = Levels(self._host, zygote=self._config.zygote != "off")
         self._stack.callback(self._levels.close)
@@ -122,7 +125,7 @@ class Parts:
 
     def _make_registry(self, group: str, state_dir: Path | None) -> PluginRegistry:
         if state_dir is None:
-            root = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="blackhole-store-")))
+            root = self._scratch.new("store")
         else:
             root = state_dir / "store"
         registry = PluginRegistry(group, store=WheelStore(root), allow=self._config.allow, deny=self._config.deny)

@@ -24,6 +24,8 @@ from typing import Final
 
 import attrs
 
+from blackhole_core.scratch import sweep
+
 __all__ = ["GRACE", "Census", "Leak", "difference", "settle", "take_census"]
 
 #: Seconds that threads, children and descriptors of a finished test get to go away: a killed worker is reaped within
@@ -155,6 +157,7 @@ def _descriptors() -> dict[int, str]:
 
 def _files() -> frozenset[Path]:
     temporary = tempfile.gettempdir()
+    sweep(Path(temporary))  # a host that a test killed could not tidy up; the next host does, and so does this
     mine = {Path(temporary, name) for name in _listing(temporary) if name.startswith(PREFIX)}
     shared = {_SHARED_MEMORY / name for name in _listing(str(_SHARED_MEMORY)) if name.startswith(PREFIX)}
     return frozenset(mine | shared)

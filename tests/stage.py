@@ -208,6 +208,7 @@ class Stage:
             close()
         self.levels.close()
         self.timers.close()
+        self.host.scratch.close()
 
 
 #: A worker program of a stranger: it can speak the protocol, and then does what it likes.

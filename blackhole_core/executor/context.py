@@ -39,6 +39,13 @@ def leases_of(plugin: PluginId, generation: int) -> Leases:
     return Leases(f"plugin {plugin}, generation {generation}")
 
 
+def _new_directory(name: str) -> Path:
+    """Make a directory where temporary files go: in a worker that is its own, which the host removes after it."""
+    import tempfile
+
+    return Path(tempfile.mkdtemp(prefix=f"blackhole-{name}-"))
+
+
 def _nobody() -> None:
     """Be told of changes where nobody wants to know."""
 
@@ -63,6 +70,7 @@ class PluginContext:
         default=attrs.Factory(lambda self: leases_of(PluginId(self.name, self.version), self.generation), takes_self=True), repr=False
     )
     _on_state_change: Callable[[], object] = attrs.field(default=_nobody, repr=False)
+    _new_directory: Callable[[str], Path] = attrs.field(default=_new_directory, repr=False)
     _clock: list[Timers] = attrs.field(factory=list, init=False, repr=False)  # empty until the first timer
 
     @property
@@ -226,10 +234,9 @@ class PluginContext:
     def temp_dir(self) -> Path:
         """Return a new directory, readable by this user alone; it is removed with all it holds when the plugin stops."""
         import shutil
-        import tempfile
 
         self._leases.check("a temporary directory")
-        path = Path(tempfile.mkdtemp(prefix=f"blackhole-{self.name}-"))
+        path = self._new_directory(self.name)
         self._leases.add(f"the temporary directory {path}", lambda: shutil.rmtree(path) if path.exists() else None)
         return path
 

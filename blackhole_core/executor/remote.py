@@ -331,10 +331,11 @@ class RemoteRunner:
         spec = self._spec
         if self._state is not _State.NEW:
             spec = attrs.evolve(spec, imported=())  # a worker that takes the place of a dead one imports no more than serving needs
-        enclosure = self._walls.around(spec, self._import_path) if self._walls is not None else Enclosure()
+        enclosure = self._enclose(spec)
         startup = Startup(spec, self._host, self._rebuilder, enclosure.policy)
         with contextlib.ExitStack() as undo:
             undo.callback(enclosure.close)
+            environment = {**enclosure.environment, **spec.confinement.environment(os.environ), **spec.environment}
             lane = HostLane() if self._with_lane else None
             descriptors: tuple[int, ...] = ()
             if lane is not None:
@@ -349,7 +350,6 @@ class RemoteRunner:
             if network is not None:
                 undo.callback(network.close)
                 descriptors += (network.descriptor,)
-            environment = {**spec.confinement.environment(os.environ), **spec.environment}
             rlimits = self._limiter.rlimits(held_from_outside(self.level, spec.confinement))
             child = self._launcher.launch(
                 LaunchSpec(spec.id.name, self._import_path, environment, descriptors, rlimits, spec.path, spec.confinement.data, spec)
@@ -379,6 +379,12 @@ class RemoteRunner:
         if self._closed_by is not None:
             connection.kill()  # stop() did not see this worker yet
         return worker, lane
+
+    def _enclose(self, spec: RunnerSpec) -> Enclosure:
+        new_directory = self._host.scratch.new
+        if self._walls is None:  # a container, or a machine, has a place for temporary files itself
+            return Enclosure(temporary=new_directory(spec.id.name) if self.level is Isolation.PROCESS else None)
+        return self._walls.around(spec, self._import_path, new_directory)
 
     def _hold(self, child: Child) -> WorkerLimits:
         """Put a worker under its limits, before it is told anything; where that fails it is ended."""

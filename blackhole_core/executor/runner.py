@@ -21,6 +21,7 @@ from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.loader.universe import Universe
 from blackhole_core.manifest.model import Container
 from blackhole_core.messages import Call, Calls, Replies, Surface
+from blackhole_core.scratch import Scratch
 
 if TYPE_CHECKING:
     from blackhole_core.executor.auditor import Auditor
@@ -80,6 +81,7 @@ class Host:
     timers: Timers
     emit: Callable[..., object]
     auditor: Auditor | None = None  #: notices what plugins in this process do, where the operator asked for that
+    scratch: Scratch = attrs.field(factory=Scratch)  #: where temporary directories are made, closed like the rest
     services: Any = None  #: level-specific machinery that is shared, see :mod:`blackhole_core.executor.levels`
 
 

@@ -224,6 +224,7 @@ class Instance:
             self._host.hook,
             self.runner.leases,
             self._tell_state_change,
+            self._host.scratch.new,
         )
 
     def on_state_change(self, listener: Callable[[], object]) -> None:

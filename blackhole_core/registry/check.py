@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from blackhole_core.errors import BlackholeError, ManifestError, Problem
@@ -12,6 +11,7 @@ from blackhole_core.registry.candidate import Discovery
 from blackhole_core.registry.layout import MANIFEST_NAME
 from blackhole_core.registry.source import candidates_at, manifests_in
 from blackhole_core.registry.store import WheelStore
+from blackhole_core.scratch import Scratch
 
 __all__ = ["check_path"]
 
@@ -26,8 +26,8 @@ def check_path(path: Path, *, group: str | None) -> tuple[list[Problem], Manifes
         return _check_directory(path, group)
     if path.suffix in {".yaml", ".yml"}:
         return _check_manifests([path])
-    with tempfile.TemporaryDirectory(prefix="blackhole-check-") as folder:
-        store = WheelStore(Path(folder) / "store")
+    with Scratch() as scratch:
+        store = WheelStore(scratch.new("check"))
         try:
             problems, manifest = _check_wheel(path, group, store)
             return [_relabel(problem, store.root, path) for problem in problems], manifest
@@ -41,8 +41,8 @@ def _check_directory(path: Path, group: str | None) -> tuple[list[Problem], Mani
         if manifest is None and not problems:
             problems = [_problem(path, f"a {MANIFEST_NAME}", "a directory without one")]
         return problems, manifest
-    with tempfile.TemporaryDirectory(prefix="blackhole-check-") as folder:
-        store = WheelStore(Path(folder) / "store")
+    with Scratch() as scratch:
+        store = WheelStore(scratch.new("check"))
         try:
             found = candidates_at(path, group=group, store=store)
             more = [_relabel(problem, store.root, path) for problem in _problems(found)]

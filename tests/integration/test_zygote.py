@@ -119,7 +119,7 @@ _SPEC = LaunchSpec("probe", tuple(str(Path(entry).absolute()) for entry in sys.p
 
 def test_a_forked_worker_looks_like_an_executed_one(tmp_path: Path) -> None:
     """What a plugin can see of its process is the same in both: environment, limits, signals, descriptors, threads, streams, paths."""
-    options: dict[str, Any] = {"environment": {"GRANTED": "yes", "TZ": "Asia/Tokyo"}}
+    options: dict[str, Any] = {"environment": {"GRANTED": "yes", "TZ": "Asia/Tokyo", "TMPDIR": "/tmp"}}  # each has a TMPDIR of its own
     forked, executed = (_look(tmp_path, forked=forked, **options) for forked in (True, False))
     assert {name: value for name, value in forked.items() if value != executed[name]} == {}
     assert forked["environment"]["GRANTED"] == "yes"
@@ -148,7 +148,7 @@ def test_what_the_host_changes_later_holds_for_workers_forked_later(stage: Stage
     assert _spare_is_ready(stage.launcher)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
     limit = resource.getrlimit(resource.RLIMIT_CORE)
     umask = os.umask(0o27)
     try:
@@ -161,7 +161,7 @@ def test_what_the_host_changes_later_holds_for_workers_forked_later(stage: Stage
     assert plugin("raw", "os.getcwd()") == str(tmp_path / "here")
     assert plugin("raw", "(os.umask(0o22), os.umask(0o22))[0]") == 0o27
     assert plugin("raw", f"resource.getrlimit({resource.RLIMIT_CORE})") == (0, limit[1])
-    assert plugin("raw", "os.environ['TMPDIR']") == str(tmp_path)
+    assert plugin("raw", "os.environ['HOME']") == str(tmp_path)
 
 
 def test_a_host_that_gives_something_away_gets_a_new_zygote(stage: Stage) -> None:

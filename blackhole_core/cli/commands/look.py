@@ -199,18 +199,17 @@ def _live(where: Where, name: str) -> dict[str, Any] | None:
 @contextmanager
 def lend_registry(group: str | None, sources: tuple[Path, ...], config_path: Path | None) -> Iterator[PluginRegistry]:
     """Lend a registry of the group, with a store that is removed again."""
-    import tempfile
-
     from blackhole_core.registry.registry import PluginRegistry
     from blackhole_core.registry.store import WheelStore
+    from blackhole_core.scratch import Scratch
 
     config = find_config(config_path)
     if group is None and config is not None:
         group = config.project
     if group is None:
         raise click.UsageError("say of which host: --group NAME, or a blackhole.yaml here that names its project")
-    with tempfile.TemporaryDirectory(prefix="blackhole-list-") as folder:
-        store = WheelStore(Path(folder) / "store")
+    with Scratch() as scratch:
+        store = WheelStore(scratch.new("list"))
         try:
             registry = PluginRegistry(
                 group, store=store, allow=config.allow if config is not None else None, deny=config.deny if config is not None else ()

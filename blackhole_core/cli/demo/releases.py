@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from blackhole_core.errors import BlackholeError
+from blackhole_core.scratch import Scratch
 
 __all__ = ["RELEASES", "build_releases", "release_trees"]
 
@@ -43,9 +43,11 @@ def build_releases(out: Path, places: tuple[Path, ...] = _PLACES) -> dict[str, P
 
     wheels = {}
     for version, tree in release_trees(places).items():
-        with tempfile.TemporaryDirectory(prefix="blackhole-demo-") as scratch:
+        with Scratch() as scratch:
             # A copy, because hatchling obeys the .gitignore of whatever repository lies around the tree it builds.
-            copy = shutil.copytree(tree, Path(scratch, "tree"), ignore=shutil.ignore_patterns("releases", "tests", "__pycache__", ".*"))
+            copy = shutil.copytree(
+                tree, scratch.new("demo") / "tree", ignore=shutil.ignore_patterns("releases", "tests", "__pycache__", ".*")
+            )
             [wheel] = WheelBuilder(str(copy)).build(directory=str(out), versions=["standard"])
         wheels[version] = Path(wheel)
     return wheels

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -16,6 +14,7 @@ from blackhole_core.cli.demo.display import Display
 from blackhole_core.cli.demo.plainloop import Totals, sum_plainly
 from blackhole_core.cli.demo.releases import build_releases
 from blackhole_core.ids import Isolation
+from blackhole_core.scratch import Scratch
 
 __all__ = ["Plan", "Show", "play"]
 
@@ -82,8 +81,8 @@ def play(plan: Plan, display: Display, corpus: Corpus | None = None) -> Show:
         wanted = sum_plainly(_until(corpus.sources, plan.share(), counted, display))
         plain_seconds = time.monotonic() - began
         display.begin(plan.parts, len(counted))  # the time may have been up before the last file
-        with tempfile.TemporaryDirectory(prefix="blackhole-demo-") as folder:
-            releases = build_releases(Path(folder))
+        with Scratch() as scratch:
+            releases = build_releases(scratch.new("demo"))
             outcomes = tuple(Act(level, releases, counted, threads=plan.threads, display=display).play() for level in plan.levels)
     finally:
         display.end()

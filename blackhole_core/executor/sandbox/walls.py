@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
 
 import attrs
 
@@ -20,36 +16,34 @@ from blackhole_core.executor.sandbox.plan import draw_up
 from blackhole_core.executor.sandbox.probe import what_holds
 from blackhole_core.executor.wire.policy import Layer, Policy
 from blackhole_core.ids import Isolation
+from blackhole_core.scratch import remove
 
 __all__ = ["Enclosure", "Walls"]
-
-_logger: Final = logging.getLogger("blackhole.sandbox")
 
 
 @attrs.frozen
 class Enclosure:
-    """What one worker is to build, and the directory that was made for it; no policy: no walls."""
+    """What one worker is to build, and the directory that was made for its temporary files; no policy: no walls."""
 
     policy: Policy | None = None
     temporary: Path | None = None
 
     def close(self) -> None:
         """Remove what was made for the worker, which has ended."""
-        if self.temporary is None:
-            return
-        try:
-            shutil.rmtree(self.temporary)
-        except FileNotFoundError:
-            pass  # closed before
-        except OSError as error:
-            _logger.warning("the temporary directory of a worker that ended is left: %s", error)
+        if self.temporary is not None:
+            remove(self.temporary)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that tell the worker of it."""
+        return {} if self.temporary is None else {"TMPDIR": str(self.temporary)}
 
 
 class Walls:
     """Orders the walls of workers."""
 
-    def around(self, spec: RunnerSpec, import_path: Sequence[str]) -> Enclosure:
-        """Return the walls of a new worker.
+    def around(self, spec: RunnerSpec, import_path: Sequence[str], new_directory: Callable[[str], Path]) -> Enclosure:
+        """Return the walls of a new worker; ``new_directory`` makes one whose name begins as it is told.
 
         :raises IsolationUnavailable: they cannot hold here, and the operator does not allow that.
         :raises LoadFailed: what it was granted cannot be given.
@@ -58,7 +52,7 @@ class Walls:
         if found.open and spec.confinement.unenforced is Unenforced.REFUSE:
             raise IsolationUnavailable(Isolation.PROCESS.value, explain(found))
         layers = [Layer(name) for name, reason in found.layers.items() if not reason]
-        temporary = None if Layer.MOUNT in layers else Path(tempfile.mkdtemp(prefix="blackhole-tmp-"))
+        temporary = None if Layer.MOUNT in layers else new_directory(spec.id.name)
         try:
             policy = draw_up(spec.confinement, plugin=spec.path, import_path=import_path, layers=layers, temporary=temporary)
         except BaseException as error:
