@@ -825,7 +825,9 @@ class RemoteRunner:
 
     def enforcement(self) -> Mapping[str, str]:
         confinement = self._spec.confinement
-        layers = [Layer.ENVIRONMENT, *layers_of(self.walls_report)]
+        worker = self._worker
+        relay = [Layer.RELAY] if worker is not None and worker.network is not None else []
+        layers = [Layer.ENVIRONMENT, *layers_of(self.walls_report), *relay]
         return {**report(confinement.requested, layers), **self._limiter.enforcement(self.level, confinement)}
 
     @property

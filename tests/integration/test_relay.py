@@ -111,6 +111,19 @@ return urllib.request.urlopen("https://localhost:{port}/secret", context=context
         )
 
 
+def test_the_authorities_of_this_machine_are_known_behind_walls(stage: Stage, tmp_path: Path) -> None:
+    """A plugin that may use the network finds the certificates that its host has."""
+    client = Client.start(stage, tmp_path, confined("network:connect:example.org:443"))
+    known = len(ssl.create_default_context().get_ca_certs())
+    assert client("import ssl\nreturn len(ssl.create_default_context().get_ca_certs())") == str(known)
+
+
+def test_a_permission_that_goes_through_the_relay_is_called_brokered(stage: Stage, tmp_path: Path) -> None:
+    """The kernel closes every other way, the host opens this one."""
+    client = Client.start(stage, tmp_path, confined("network:connect:example.org:443"))
+    assert client.running.runner.enforcement() == {"network:connect:example.org:443": "broker"}
+
+
 def test_a_tls_socket_can_be_made_before_it_is_connected(stage: Stage, tmp_path: Path, certificate: Path) -> None:
     """What wraps a socket that is not connected connects it as any other."""
     with serving(_over_tls(certificate, serve_echo)) as port:

@@ -109,10 +109,10 @@ class Session:
             if granted < 1:
                 self._rest(self._asks.wait(_TURN, now))
                 return
-            self._asks = asks
             try:
                 if not self._take_one():
                     return
+                self._asks = asks  # a look that found none has cost none
             except ProtocolError as error:
                 self._hear(False)
                 self._breach(f"its relay socket: {error}")

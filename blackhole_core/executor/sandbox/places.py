@@ -33,6 +33,11 @@ _LOADERS: Final = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1", 
 _PROGRAMS: Final = ("/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/libexec", "/usr/lib")
 #: Areas of the vocabulary that let execute programs.
 _EXECUTING: Final = frozenset({"process", "system"})
+#: Where distributions keep the certificates of public authorities, for who may use the network: TLS is the plugin's own.
+_AUTHORITIES: Final = (
+    *("/etc/ssl/certs", "/etc/ssl/cert.pem", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates"),
+    *("/etc/pki/tls/certs", "/etc/pki/tls/cert.pem", "/etc/pki/ca-trust/extracted"),
+)
 #: The devices behind ``device:*``, as patterns of names below /dev.
 _DEVICES: Final[Mapping[str, tuple[str, ...]]] = {
     "gpu": ("dri", "kfd", "nvidia*"),
@@ -86,6 +91,9 @@ def places_of(granted: Granted) -> Iterator[Place]:
     if granted.programs:
         for loader in _LOADERS:
             yield from _spelled(loader, execute=True)
+    if any(permission.area == "network" for permission in granted.permissions):
+        for path in _AUTHORITIES:
+            yield from _spelled(path)
     for permission in granted.permissions:
         if permission.area == "device":
             for pattern in _DEVICES[permission.action]:
