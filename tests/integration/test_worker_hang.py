@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from blackhole_core.errors import CallTimeout, WorkerDied
+from blackhole_core.executor import remote
 from blackhole_core.executor.wire import codec
 from blackhole_core.messages import Call
+from tests.integration.managed import manager
 from tests.stage import Running, Stage, eventually, in_threads
 
 #: A heartbeat quick enough for a test; silence of half a second is long beside an answer's millisecond.
@@ -46,6 +48,12 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     stage = Stage(zygote=getattr(request, "param", "zygote") == "zygote")
     yield stage
     stage.close()
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait longer for a worker to say where it stands: this machine may be busy."""
+    monkeypatch.setattr(remote, "_STACK_PATIENCE", 10.0)
 
 
 def _has_begun(plugin: Running) -> bool:
@@ -90,6 +98,20 @@ def test_code_that_keeps_the_interpreter_is_ended_with_its_stack(stage: Stage, t
     assert died.stack[0] == "Fatal Python error: Aborted"
     assert any(line.endswith("in slow") for line in died.stack)
     assert "about to hold on" in died.tail
+
+
+def test_behind_walls_it_is_the_same(tmp_path: Path) -> None:
+    """The worker has a keeper and a process 1 beside it; the signals reach the worker, and its end reaches the host."""
+    (tmp_path / "walled.py").write_text(f"import blackhole_core as bh\nhookimpl = bh.HookimplMarker('notes')\n{_HOOKS}", "utf-8")
+    (tmp_path / "plugin.yaml").write_text("name: walled\nversion: 1.0.0\nentry: walled:Plugin\n", "utf-8")
+    with manager({**QUICK, "sandbox": "native", "unenforced": "allow", "restart": {"intensity": 100}}) as pm:
+        pm.load("walled", source=tmp_path)
+        with pytest.raises(WorkerDied) as caught:
+            pm.hook.slow(seconds=-1000.0)
+        assert caught.value.exit == -signal.SIGABRT
+        assert caught.value.stack[0] == "Fatal Python error: Aborted"
+        assert any(line.endswith("in slow") for line in caught.value.stack)
+        assert pm.hook.slow(seconds=1.0) == ["slept"]
 
 
 def test_a_worker_without_faulthandler_is_killed_all_the_same(stage: Stage, tmp_path: Path) -> None:
@@ -139,6 +161,7 @@ def test_an_idle_worker_is_not_asked(stage: Stage, tmp_path: Path) -> None:
     assert plugin("slow", 0.0) == "slept"
 
 
+@pytest.mark.usefixtures("patience")
 def test_who_gives_up_is_told_where_the_call_stands(stage: Stage, tmp_path: Path) -> None:
     """F-10: a Python loop; the deadline's error names the line, and so does that of the worker's end."""
     plugin = stage.start("adhoc", **stage.write(tmp_path, _HOOKS), call_timeout=0.6, hang_grace=0.2)
@@ -154,6 +177,7 @@ def test_who_gives_up_is_told_where_the_call_stands(stage: Stage, tmp_path: Path
     assert any("in spin" in line for line in ends[0].stack)
 
 
+@pytest.mark.usefixtures("patience")
 def test_a_call_that_did_not_begin_has_no_stack(stage: Stage, tmp_path: Path) -> None:
     """What stands there is another call's."""
     plugin = stage.start("adhoc", **stage.write(tmp_path, _HOOKS), call_timeout=0.6)
