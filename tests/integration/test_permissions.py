@@ -394,3 +394,17 @@ def test_grants_swaps_and_revocations_at_once_end_as_the_last_word_says(tmp_path
             assert failures == []
     finally:
         sys.setswitchinterval(before)
+
+
+def test_what_enforces_each_permission_is_told_of_what_was_built(tmp_path: Path) -> None:
+    """P-04: behind walls kernel and broker, without them no more than the environment; what nobody brokers is none."""
+    asked = ("filesystem:read:/srv", "network:connect:example.org:443", "process:exec:/bin/true", "env:A", "plugin:call:store", "host:log")
+
+    def enforced(sandbox: str) -> list[str]:
+        with manager(granting(*asked[:-1], sandbox=sandbox)) as pm:
+            pm.load("asker", source=tmp_path / "asker-1.0.0", isolation="process")
+            return [pm.plugin("asker").enforcement[one] for one in asked]
+
+    asker(tmp_path, "1.0.0", asked)
+    assert enforced("off") == ["none", "none", "none", "kernel", "none", "none"]
+    assert enforced("native") == ["kernel", "broker", "kernel", "kernel", "none", "none"]
