@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +52,15 @@ def test_no_layer_makes_anything_weaker() -> None:
 def test_the_keys_are_canonical() -> None:
     """One permission is named in one way."""
     assert report(("filesystem:read:/a//b",), ()) == {"filesystem:read:/a/b": "none"}
+
+
+def test_the_page_says_what_the_table_says() -> None:
+    """docs/explanation/isolation.md, column by column."""
+    page = (Path(__file__).parents[3] / "docs" / "explanation" / "isolation.md").read_text("utf-8")
+    columns = ((), (Layer.AUDIT,), (Layer.ENVIRONMENT,), tuple(set(Layer) - {Layer.AUDIT}))
+    examples = {":".join(asked.split(":")[:2]): asked for asked in ASKED if ":" in asked}
+    examples |= {"filesystem:write": "filesystem:write:/srv", "env": "env:HOME", "device": "device:gpu", "host": "host:kv"}
+    rows = [line.strip("| ").split(" | ") for line in page.partition("| permission | levels none")[2].partition("\n\n")[0].splitlines()[2:]]
+    told = {name: kinds for names, *kinds in rows for name in re.findall(r"`([^`]+)`", names)}
+    assert told == {name: [report((examples[name],), layers)[examples[name]] for layers in columns] for name in told}
+    assert {name.split(":")[0] for name in told} == {asked.split(":")[0] for asked in ASKED if ":" in asked}
