@@ -21,6 +21,7 @@ from blackhole_core.executor.levels import Levels
 from blackhole_core.executor.limits import cgroupfs
 from blackhole_core.executor.limits.amounts import MB, OWN_TASKS
 from blackhole_core.executor.limits.detect import abilities_here
+from blackhole_core.executor.limits.division import LEAF
 from blackhole_core.executor.limits.limiter import Limiter
 from blackhole_core.executor.limits.naming import myself
 from blackhole_core.executor.limits.processes import family
@@ -133,16 +134,22 @@ def kill_only() -> Abilities:
     )
 
 
-def groups_of(owner: str) -> list[Path]:
-    """Return the directories of one host that exist."""
-    return [tree.directory / owner for tree in abilities_here().trees if (tree.directory / owner).exists()]
+def own_groups() -> list[Path]:
+    """Return the groups of workers of this process that exist; the one that it has moved to itself stays."""
+    places = [tree.directory / myself().directory for tree in abilities_here().trees]
+    return [group for place in places if place.exists() for group in place.iterdir() if group.is_dir() and group.name != LEAF]
+
+
+def existing(directories: list[Path]) -> list[Path]:
+    """Return those that exist."""
+    return [directory for directory in directories if directory.exists()]
 
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """Fail a test that leaves a control group of this process behind."""
     yield
-    assert eventually(lambda: not groups_of(myself().directory)), groups_of(myself().directory)
+    assert eventually(lambda: not own_groups()), own_groups()
 
 
 @pytest.fixture
@@ -357,10 +364,11 @@ def test_where_it_is_allowed_a_limit_that_cannot_be_held_is_shown_as_such(run: C
 @pytest.mark.parametrize("level", ["none", "thread"])
 def test_a_limited_plugin_does_not_start_inside_the_host_unless_that_is_allowed(source: Path, level: str) -> None:
     """Nothing can be held there: refused in a sentence, or allowed and shown."""
-    with manager({"plugins": {"hungry": {"isolation": level, "resources": {"cpu": 50}}}}) as pm:
-        with pytest.raises(bh.LoadFailed, match=f"at level {level} the plugin is part of the host's own process; run it at level process"):
-            pm.load("hungry", source=source)
-    with manager({"plugins": {"hungry": {"isolation": level, "resources": {"cpu": 50}, "unenforced": "allow"}}}) as pm:
+    sentence = f"at level {level} the plugin is part of the host's own process; run it at level process"
+    limited = {"isolation": level, "resources": {"cpu": 50}}
+    with manager({"plugins": {"hungry": limited}}) as pm, pytest.raises(bh.LoadFailed, match=sentence):
+        pm.load("hungry", source=source)
+    with manager({"plugins": {"hungry": {**limited, "unenforced": "allow"}}}) as pm:
         pm.load("hungry", source=source)
         assert pm.plugin("hungry").enforcement == {"resources.cpu": "none"}
         assert pm.hook.transform(text="echo here") == ["here"]
@@ -412,31 +420,31 @@ def test_a_plugin_that_has_ended_uses_nothing_that_is_known(run: Callable[..., R
 # --- hosts that are killed, and hosts side by side -------------------------------------------------------------------------
 
 _HOST = """
-import sys, threading
-from pathlib import Path
+import sys
 import blackhole_core as bh
+from blackhole_core.executor.limits.detect import abilities_here
 from blackhole_core.executor.limits.naming import myself
-from blackhole_core.executor.limits.processes import family
 from notes_api import NotesSpecs
 with bh.PluginManager("notes", state_dir=sys.argv[2]) as pm:
     pm.add_hookspecs(NotesSpecs)
     pm.load("hungry", source=sys.argv[1], isolation="process")
-    print(myself().directory, *pm.hook.transform(text="orphan"), flush=True)
+    orphan = pm.hook.transform(text="orphan")[0]
+    print(orphan, *(tree.directory / myself().directory for tree in abilities_here().trees), flush=True)
     sys.stdin.read()
 """
 
 
 @contextlib.contextmanager
-def other_host(source: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, int]]:
-    """Lend another host with a worker that has an orphan: its process, the name of its groups, and the orphan's pid."""
+def other_host(source: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[Path], int]]:
+    """Lend another host with a worker that has an orphan: its process, its directories of groups, and the orphan's pid."""
     command = [sys.executable, "-c", _HOST, str(source), str(source.parent / "state")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     with process:
         try:
             assert process.stdout is not None
-            directory, orphan = process.stdout.readline().decode().split()
-            yield process, directory, int(orphan)
+            orphan, *directories = process.stdout.readline().decode().split()
+            yield process, list(map(Path, directories)), int(orphan)
         finally:
             process.kill()
 
@@ -444,29 +452,29 @@ def other_host(source: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, int
 @pytest.mark.skipif(not abilities_here().kills, reason="cgroup.kill does not work here")
 def test_a_killed_host_leaves_nothing(source: Path) -> None:
     """SIGKILL of the host: its guard ends and removes what is in its control groups, the orphan that nobody else can find included."""
-    with other_host(source) as (process, directory, orphan):
-        assert groups_of(directory)
+    with other_host(source) as (process, directories, orphan):
+        assert existing(directories)
         process.kill()
         process.wait()
     assert eventually(lambda: not _runs(orphan))
-    assert eventually(lambda: groups_of(directory) == [])
+    assert eventually(lambda: existing(directories) == [])
 
 
 @pytest.mark.skipif(not abilities_here().kills, reason="cgroup.kill does not work here")
 def test_what_a_killed_host_left_is_removed_by_the_next_one(source: Path) -> None:
     """F40: its guard was killed before it: the next host finds groups and processes."""
-    with other_host(source) as (process, directory, orphan):
+    with other_host(source) as (process, directories, orphan):
         for pid in family(process.pid)[1:]:
             if b"cgroup.kill" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)
         process.kill()
         process.wait()
-    assert groups_of(directory)
+    assert existing(directories)
     assert _runs(orphan)
-    limiter = Limiter()
-    assert limiter.abilities.kills
+    limiter = Limiter(lambda: Abilities(tuple(Tree(directory.parent, 1) for directory in directories)))
+    assert limiter.abilities.trees
     limiter.close()
-    assert groups_of(directory) == []
+    assert existing(directories) == []
     assert eventually(lambda: not _runs(orphan))
 
 
@@ -485,18 +493,18 @@ def test_one_manager_of_two_in_a_process_takes_only_its_own_groups_with_it(sourc
 @pytest.mark.skipif(not abilities_here().kills, reason="cgroup.kill does not work here")
 def test_what_a_living_host_uses_is_not_touched(source: Path) -> None:
     """Two hosts at once: each has directories of its own, and one that starts leaves the other's alone."""
-    with other_host(source) as (process, directory, orphan):
-        before = groups_of(directory)
-        limiter = Limiter()
-        assert limiter.abilities.kills
+    with other_host(source) as (process, directories, orphan):
+        before = existing(directories)
+        limiter = Limiter(lambda: Abilities(tuple(Tree(directory.parent, 1) for directory in directories)))
+        assert limiter.abilities.trees
         limiter.close()
         assert before
-        assert groups_of(directory) == before
+        assert existing(directories) == before
         assert _runs(orphan)
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait(20) == 0
-    assert groups_of(directory) == []
+    assert existing(directories) == []
     assert eventually(lambda: not _runs(orphan))
 
 

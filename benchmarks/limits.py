@@ -1,0 +1,139 @@
+"""What a limit of the processor is worth: the share that a worker gets which wants all of it, held by control groups, or by stopping where there are none.
+
+Each figure is how far the measured share is above the limit, in % of the limit; the share itself is beside it. On a machine that is busy with something else a worker gets
+less than its limit, which is nobody's limit then: such a figure is 0, and says nothing about how well a share is kept from below.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from benchmarks.harness import options
+from benchmarks.results import Document, Result, publish
+from blackhole_core.executor.confinement import Confinement, Unenforced
+from blackhole_core.executor.levels import Levels
+from blackhole_core.executor.limits.detect import abilities_here
+from blackhole_core.executor.limits.limiter import Limiter
+from blackhole_core.executor.limits.tree import Abilities
+from blackhole_core.executor.remote import RemoteRunner
+from blackhole_core.executor.runner import Host, Limits, RunnerSpec
+from blackhole_core.executor.timers import Timers
+from blackhole_core.hooks.manager import HookManager
+from blackhole_core.ids import Isolation, PluginId
+from blackhole_core.lifecycle.specs import SpecBook
+from blackhole_core.manifest.model import Resources
+from blackhole_core.messages import Call
+
+#: Seconds of one sample: twenty periods of the kernel's control.
+_SECONDS: Final = 2.0
+_ROUNDS: Final = 5
+#: % of the limit that the share may be above it.
+_TARGET: Final = 15.0
+#: % of one core, and processes that want all of it.
+_CASES: Final = ((10, 1), (25, 1), (50, 1), (25, 4))
+
+_SOURCE: Final = """
+import os, time
+import blackhole_core as bh
+class Greedy:
+    @bh.HookimplMarker("bench")
+    def burn(self, seconds, processes):
+        until = time.monotonic() + seconds
+        children = []
+        for _ in range(processes - 1):
+            pid = os.fork()
+            if pid == 0:
+                while time.monotonic() < until:
+                    pass
+                os._exit(0)
+            children.append(pid)
+        while time.monotonic() < until:
+            pass
+        for pid in children:
+            os.waitpid(pid, 0)
+"""
+
+
+def measure(way: str, abilities: Callable[[], Abilities], percent: int, processes: int, rounds: int) -> Result:
+    """Return how far above ``percent`` the share of so many processes is."""
+    with tempfile.TemporaryDirectory(prefix="bench-limits-") as folder:
+        Path(folder, "bench_greedy.py").write_text(_SOURCE)
+        confinement = Confinement(unenforced=Unenforced.ALLOW, resources=Resources(cpu=percent))
+        spec = RunnerSpec(
+            PluginId("greedy", "1.0.0"),
+            1,
+            "bench_greedy:Greedy",
+            Path(folder),
+            ("bench_greedy",),
+            "bench",
+            Limits(),
+            {},
+            confinement=confinement,
+        )
+        hooks, timers = HookManager("bench"), Timers()
+        book = SpecBook(hooks)
+        host = Host(
+            hook=hooks.hook,
+            signature=book.signature,
+            hook_names=book.names,
+            is_firstresult=book.is_firstresult,
+            exception_type=book.exception_type,
+            timers=timers,
+            emit=lambda *_, **__: None,
+        )
+        levels = Levels(host, limiter=Limiter(abilities))
+        runner = levels.make(Isolation.PROCESS, spec)
+        assert isinstance(runner, RemoteRunner)
+        try:
+            runner.start()
+            shares = [_share(runner, processes) for _ in range(rounds)]
+        finally:
+            runner.stop()
+            levels.close()
+            timers.close()
+    above = [100 * max(0.0, share - percent) / percent for share in shares]
+    row = f"{way}: cpu {percent}, {processes} process{'es' if processes > 1 else ''}"
+    return Result(row, statistics.median(above), "% above", at_most=_TARGET, note=f"{statistics.median(shares):.1f} % of a core")
+
+
+def _share(runner: RemoteRunner, processes: int) -> float:
+    """Return the % of a core that the worker used for a while in which it wanted all of it."""
+    burning = threading.Thread(target=lambda: runner.call(Call("burn", (_SECONDS * 1.5, processes), index=0)))
+    burning.start()
+    time.sleep(_SECONDS * 0.25)  # what it had saved up while it slept is used up, and its children are there
+    began, before = time.monotonic(), runner.usage.cpu
+    time.sleep(_SECONDS)
+    after, ended = runner.usage.cpu, time.monotonic()
+    burning.join()
+    assert before is not None
+    assert after is not None
+    return 100 * (after - before) / (ended - began)
+
+
+def main() -> int:
+    """Measure every case in both ways."""
+    asked = options(__doc__, None, default_rounds=_ROUNDS)
+    ways = {"control groups": abilities_here, "stopped by the host": _without}
+    results = [
+        measure(way, abilities, percent, processes, asked.rounds)
+        for percent, processes in _CASES
+        for way, abilities in ways.items()
+        if way != "control groups" or abilities().holds("cpu")
+    ]
+    return publish(Document("a limit of the processor", tuple(results)), to=asked.json, check=asked.check)
+
+
+def _without() -> Abilities:
+    """Return what there is where control groups can only end what is in them."""
+    return Abilities(tuple(tree for tree in abilities_here().trees if tree.kills))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""What a plugin notices of a neighbour that misbehaves: how many times longer its calls take (p99) while the other burns, floods, or forks.
+
+The neighbour of ours has limits (half a core, 24 processes), those of the peers have none to set; each is a pool of one worker for the caller and another for
+the neighbour. What a peer's worker writes goes to ``/dev/null``; what ours writes is read by the host, cut into lines and given to ``logging``. A fork bomb of a peer's ends by itself after 200 processes, or the machine would not survive the benchmark.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import blackhole_core as bh
+from benchmarks.harness import options
+from benchmarks.results import Document, Result, publish
+
+#: Calls of one sample, enough for a 99th percentile.
+_CALLS: Final = 300
+_ROUNDS: Final = 5
+#: Seconds that a neighbour misbehaves, longer than any sample takes.
+_MISBEHAVIOUR: Final = 3.0
+#: Processes of a fork bomb that nothing holds.
+_BOMB: Final = 200
+#: Times as long as alone that a call may take.
+_TARGET: Final = 1.5
+
+
+def echo(value: str) -> str:
+    """Return ``value``."""
+    return value
+
+
+def burn(seconds: float) -> None:
+    """Keep as many processes busy as the machine has processors, and two more."""
+    until = time.monotonic() + seconds
+    for _ in range((os.cpu_count() or 1) + 1):
+        with contextlib.suppress(OSError):
+            if os.fork() == 0:
+                while time.monotonic() < until:
+                    pass
+                os._exit(0)
+    while time.monotonic() < until:
+        pass
+
+
+def flood(seconds: float) -> None:
+    """Write as much as goes through."""
+    until, line = time.monotonic() + seconds, b"x" * 200 + b"\n"
+    while time.monotonic() < until:
+        os.write(1, line * 100)
+
+
+def bomb(seconds: float) -> None:
+    """Fork until that is refused, and again; what was forked does nothing."""
+    until, made = time.monotonic() + seconds, []
+    while time.monotonic() < until:
+        try:
+            pid = os.fork() if len(made) < _BOMB else 0
+        except OSError:
+            continue
+        if pid == 0 and len(made) < _BOMB:
+            time.sleep(2 * seconds)
+            os._exit(0)
+        elif pid:
+            made.append(pid)
+    for pid in made:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+MISBEHAVIOURS: Final[dict[str, Callable[[float], None]]] = {"burns": burn, "floods its output": flood, "forks without end": bomb}
+
+#: The caller of a quiet plugin, and what has its neighbour misbehave (returns when that has ended).
+_Pair = tuple[Callable[[str], Any], Callable[[str, float], Any]]
+
+
+class Specs:
+    """The hooks of both plugins of ours."""
+
+    @bh.HookspecMarker("bench")
+    def echo(self, value: str) -> str:
+        """Return ``value``."""
+        raise NotImplementedError
+
+    @bh.HookspecMarker("bench")
+    def misbehave(self, kind: str, seconds: float) -> None:
+        """Do something to the neighbours."""
+
+
+_SOURCES: Final = {
+    "quiet": "import blackhole_core as bh\nclass Plugin:\n    @bh.HookimplMarker('bench')\n    def echo(self, value): return value\n",
+    "noisy": "import blackhole_core as bh\nfrom benchmarks.neighbours import MISBEHAVIOURS\nclass Plugin:\n"
+    "    @bh.HookimplMarker('bench')\n    def misbehave(self, kind, seconds): MISBEHAVIOURS[kind](seconds)\n",
+}
+
+
+@contextlib.contextmanager
+def _ours() -> Iterator[_Pair]:
+    config = {"plugins": {"noisy": {"resources": {"cpu": 50, "pids": 24}, "unenforced": "allow"}}}
+    with tempfile.TemporaryDirectory(prefix="bench-neighbours-") as folder, bh.PluginManager("bench", config=config) as pm:
+        pm.add_hookspecs(Specs)
+        for name, source in _SOURCES.items():
+            place = Path(folder, name)
+            place.mkdir()
+            (place / f"bench_{name}.py").write_text(source)
+            (place / "plugin.yaml").write_text(f"name: {name}\nversion: 1.0.0\nentry: bench_{name}:Plugin\nisolation: process\n")
+            pm.load(name, source=place)
+        yield (lambda value: pm.hook.echo(value=value)), (lambda kind, seconds: pm.hook.misbehave(kind=kind, seconds=seconds))
+
+
+@contextlib.contextmanager
+def _pools() -> Iterator[_Pair]:
+    with ProcessPoolExecutor(1) as quiet, ProcessPoolExecutor(1) as noisy:
+        yield (
+            (lambda value: quiet.submit(echo, value).result()),
+            (lambda kind, seconds: noisy.submit(MISBEHAVIOURS[kind], seconds).result()),
+        )
+
+
+@contextlib.contextmanager
+def _loky() -> Iterator[_Pair]:
+    from loky.process_executor import ProcessPoolExecutor as Pool
+
+    with Pool(1) as quiet, Pool(1) as noisy:
+        yield (
+            (lambda value: quiet.submit(echo, value).result()),
+            (lambda kind, seconds: noisy.submit(MISBEHAVIOURS[kind], seconds).result()),
+        )
+
+
+@contextlib.contextmanager
+def _pebble() -> Iterator[_Pair]:
+    from pebble import ProcessPool
+
+    with ProcessPool(1) as quiet, ProcessPool(1) as noisy:
+        yield (
+            (lambda value: quiet.submit(echo, None, value).result()),
+            (lambda kind, seconds: noisy.submit(MISBEHAVIOURS[kind], None, seconds).result()),
+        )
+
+
+CONTENDERS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[_Pair]]]] = {
+    "blackhole": _ours,
+    "ProcessPoolExecutor": _pools,
+    "loky": _loky,
+    "pebble": _pebble,
+}
+
+
+def p99(call: Callable[[str], Any]) -> float:
+    """Return the 99th percentile of the seconds that a call takes."""
+    taken = []
+    for _ in range(_CALLS):
+        began = time.perf_counter()
+        call("hi")
+        taken.append(time.perf_counter() - began)
+    return statistics.quantiles(taken, n=100)[98]
+
+
+def beside(pair: _Pair, kind: str) -> float:
+    """Return how many times longer calls take while the neighbour misbehaves than just before."""
+    call, misbehave = pair
+    alone = p99(call)
+    noise = threading.Thread(target=misbehave, args=(kind, _MISBEHAVIOUR))
+    noise.start()
+    time.sleep(_MISBEHAVIOUR / 10)  # it has begun
+    loud = p99(call)
+    noise.join()
+    return loud / alone
+
+
+def main() -> int:
+    """Measure every contender with every misbehaviour, in an order drawn anew for each round."""
+    asked = options(__doc__, None, default_rounds=_ROUNDS)
+    order = random.Random(0)
+    found: dict[tuple[str, str], list[float]] = {(kind, name): [] for kind in MISBEHAVIOURS for name in CONTENDERS}
+    logging.getLogger("blackhole").propagate = False
+    logging.getLogger("blackhole").addHandler(logging.NullHandler())
+    silence = os.open(os.devnull, os.O_WRONLY)
+    output = os.dup(1)
+    os.dup2(silence, 1)  # what peers' workers write goes where ours does: to no terminal
+    try:
+        with contextlib.ExitStack() as stack:
+            pairs = {name: stack.enter_context(make()) for name, make in CONTENDERS.items()}
+            for pair in pairs.values():
+                p99(pair[0])
+            for _ in range(asked.rounds):
+                for kind, name in order.sample(list(found), len(found)):
+                    found[kind, name].append(beside(pairs[name], kind))
+    finally:
+        sys.stdout.flush()
+        os.dup2(output, 1)
+    results = []
+    for kind in MISBEHAVIOURS:
+        own = statistics.median(found[kind, "blackhole"])
+        for name in list(CONTENDERS)[1:]:
+            peer = statistics.median(found[kind, name])
+            ratio = statistics.median(theirs / ours for theirs, ours in zip(found[kind, name], found[kind, "blackhole"], strict=True))
+            row = f"p99 of a call while a neighbour {kind}"
+            results.append(Result(row, own, "times alone", beside=name, peer=peer, ratio=ratio, at_most=_TARGET))
+    return publish(Document("what neighbours notice", tuple(results)), to=asked.json, check=asked.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
