@@ -14,10 +14,10 @@ import pytest
 
 import blackhole_core as bh
 from tests.integration.managed import Log, manager, wheel
+from tests.integration.swap_outcomes import NEW, OLD, OUTCOMES, points
 from tests.plugins.build import NOTES_API
 
 ROOT = Path(__file__).parents[2]
-PHASES = ("prepare", "load", "export", "import", "switch", "cleanup")
 
 
 def _kill_at(pm: bh.PluginManager, phase: str, pid: int | None) -> None:
@@ -33,12 +33,7 @@ def _kill_at(pm: bh.PluginManager, phase: str, pid: int | None) -> None:
     pm.on_event(kill)
 
 
-#: What serves after the old worker was killed at a phase, where that is certain. In the others it depends on whether the death was seen
-#: before the step: then the state could not be asked for. Either is whole.
-OLD_KILLED = {"import": "2.0.0", "switch": "2.0.0", "cleanup": "2.0.0"}
-
-
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", points("old worker killed"))
 def test_the_old_worker_killed_at_a_phase(phase: str, tmp_path: Path) -> None:
     """S-12: one version serves afterwards, whole: state that was handed over is kept, else the newest snapshot is."""
     log = Log()
@@ -57,12 +52,13 @@ def test_the_old_worker_killed_at_a_phase(phase: str, tmp_path: Path) -> None:
         if failure is not None:
             assert failure.phase == "export"
             assert isinstance(failure.cause, bh.WorkerDied)
-        if phase in OLD_KILLED:
-            assert serving == OLD_KILLED[phase]
+        handed_over = OUTCOMES[phase, "old worker killed"] == NEW
+        if handed_over:
+            assert serving == "2.0.0"
         assert pm.hook.version() == [serving]
         # 6 when the state was handed over before the death, 5 from the snapshot otherwise.
-        assert pm.hook.total() == [6 if phase in OLD_KILLED else 5]
-        assert pm.hook.add(amount=1) == [7 if phase in OLD_KILLED else 6]
+        assert pm.hook.total() == [6 if handed_over else 5]
+        assert pm.hook.add(amount=1) == [7 if handed_over else 6]
         assert pm.plugin("counter").phase is bh.Phase.RUNNING
         assert log.of("plugin.broken") == []
 
@@ -76,7 +72,7 @@ def _new_pid(before: int | None) -> int | None:
     return others[-1] if others else None
 
 
-@pytest.mark.parametrize("phase", ["export", "import", "switch", "cleanup"])
+@pytest.mark.parametrize("phase", points("new worker killed"))
 def test_the_new_worker_killed_at_a_phase(phase: str, tmp_path: Path) -> None:
     """S-12, F28: before the switch the old version serves on, at once; after it the new one is restarted with the state it was given."""
     log = Log()
@@ -96,7 +92,7 @@ def test_the_new_worker_killed_at_a_phase(phase: str, tmp_path: Path) -> None:
                     time.sleep(0.001)  # until its death was noticed: what is called from now on finds nobody
 
         pm.on_event(kill)
-        if phase != "cleanup":
+        if OUTCOMES[phase, "new worker killed"] == OLD:
             with pytest.raises(bh.SwapFailed, match="SIGKILL") as caught:
                 pm.swap("counter", source=wheel("counter", "2.0.0", tmp_path))
             assert caught.value.phase == {"export": "import"}.get(phase, phase)
@@ -152,7 +148,7 @@ pm.swap("counter", source=new)
 
 
 @pytest.mark.parametrize("level", ["none", "process"])
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", points("host killed"))
 def test_the_host_killed_at_a_phase(phase: str, level: str, tmp_path: Path) -> None:
     """S-11: the next host loads either version from what is on disk, with whole state; no worker is left."""
     state = tmp_path / "state"
