@@ -251,6 +251,19 @@ def test_ps_lists_the_plugins(shared_place: Place, shared_host: Host) -> None:
     assert len(table) == 3
 
 
+def test_ps_shows_usage_and_limits_again_and_again(shared_place: Place, shared_host: Host) -> None:
+    """One look per line with --json; what is not known is null, and there is no limit where none was named."""
+    with shared_place.output_of("ps", "--watch", "--interval", "0.5", "--json") as follower:
+        looks = [json.loads(follower.line_with("")) for _ in range(2)]
+        assert follower.end(signal.SIGINT) == Exit.INTERRUPTED
+    for look in looks:
+        plugins = {plugin["name"]: plugin for plugin in look}
+        assert plugins["counter"]["usage"]["memory"] > 0
+        assert plugins["counter"]["usage"]["pids"] >= plugins["counter"]["usage"]["threads"] > 0
+        assert plugins["counter"]["limits"] == dict.fromkeys(("cpu", "memory", "disk", "network", "pids"))
+        assert set(plugins["upper"]["usage"].values()) == {None}
+
+
 def test_ps_shows_calls_that_are_counted(shared_place: Place, shared_host: Host) -> None:
     """Number, failures and percentiles of each plugin; JSON has them by hook."""
     shared_place.run("call", "transform", "text=hi")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -41,6 +42,17 @@ def test_doctor_names_every_level_and_why_not(runner: CliRunner) -> None:
     assert lines["vm"].split()[1] == "no"
     assert len(lines["vm"].split()) > 5
     assert sys.version.split()[0] in lines["python"]
+
+
+def test_doctor_says_which_limits_the_kernel_holds_and_why_not_the_others(runner: CliRunner) -> None:
+    """Each of them is either held or has a reason; and what becomes of processes that left their worker."""
+    [found] = [
+        check for check in json.loads(runner.invoke(main, ["doctor", "--json"]).stdout)["checks"] if check["what"] == "control groups"
+    ]
+    for name in ("cpu", "memory", "pids"):
+        assert re.search(rf"\b{name} (\(version [12]\)|not held: .)", found["facts"])
+    assert "what a worker started" in found["facts"]
+    assert found["problem"] is None
 
 
 def test_doctor_as_json_is_one_document(runner: CliRunner) -> None:
