@@ -76,6 +76,7 @@ class Stage:
     def __init__(self, *, zygote: bool = True, level: str = "process") -> None:
         """``zygote`` says whether workers are forked or executed; ``level`` is where plugins run when nothing else is said."""
         self.level = require_level(level)
+        self.confinement = Confinement()  # of plugins for which nothing else is said
         self.hooks = HookManager(notes_api.PROJECT)
         self.hooks.add_hookspecs(notes_api.NotesSpecs)
         self.hooks.add_hookspecs(notes_api.LiveSpecs)
@@ -140,7 +141,7 @@ class Stage:
             Limits(**limits),
             config or {},
             environment or {},
-            confinement=confinement or Confinement(),
+            confinement=confinement or self.confinement,
         )
 
     def make(self, name: str, level: str, **options: Any) -> Runner:

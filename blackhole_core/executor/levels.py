@@ -171,7 +171,7 @@ class Levels:
             relay=self._relay(spec, level),
             lane=self._lane and shared_memory,
             arena=shared_memory,
-            walls=Walls() if level is Isolation.PROCESS and spec.confinement.sandbox is not Sandbox.OFF else None,
+            walls=Walls(level) if _has_walls(spec, level) else None,
         )
 
     def _vm(self, spec: RunnerSpec) -> Runner:
@@ -231,6 +231,11 @@ class Levels:
         if self._network_relay is not None:
             self._network_relay.close()
         self._pump.close()
+
+
+def _has_walls(spec: RunnerSpec, level: Isolation) -> bool:
+    """Whether a worker builds walls around itself: always in a container, where they complete those that are there; a virtual machine is one."""
+    return level is Isolation.CONTAINER or (level is Isolation.PROCESS and spec.confinement.sandbox is not Sandbox.OFF)
 
 
 def _import_path() -> tuple[str, ...]:

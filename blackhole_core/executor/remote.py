@@ -312,7 +312,9 @@ class RemoteRunner:
                 )
                 self._bindings = started.bindings
                 worker.report = started.walls
-                if self._walls is not None:  # else it is the process that was started; what it says of itself may be another machine's
+                if (
+                    self._walls is not None and self.level is Isolation.PROCESS
+                ):  # else it is the process that was started; what it says of itself may be another machine's
                     worker.pid = worker.limits.main = started.pid
                 worker.lane = lane if started.lane else None
                 self._shelf = worker.connection.shelf = worker.arena if started.arena else None
@@ -352,7 +354,7 @@ class RemoteRunner:
                 descriptors += (network.descriptor,)
             rlimits = self._limiter.rlimits(held_from_outside(self.level, spec.confinement))
             child = self._launcher.launch(
-                LaunchSpec(spec.id.name, self._import_path, environment, descriptors, rlimits, spec.path, spec.confinement.data, spec)
+                LaunchSpec(spec.id.name, self._import_path, environment, descriptors, rlimits, spec, enclosure.policy)
             )
             _launched(lane, arena, network)
             limits = self._hold(child)

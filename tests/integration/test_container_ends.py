@@ -88,7 +88,7 @@ from pathlib import Path
 from tests.stage import Stage
 stage = Stage(level="container")
 plugin = stage.start("adhoc", path=Path({code!r}), entry="adhoc:Plugin")
-plugin("raw", "globals().setdefault('p', subprocess.Popen(['sleep', '1000'], start_new_session=True)).pid")
+plugin("raw", "escape()")
 busy = {{"in a call": "time.sleep(100)", "with its lock held": "ctypes.PyDLL(None).sleep(100)"}}.get({busy!r})
 if busy:
     threading.Thread(target=plugin, args=("raw", busy), daemon=True).start()
@@ -99,7 +99,21 @@ threading.Event().wait(100)
 """
 
 _PLUGIN = """
-import ctypes, subprocess, time
+import ctypes, os, time
+
+def escape():
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(1000)
+
+def leave_behind():
+    child = os.fork()
+    if child == 0:
+        if os.fork() == 0:
+            time.sleep(0.01)
+        os._exit(0)
+    os.waitpid(child, 0)
+
 class Plugin:
     @hookimpl
     def raw(self, value):
@@ -173,7 +187,7 @@ def test_what_a_worker_leaves_behind_is_collected(stage: Stage, tmp_path: Path) 
     """Processes whose parent has ended become children of process 1, and no zombies."""
     plugin = stage.start("adhoc", **stage.write(tmp_path / "code", _PLUGIN))
     for _ in range(3):
-        plugin("raw", "subprocess.run(['/bin/sh', '-c', 'sleep 0.01 & exit 0']).returncode")
+        plugin("raw", "leave_behind()")
     assert eventually(lambda: len(_inside(plugin.pid)) == 2)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from blackhole_core.executor.confinement import Confinement
 from tests.stage import Running, Stage
 
 _PLUGIN = """
@@ -55,8 +56,8 @@ _FILES = {
     "os.unlink('{home}/code/adhoc.py')": _READ_ONLY,
     "os.link('{home}/code/adhoc.py', '/tmp/adhoc.py')": "EXDEV",
     "open('/tmp/own', 'w').write('x')": "did it: 1",
-    "Path('/tmp/full').write_bytes(bytes(70 << 20))": _FULL,
-    "Path('/dev/shm/full').write_bytes(bytes(70 << 20))": _FULL,
+    "os.posix_fallocate(os.open('/tmp/full', os.O_CREAT | os.O_RDWR), 0, 1 << 30)": _FULL,
+    "os.posix_fallocate(os.open('/dev/shm/full', os.O_CREAT | os.O_RDWR), 0, 1 << 30)": _FULL,
 }
 _NETWORK = {
     "socket.socket(socket.AF_INET)": _DENIED,
@@ -93,7 +94,8 @@ _RIGHTS = {
 }
 _PROCESSES = {
     "os.kill({host}, 0)": "ESRCH",
-    "os.kill(1, 9) or os.kill(1, 19) or os.kill(1, 15)": "did it: None",
+    "os.kill(1, 9)": _FORBIDDEN,
+    "os.execv('/bin/sh', ['sh'])": _DENIED,
     "len([name for name in os.listdir('/proc') if name.isdigit()])": "did it: 2",
     "call('ptrace', 16, 1, 0, 0)": _FORBIDDEN,
     "open('/proc/1/mem', 'rb')": _DENIED,
@@ -132,6 +134,32 @@ def test_what_it_tries(attempts: dict[str, str], tmp_path: Path) -> None:
                 exact = exact.replace(word, value)
             answers[attempt] = plugin("raw", exact)
     assert answers == attempts
+
+
+def test_what_it_found_is_what_is_reported(tmp_path: Path) -> None:
+    """The worker tried its walls: what it asks for and was not granted is denied by the kernel; what it was granted it can do, and no more."""
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "note").write_text("read me")
+    asked = (f"filesystem:read:{tmp_path}/given", "filesystem:write:/srv", "network:connect:example.org:443", "process:exec:/bin/sh")
+    with Stage(level="container").closing() as stage:
+        stage.confinement = Confinement(requested=asked, granted=asked[:1])
+        plugin = stage.start("adhoc", **stage.write(tmp_path / "code", _PLUGIN))
+        assert plugin("raw", f"open('{tmp_path}/given/note').read()") == "did it: 'read me'"
+        assert plugin("raw", f"open('{tmp_path}/given/note', 'w')") == _READ_ONLY
+        assert plugin.runner.enforcement() == dict.fromkeys(asked, "kernel")
+        assert plugin.remote.walls_report.open == {}
+        assert {"Landlock", "seccomp", "mount namespace", "pid namespace"} <= plugin.remote.walls_report.layers.keys()
+
+
+def test_its_own_directory_is_all_it_may_write(tmp_path: Path) -> None:
+    """What it puts there is there for the next container."""
+    with Stage(level="container").closing() as stage:
+        stage.confinement = Confinement(data=tmp_path / "data")
+        for number in range(2):
+            plugin = stage.start("adhoc", **stage.write(tmp_path / "code", _PLUGIN))
+            assert plugin("raw", f"open('{tmp_path}/data/kept', 'a').write('x')") == "did it: 1"
+            assert (tmp_path / "data" / "kept").read_text() == "x" * (number + 1)
+            stage.hooks.unregister(name="adhoc")
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers are those of x86_64")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from blackhole_core.executor.confinement import Confinement
 from tests.integration.test_worker_death import (
     test_a_death_in_the_middle_of_a_frame,
     test_a_worker_without_descriptors,
@@ -59,5 +60,7 @@ __all__ = [
 @pytest.fixture
 def stage() -> Iterator[Stage]:
     stage = Stage(level="container")
+    ls = tuple(f"process:exec:{directory}/ls" for directory in ("/bin", "/usr/bin"))  # what one of these tests starts
+    stage.confinement = Confinement(requested=ls, granted=ls)
     yield stage
     stage.close()

@@ -9,7 +9,6 @@ import select
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import attrs
@@ -17,6 +16,7 @@ import attrs
 if TYPE_CHECKING:
     from blackhole_core.executor.limits.verdict import Verdict
     from blackhole_core.executor.runner import RunnerSpec
+    from blackhole_core.executor.wire.policy import Policy
     from blackhole_core.manifest.model import Resources
 
 __all__ = ["Child", "LaunchSpec", "Launcher", "Start", "wait_readable"]
@@ -27,8 +27,8 @@ class LaunchSpec:
     """What to bring up: a name for messages, the import path of the worker, its environment, and the descriptors it gets beside its channel.
 
     ``descriptors`` stay the caller's, who closes them when :meth:`Launcher.launch` has returned or raised; the worker is told its own numbers for
-    them, in the same order. ``rlimits`` are resource limits, by number (``resource.RLIMIT_…``): the most that the worker may have, where its host has more. ``path`` is
-    the plugin's own code and ``data`` what it may write to, for launchers that show a worker nothing else.
+    them, in the same order. ``rlimits`` are resource limits, by number (``resource.RLIMIT_…``): the most that the worker may have, where its host has more.
+    ``policy`` is what the worker will be told of its walls, for launchers that build some of them.
     """
 
     name: str
@@ -36,9 +36,8 @@ class LaunchSpec:
     environment: Mapping[str, str] = attrs.field(factory=dict)
     descriptors: tuple[int, ...] = ()
     rlimits: tuple[tuple[int, int], ...] = ()
-    path: Path | None = None
-    data: Path | None = None
     plugin: RunnerSpec | None = None  #: whose code it will run, for levels that must bring it there
+    policy: Policy | None = None
 
     def lowered(self, number: int, soft: int, hard: int) -> tuple[int, int]:
         """Return the soft and hard limit that the worker has of resource ``number``, of which its host has ``soft`` and ``hard``."""

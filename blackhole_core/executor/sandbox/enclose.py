@@ -62,7 +62,8 @@ def enclose(policy: Policy, keep: Sequence[int]) -> Enclosed:
             keeper.die_with_parent()
         except OSError as error:
             layers[Layer.PID] = f"no processes for it: {error.strerror}"
-    places = _change_root(policy, layers)
+    places = _change_root(policy, layers) if Layer.MOUNT not in policy.around else _in_given_root(policy)
+    layers |= dict.fromkeys(map(Layer, policy.around), "")
     _set_aside(policy)
     _try(layers, Layer.CAPABILITIES, capabilities.drop)
     _try(layers, Layer.NO_NEW_PRIVS, capabilities.forbid_new_privileges)
@@ -94,6 +95,13 @@ def _change_root(policy: Policy, layers: dict[str, str]) -> tuple[Place, ...]:
     os.chdir(b"/")
     own = os.path.realpath(b"/proc/self")
     return (*policy.places, *_DEVICES, Place(own, own))
+
+
+def _in_given_root(policy: Policy) -> tuple[Place, ...]:
+    """Return all places of a root that was made for this process: its own file systems, and devices, beside those that the policy names."""
+    os.chdir(b"/")
+    memory = (Place(path, path, write=True) for path in (policy.temporary, b"/dev/shm"))
+    return (*policy.places, *memory, *_DEVICES, *(Place(path, path) for path in (b"/dev", b"/proc")))
 
 
 def _set_aside(policy: Policy) -> None:

@@ -19,6 +19,8 @@ __all__ = ["TEMPORARY_SIZE", "draw_up"]
 TEMPORARY_SIZE: Final = 256 * 2**20
 #: Where it is, in a root of its own: the first that is no place of the host's, as where its programs lie in /tmp.
 _TEMPORARY: Final = (b"/tmp", b"/var/tmp", b"/run/tmp", b"/blackhole-tmp")
+#: The number of no process, for a worker that could see another one under the host's: above the kernel's PID_MAX_LIMIT.
+_NO_PROCESS: Final = 2**22 + 1
 #: Files that a host can read and no plugin needs, to find out whether it can.
 _UNREADABLE: Final = ("/etc/passwd", "/etc/group", "/etc/hosts", "/etc/hostname")
 #: ``setrlimit(2)``: no core files, which would hold what the plugin knew.
@@ -32,11 +34,13 @@ def draw_up(
     import_path: Sequence[str],
     layers: Iterable[Layer],
     temporary: Path | None,
+    around: Iterable[Layer] = (),
 ) -> Policy:
-    """Return the walls of a worker of the plugin at ``plugin``. ``temporary`` is a directory made for it, None where it has a root, and so a /tmp, of its own.
+    """Return the walls of a worker of the plugin at ``plugin``, which has to build ``layers``, and finds ``around`` there. ``temporary`` is a directory made for it, None where it has a root, and so a /tmp, of its own.
 
     :raises UnsafePath: a granted path leads somewhere else than it says.
     """
+    around = tuple(around)
     own = _own_directories(confinement, plugin)
     granted = Granted([parse_permission(text) for text in confinement.effective], own)
     private = () if temporary is None else (_whole(temporary, write=True),)
@@ -47,7 +51,8 @@ def draw_up(
         places=places,
         layers=tuple(layers),
         required=tuple(Wall) if confinement.unenforced is Unenforced.REFUSE else (),
-        host=os.getpid(),
+        around=around,
+        host=os.getpid() if Layer.PID not in around else _NO_PROCESS,
         programs=granted.programs,
         temporary=own_temporary if temporary is None else os.fsencode(temporary),
         temporary_size=TEMPORARY_SIZE if temporary is None else 0,

@@ -73,7 +73,7 @@ def _processes(policy: Policy, layers: dict[str, str]) -> str:
     if not _is_denied(lambda: call("ptrace", _PEEK_DATA, policy.host, 0, 0), unless=errno.ESRCH):
         return "it can trace processes"
     if layers.get(Layer.PID) == "":
-        return "" if os.getppid() == 0 else "it sees the process that started it"
+        return "" if os.getppid() == (1 if Layer.PID in policy.around else 0) else "it sees the process that started it"
     if not _is_denied(lambda: os.kill(policy.host, 0)):
         return "it can send signals to the host"
     host = f"/proc/{policy.host}/environ"

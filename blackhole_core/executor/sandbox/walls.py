@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import attrs
 
@@ -39,8 +40,15 @@ class Enclosure:
         return {} if self.temporary is None else {"TMPDIR": str(self.temporary)}
 
 
+#: What a container has before the worker in it does anything.
+_CONTAINER: Final = (Layer.PID, Layer.MOUNT, Layer.NET, Layer.IPC, Layer.UTS, Layer.PROC)
+
+
 class Walls:
-    """Orders the walls of workers."""
+    """Orders the walls of workers of ``level``: process, or container, which has some already."""
+
+    def __init__(self, level: Isolation) -> None:
+        self._level: Final = level
 
     def around(self, spec: RunnerSpec, import_path: Sequence[str], new_directory: Callable[[str], Path]) -> Enclosure:
         """Return the walls of a new worker; ``new_directory`` makes one whose name begins as it is told.
@@ -48,16 +56,24 @@ class Walls:
         :raises IsolationUnavailable: they cannot hold here, and the operator does not allow that.
         :raises LoadFailed: what it was granted cannot be given.
         """
+        if self._level is Isolation.CONTAINER:
+            return Enclosure(self._draw_up(spec, import_path, (Layer.LANDLOCK, Layer.SECCOMP), None, _CONTAINER))
         found = what_holds(import_path)
         if found.open and spec.confinement.unenforced is Unenforced.REFUSE:
             raise IsolationUnavailable(Isolation.PROCESS.value, explain(found))
         layers = [Layer(name) for name, reason in found.layers.items() if not reason]
         temporary = None if Layer.MOUNT in layers else new_directory(spec.id.name)
         try:
-            policy = draw_up(spec.confinement, plugin=spec.path, import_path=import_path, layers=layers, temporary=temporary)
-        except BaseException as error:
+            return Enclosure(self._draw_up(spec, import_path, layers, temporary), temporary)
+        except BaseException:
             Enclosure(temporary=temporary).close()
-            if isinstance(error, UnsafePath):
-                raise LoadFailed(str(spec.id), f"what it was granted cannot be given: {error}") from None
             raise
-        return Enclosure(policy, temporary)
+
+    @staticmethod
+    def _draw_up(
+        spec: RunnerSpec, import_path: Sequence[str], layers: Sequence[Layer], temporary: Path | None, around: Sequence[Layer] = ()
+    ) -> Policy:
+        try:
+            return draw_up(spec.confinement, plugin=spec.path, import_path=import_path, layers=layers, temporary=temporary, around=around)
+        except UnsafePath as error:
+            raise LoadFailed(str(spec.id), f"what it was granted cannot be given: {error}") from None

@@ -67,6 +67,7 @@ class Policy(msgspec.Struct, array_like=True, frozen=True):
     home: bytes = b"/"
     unreadable: bytes = b""  #: a file that the host can read and the worker must not, to find out whether that is so; empty: there is none
     unwritable: bytes = b""  #: likewise one that it must not write
+    around: tuple[str, ...] = ()  #: layers that whoever brought the worker up has built around it: a container's
     limits: tuple[tuple[int, int, int], ...] = ()  #: (resource, soft, hard) as ``setrlimit(2)`` takes them
 
 

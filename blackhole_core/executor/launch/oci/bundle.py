@@ -14,10 +14,9 @@ import attrs
 
 from blackhole_core.executor.launch.oci.seccomp import PROFILE
 
-__all__ = ["SHARED_MEMORY", "TEMPORARY", "Bind", "Box", "config"]
+__all__ = ["SHARED_MEMORY", "Bind", "Box", "config"]
 
-#: Bytes of the container's own /tmp and /dev/shm; what docker gives the latter.
-TEMPORARY: Final = 64 * 1024 * 1024
+#: Bytes of the container's own /dev/shm; what docker gives.
 SHARED_MEMORY: Final = 64 * 1024 * 1024
 #: Bytes of /dev, which holds a few nodes and links.
 _DEVICES: Final = 64 * 1024
@@ -38,9 +37,10 @@ _READONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sy
 
 @attrs.frozen
 class Bind:
-    """A file or directory of the host that is in the container under the same absolute path."""
+    """A file or directory of the host, and where it is in the container."""
 
-    path: str
+    source: str
+    target: str
     write: bool = False
 
 
@@ -54,6 +54,7 @@ class Box:
     binds: Sequence[Bind]
     directory: str = "/"  #: where its process starts
     rootless: tuple[int, int] | None = None  #: user and group of a host without privileges, who is user 0 inside
+    temporary: tuple[str, int] = ("/tmp", 64 * 1024 * 1024)  #: where a file system of its own is for temporary files, and its bytes  # noqa: S108
     limits: Sequence[tuple[str, int, int]] = ()  #: resource limits (``RLIMIT_…``), soft and hard
     umask: int = 0o022
 
@@ -65,7 +66,7 @@ def config(box: Box) -> dict[str, Any]:
         "process": _process(box),
         "root": {"path": box.root, "readonly": True},
         "hostname": "blackhole",
-        "mounts": [*_own_mounts(), *map(_mount, _ordered(box.binds))],
+        "mounts": [*_own_mounts(box), *map(_mount, _ordered(box.binds))],
         "linux": _linux(box),
     }
 
@@ -83,12 +84,12 @@ def _process(box: Box) -> dict[str, Any]:
     }
 
 
-def _own_mounts() -> list[dict[str, Any]]:
+def _own_mounts(box: Box) -> list[dict[str, Any]]:
     return [
         {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
         _memory("/dev", _DEVICES, "755", "noexec"),
-        _memory("/dev/shm", SHARED_MEMORY, "1777", "nodev", "noexec"),  # noqa: S108 - the container's own, as is the next
-        _memory("/tmp", TEMPORARY, "1777", "nodev"),  # noqa: S108
+        _memory("/dev/shm", SHARED_MEMORY, "1777", "nodev", "noexec"),  # noqa: S108 - the container's own
+        _memory(box.temporary[0], box.temporary[1], "1777", "nodev"),
     ]
 
 
@@ -97,17 +98,12 @@ def _memory(where: str, size: int, mode: str, *more: str) -> dict[str, Any]:
 
 
 def _ordered(binds: Sequence[Bind]) -> list[Bind]:
-    """Return what is to be mounted, outer directories first, without what is in another one with the same rights anyway."""
-    kept: list[Bind] = []
-    for bind in sorted(set(binds), key=lambda bind: (len(PurePosixPath(bind.path).parts), bind.path, bind.write)):
-        around = next((known for known in reversed(kept) if PurePosixPath(bind.path).is_relative_to(known.path)), None)
-        if around is None or around.write != bind.write:
-            kept.append(bind)
-    return kept
+    """Return what is to be mounted, outer directories first, or they would hide the inner ones."""
+    return sorted(binds, key=lambda bind: (len(PurePosixPath(bind.target).parts), bind.target, bind.write))
 
 
 def _mount(bind: Bind) -> dict[str, Any]:
-    return {"destination": bind.path, "type": "bind", "source": bind.path, "options": list(_WRITE if bind.write else _READ)}
+    return {"destination": bind.target, "type": "bind", "source": bind.source, "options": list(_WRITE if bind.write else _READ)}
 
 
 def _linux(box: Box) -> dict[str, Any]:

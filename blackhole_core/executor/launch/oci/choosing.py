@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from blackhole_core.errors import IsolationUnavailable
 from blackhole_core.executor.launch.child import LaunchSpec
+from blackhole_core.executor.launch.oci.binds import interpreter
 from blackhole_core.executor.launch.oci.engines import ENGINES, Engine, find_engine
 from blackhole_core.executor.launch.oci.launcher import ContainerLauncher
 from blackhole_core.executor.launch.oci.place import containers_directory
-from blackhole_core.executor.launch.oci.rootfs import interpreter
 from blackhole_core.executor.launch.packages import install_command
 
 __all__ = ["choose_engine", "container_missing", "verdicts"]

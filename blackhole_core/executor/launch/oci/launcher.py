@@ -19,20 +19,24 @@ from pathlib import Path
 from typing import Final
 
 from blackhole_core.errors import IsolationUnavailable
+from blackhole_core.executor.confinement import Confinement
 from blackhole_core.executor.container import TAKE
 from blackhole_core.executor.launch.child import LaunchSpec
-from blackhole_core.executor.launch.oci.bundle import Bind, Box, config
+from blackhole_core.executor.launch.oci.binds import binds_of, interpreter
+from blackhole_core.executor.launch.oci.bundle import Box, config
 from blackhole_core.executor.launch.oci.engines import Engine
 from blackhole_core.executor.launch.oci.place import Place, containers_directory
-from blackhole_core.executor.launch.oci.rootfs import interpreter, make_root, system_binds
 from blackhole_core.executor.launch.oci.running import ContainerChild, Engaged, NotUp, remove_container
 from blackhole_core.executor.launch.plumbing import Plumbing
 from blackhole_core.executor.launch.process import PROGRAM, environment
+from blackhole_core.executor.sandbox.plan import draw_up
 
 __all__ = ["ContainerLauncher"]
 
 #: What runs before the worker's program, which is the same as at level process.
 _FIRST_PROGRAM: Final = "import sys; sys.path[:] = sys.argv[2:]; from blackhole_core.executor.container import main; main()\n"
+#: What a worker without a plugin needs beside the import path.
+_OURS: Final = Path(__file__).parent
 #: The number of the socket in there: the first after the three standard streams.
 _LIFE: Final = 3
 #: What the kernel takes for "no limit", which Python calls -1.
@@ -132,28 +136,23 @@ class ContainerLauncher:
             raise
 
     def _write(self, bundle: Path, spec: LaunchSpec) -> None:
-        make_root(bundle / "root")
-        (bundle / "config.json").write_text(json.dumps(config(_box(spec, self._program, str(bundle / "root")))), "utf-8")
+        root = bundle / "root"
+        root.mkdir()  # the engine adds the places to mount on
+        (bundle / "config.json").write_text(json.dumps(config(_box(spec, self._program, str(root)))), "utf-8")
 
 
 def _box(spec: LaunchSpec, program: str, root: str) -> Box:
-    own = [Bind(str(spec.path.resolve())), Bind(str(spec.path.absolute()))] if spec.path is not None else []
-    data = str(spec.data) if spec.data is not None else None
+    policy = spec.policy or draw_up(Confinement(), plugin=_OURS, import_path=spec.import_path, layers=(), temporary=None)
     return Box(
         root=root,
         arguments=(interpreter(), "-I", "-S", "-c", program, str(_LIFE), *spec.import_path),
-        environment=_environment(spec.environment, data),
-        binds=[*system_binds(spec.import_path), *own, *([Bind(data, write=True)] if data is not None else [])],
-        directory=data or "/",
+        environment={**environment(os.environ.get), **spec.environment},
+        binds=tuple(binds_of(policy.places)),
         rootless=(os.geteuid(), os.getegid()) if os.geteuid() else None,
+        temporary=(os.fsdecode(policy.temporary), policy.temporary_size),
         limits=_limits(spec),
         umask=_umask(),
     )
-
-
-def _environment(more: Mapping[str, str], data: str | None) -> dict[str, str]:
-    """Return what the worker gets: the host's spelling of text and time, and places that are there in a container."""
-    return {**environment(os.environ.get), "HOME": data or "/tmp", "TMPDIR": "/tmp", **more}  # noqa: S108 - the container's own
 
 
 def _limits(spec: LaunchSpec) -> list[tuple[str, int, int]]:

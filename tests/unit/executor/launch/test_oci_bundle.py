@@ -6,15 +6,19 @@ from typing import Any
 
 import attrs
 
+from blackhole_core.executor.launch.oci.binds import binds_of
 from blackhole_core.executor.launch.oci.bundle import Bind, Box, config
 from blackhole_core.executor.launch.packages import install_command
+from blackhole_core.executor.wire.policy import Place
 
-BOX = Box("/bundle/root", ("/usr/bin/python3",), {"LANG": "C"}, (Bind("/usr"),))
+BOX = Box("/bundle/root", ("/usr/bin/python3",), {"LANG": "C"}, (Bind("/usr", "/usr"),))
 
 
-def _mounts(*binds: Bind) -> list[tuple[str, str]]:
+def _mounts(*binds: Bind) -> list[tuple[str, str, str]]:
     made = config(attrs.evolve(BOX, binds=binds))["mounts"]
-    return [(mount["destination"], "rw" if "rw" in mount["options"] else "ro") for mount in made if mount["type"] == "bind"]
+    return [
+        (mount["source"], mount["destination"], "rw" if "rw" in mount["options"] else "ro") for mount in made if mount["type"] == "bind"
+    ]
 
 
 def test_no_rights() -> None:
@@ -50,16 +54,18 @@ def test_every_file_system_in_memory_has_an_end() -> None:
 
 
 def test_outer_directories_are_mounted_first() -> None:
-    """Or the outer one would hide the inner; and what is in another one anyway is not mounted again."""
-    binds = (Bind("/a/b/c"), Bind("/tmp/x/y"), Bind("/a"), Bind("/ab"), Bind("/a"))
-    assert _mounts(*binds) == [("/a", "ro"), ("/ab", "ro"), ("/tmp/x/y", "ro")]
+    """Or the outer one would hide the inner."""
+    binds = (Bind("/a/b/c", "/a/b/c"), Bind("/x", "/tmp/x/y"), Bind("/a", "/a", write=True), Bind("/b", "/ab"))
+    assert _mounts(*binds) == [("/a", "/a", "rw"), ("/b", "/ab", "ro"), ("/a/b/c", "/a/b/c", "ro"), ("/x", "/tmp/x/y", "ro")]
 
 
-def test_what_may_be_written_to_stays_so_inside_what_may_not() -> None:
-    """The data directory of a plugin lies in its code's, is its code's, or the other way round."""
-    assert _mounts(Bind("/a/data", write=True), Bind("/a")) == [("/a", "ro"), ("/a/data", "rw")]
-    assert _mounts(Bind("/a", write=True), Bind("/a")) == [("/a", "ro"), ("/a", "rw")]
-    assert _mounts(Bind("/a", write=True), Bind("/a/code"), Bind("/a/more", write=True)) == [("/a", "rw"), ("/a/code", "ro")]
+def test_places_as_mounts() -> None:
+    """Each under its own spelling; of the whole file system what is in the root directory, but for what a container has of its own; no device."""
+    one = Place(b"/real", b"/spelled", write=True)
+    assert list(binds_of((one, Place(b"/dev/dri", b"/dev/dri", device=True)))) == [Bind("/real", "/spelled", write=True)]
+    everything = {bind.target for bind in binds_of((Place(b"/", b"/"),))}
+    assert "/usr" in everything
+    assert not {"/", "/dev", "/proc", "/sys", "/tmp"} & everything
 
 
 def test_the_filter_denies_by_number_only_what_every_kernel_denies_alike() -> None:
