@@ -2,7 +2,7 @@
 
 Each contender brings up a process that answers one call, and is waited for. Ours has loaded a plugin of one file by then, through runner, protocol
 and loader, as at every load, restart and swap; the peers' have imported a function of two lines. *forked* is a worker from the zygote
-(the usual way), *executed* one without it. The first row is without a
+(the usual way), *executed* one without it; *walls* are those of a sandbox, which are all tried before the plugin is loaded. The first row is without a
 plugin: until our worker has said hello, which is as much as the peers do. The time in which a process ends again is not counted. After each, the machine rests for a
 moment: what is done ahead of the next start (a spare worker; nothing at the peers) is done as in a host that does not start workers all the time.
 

@@ -17,7 +17,7 @@ from blackhole_core.errors import BlackholeError, SourceError, UnknownPlugin
 from blackhole_core.executor.levels import Levels
 from blackhole_core.executor.runner import Host
 from blackhole_core.executor.timers import Timers
-from blackhole_core.ids import Isolation
+from blackhole_core.ids import Isolation, canonical_name
 from blackhole_core.lifecycle.dependencies import Dependencies
 from blackhole_core.lifecycle.execute import execute
 from blackhole_core.lifecycle.grantfile import FileGrants, GrantStore, MemoryGrants
@@ -83,6 +83,7 @@ class Parts:
         self._stack.callback(self._scratch.close)
         self.timers = Timers()
         self._stack.callback(self.timers.close)
+        self._data = None if state_dir is None else state_dir / "data"
         self.registry = self._make_registry(hooks.project_name, state_dir)
         self.states = StateManager(_make_store(state_dir, self._config.keep_snapshots), emit=self.emit)
         self._stack.callback(self.states.close)
@@ -145,7 +146,10 @@ class Parts:
         return str(instance.id) if instance is not None and instance.level is Isolation.NONE else None
 
     def enrol(self, name: str) -> Member:
-        return self.supervisor.enrol(name, self._config.settings(name, self._default_isolation))
+        settings = self._config.settings(name, self._default_isolation)
+        if self._data is not None:
+            settings = attrs.evolve(settings, data=self._data / canonical_name(name))
+        return self.supervisor.enrol(name, settings)
 
     def find(self, name: str, version: str | None, source: Path | str | None) -> Candidate:
         """Find a plugin; a source that is named is searched alone, and remembered. Where nothing is named, the operator's word counts."""

@@ -24,12 +24,16 @@ from benchmarks.harness import Case, Samples, compare, options
 from benchmarks.levels import PAYLOAD
 from benchmarks.results import Document, Result, publish
 from benchmarks.start_contenders.answering import answer
+from blackhole_core.executor.confinement import Confinement, Sandbox
 from blackhole_core.executor.launch.child import LaunchSpec
 from blackhole_core.executor.launch.process import ProcessLauncher
-from blackhole_core.executor.levels import Levels
+from blackhole_core.executor.levels import Levels, import_path
 from blackhole_core.executor.remote import RemoteRunner
 from blackhole_core.executor.runner import Host, Limits, RunnerSpec
+from blackhole_core.executor.sandbox.walls import Enclosure, Walls
 from blackhole_core.executor.timers import Timers
+from blackhole_core.executor.wire import codec
+from blackhole_core.executor.wire.frames import frame
 from blackhole_core.hooks.manager import HookManager
 from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.lifecycle.specs import SpecBook
@@ -88,7 +92,7 @@ class _Contender:
 
 
 @contextlib.contextmanager
-def _ours(name: str, *, zygote: bool) -> Iterator[_Contender]:
+def _ours(name: str, *, zygote: bool, sandbox: Sandbox = Sandbox.OFF) -> Iterator[_Contender]:
     hooks = HookManager("bench")
     hooks.add_hookspecs(_Specs)
     book, timers = SpecBook(hooks), Timers()
@@ -104,7 +108,10 @@ def _ours(name: str, *, zygote: bool) -> Iterator[_Contender]:
     levels = Levels(host, zygote=zygote)
     with tempfile.TemporaryDirectory(prefix="bench-start-") as folder, ThreadPoolExecutor(_STARTERS) as threads:
         Path(folder, "bench_echo.py").write_text(_SOURCE)
-        spec = RunnerSpec(PluginId("echo", "1.0.0"), 1, "bench_echo:Echo", Path(folder), ("bench_echo",), "bench", Limits(), {})
+        spec = RunnerSpec(
+            *(PluginId("echo", "1.0.0"), 1, "bench_echo:Echo", Path(folder), ("bench_echo",), "bench", Limits(), {}),
+            confinement=Confinement(sandbox=sandbox),
+        )
 
         def one() -> _Up:
             runner = levels.make(Isolation.PROCESS, spec)
@@ -116,7 +123,9 @@ def _ours(name: str, *, zygote: bool) -> Iterator[_Contender]:
             return _Up(runner.pid, runner.stop)
 
         def bare() -> _Up:
+            enclosure = Enclosure() if sandbox is Sandbox.OFF else Walls().around(spec, import_path())
             child = launcher.launch(LaunchSpec("echo", tuple(sys.path)))
+            os.write(child.send, frame(codec.encode(codec.Confine(enclosure.policy))))
             if not os.read(child.receive, 4096):
                 raise RuntimeError(f"the worker of contender {name} ended")
             return _Up(child.pid, child.discard)
@@ -216,8 +225,14 @@ def run(about: str) -> int:
     """Measure and print; ``about`` is the help text."""
     crowds = ("--crowds", {"type": int, "default": 3, "help": "crowds of each contender (%(default)s); 0 leaves them out"})
     asked = options(about, None, crowds)
-    with _ours(_SUBJECT, zygote=True) as forked, _ours("executed", zygote=False) as executed:
-        samples, memory = _measure([forked, executed, _peer("spawn"), _peer("forkserver")], asked.rounds, asked.crowds)
+    with (
+        _ours(_SUBJECT, zygote=True) as forked,
+        _ours("forked, walls", zygote=True, sandbox=Sandbox.NATIVE) as walled,
+        _ours("executed", zygote=False) as executed,
+        _ours("executed, walls", zygote=False, sandbox=Sandbox.NATIVE) as executed_walled,
+    ):
+        ours = [forked, walled, executed, executed_walled]
+        samples, memory = _measure([*ours, _peer("spawn"), _peer("forkserver")], asked.rounds, asked.crowds)
     targets = {key: target for key, target in _TARGETS.items() if key[0] != _MANY or memory}
     found = compare("From the wish for a worker to its first answer", _SUBJECT, samples, targets).document()
     own = memory.get(_SUBJECT)

@@ -79,6 +79,7 @@ def examine(state_dir: Path | None, socket_directory: Path) -> Report:
         findings=(
             _sockets(socket_directory),
             *([_state(state_dir)] if state_dir is not None else []),
+            *([] if levels["process"] else [_sandbox()]),
             _control_groups(),
             _index(),
             *damaged,
@@ -159,6 +160,27 @@ def _sockets(directory: Path) -> Finding:
     elif not os.access(directory.parent, os.W_OK | os.X_OK):
         return Finding(what, str(directory), f"{directory.parent} is missing or cannot be written to; set XDG_RUNTIME_DIR, or use --socket")
     return Finding(what, str(directory))
+
+
+def _sandbox() -> Finding:
+    """Have a process build every wall there is around itself, and try them."""
+    from blackhole_core.executor.levels import import_path
+    from blackhole_core.executor.sandbox.probe import what_holds
+
+    what = "sandbox"
+    try:
+        found = what_holds(import_path())
+    except OSError as error:
+        return Finding(what, "not tried", f"a process could not be started: {error}")
+    held = ", ".join(layer for layer, reason in found.layers.items() if not reason)
+    missing = "; ".join(f"no {layer}: {reason}" for layer, reason in found.layers.items() if reason)
+    facts = "; ".join(filter(None, (f"native: {held or 'nothing'}", missing)))
+    if not found.open:
+        return Finding(what, facts)
+    what_opens = "; ".join(f"{wall}: {how}" for wall, how in found.open.items())
+    return Finding(
+        what, facts, f"walls of level process do not hold ({what_opens}); allow user namespaces, or a kernel with Landlock and seccomp"
+    )
 
 
 def _control_groups() -> Finding:

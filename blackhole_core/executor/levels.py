@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from blackhole_core.executor.limits.tree import Abilities
     from blackhole_core.executor.relay.host import Relay
 
-__all__ = ["Level", "Levels", "levels_here"]
+__all__ = ["Level", "Levels", "import_path", "levels_here"]
 
 
 @attrs.frozen
@@ -166,7 +166,7 @@ class Levels:
             level=level,
             launcher=launcher,
             pump=self._pump,
-            import_path=_import_path(),
+            import_path=import_path(),
             limiter=self._limiter(),
             relay=self._relay(spec, level),
             lane=self._lane and shared_memory,
@@ -216,7 +216,7 @@ class Levels:
     def warm(self) -> None:
         """Begin to make ready what the first worker would wait for, and return; nothing where level process cannot run."""
         if not _CHECKS[Isolation.PROCESS]():
-            self._launcher().warm(_import_path())
+            self._launcher().warm(import_path())
 
     def close(self) -> None:
         """End the launchers, the thread that watches limits, the relay and the log pump."""
@@ -238,6 +238,6 @@ def _has_walls(spec: RunnerSpec, level: Isolation) -> bool:
     return level is Isolation.CONTAINER or (level is Isolation.PROCESS and spec.confinement.sandbox is not Sandbox.OFF)
 
 
-def _import_path() -> tuple[str, ...]:
+def import_path() -> tuple[str, ...]:
     """Return the host's import path, absolute: a worker can import what its host can."""
     return tuple(dict.fromkeys(str(Path(entry).absolute()) for entry in sys.path))

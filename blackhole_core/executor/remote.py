@@ -333,6 +333,8 @@ class RemoteRunner:
         spec = self._spec
         if self._state is not _State.NEW:
             spec = attrs.evolve(spec, imported=())  # a worker that takes the place of a dead one imports no more than serving needs
+        if spec.confinement.data is not None:
+            spec.confinement.data.mkdir(0o700, parents=True, exist_ok=True)
         enclosure = self._enclose(spec)
         startup = Startup(spec, self._host, self._rebuilder, enclosure.policy)
         with contextlib.ExitStack() as undo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -35,8 +36,9 @@ class Settings:
     start_timeout_set: bool = False  #: whether the operator named a start timeout, which else depends on the level
     config: Mapping[str, Any] = attrs.field(factory=dict)
     environment: Mapping[str, str] = attrs.field(factory=dict)
-    sandbox: Sandbox = Sandbox.OFF
+    sandbox: Sandbox = Sandbox.AUTO
     unenforced: Unenforced = Unenforced.REFUSE
+    data: Path | None = None  #: the plugin's own directory, which is made when it starts behind walls; None: it has none
     grant: tuple[str, ...] = ()  #: permissions that the configuration grants
     resources: Resources = Resources()  #: limits that the operator named, each of which wins over the manifest's
     container: Container = Container()  #: what the operator said, each key of which wins over the manifest's
@@ -80,6 +82,7 @@ class Settings:
             requested=(*manifest.permissions, *manifest.optional_permissions) if manifest is not None else (),
             granted=self.grant if granted is None else granted,
             resources=attrs.evolve(declared, **named),
+            data=self.data,
         )
 
     def container_for(self, candidate: Candidate) -> Container:

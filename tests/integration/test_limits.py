@@ -425,7 +425,7 @@ import blackhole_core as bh
 from blackhole_core.executor.limits.detect import abilities_here
 from blackhole_core.executor.limits.naming import myself
 from notes_api import NotesSpecs
-with bh.PluginManager("notes", state_dir=sys.argv[2]) as pm:
+with bh.PluginManager("notes", state_dir=sys.argv[2], config={"sandbox": "off"}) as pm:  # walls would let it leave no orphan
     pm.add_hookspecs(NotesSpecs)
     pm.load("hungry", source=sys.argv[1], isolation="process")
     orphan = pm.hook.transform(text="orphan")[0]

@@ -16,7 +16,8 @@ import blackhole_core as bh
 from tests.integration.managed import Callers, Log, manager, released, wheel
 from tests.plugins.build import plugin_dir
 
-FAST = {"restart": {"intensity": 3, "period": 60, "delay": 0.01, "max_delay": 0.02}}
+#: Restarts at once, and no walls: some of these plugins look at files of the test.
+FAST = {"restart": {"intensity": 3, "period": 60, "delay": 0.01, "max_delay": 0.02}, "sandbox": "off"}
 
 
 def _kill(pm: bh.PluginManager, name: str = "counter") -> None:

@@ -31,7 +31,7 @@ def explain(report: WallReport) -> str:
     missing = ", ".join(f"{layer} ({reason})" for layer, reason in report.layers.items() if reason)
     return (
         f"a worker tried its own walls, and they do not hold ({what}). Missing here: {missing or 'nothing that is known'}. "
-        "Install bubblewrap or allow user namespaces; or set `unenforced: allow` for this plugin to run it all the same"
+        "Allow user namespaces here, or use a kernel with Landlock and seccomp; or set `unenforced: allow` for this plugin to run it all the same"
     )
 
 

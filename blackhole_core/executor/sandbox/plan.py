@@ -64,12 +64,8 @@ def draw_up(
 
 
 def _own_directories(confinement: Confinement, plugin: Path) -> Mapping[str, Path]:
-    """Return the plugin's own directories by the names that permissions have for them; its data directory is made."""
-    own = {"${plugin}": plugin}
-    if confinement.data is not None:
-        confinement.data.mkdir(0o700, parents=True, exist_ok=True)
-        own["${data}"] = confinement.data
-    return own
+    """Return the plugin's own directories by the names that permissions have for them."""
+    return {"${plugin}": plugin} if confinement.data is None else {"${plugin}": plugin, "${data}": confinement.data}
 
 
 def _whole(path: Path, *, write: bool) -> Place:

@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 
 from blackhole_core.errors import IsolationUnavailable, LoadFailed
-from blackhole_core.executor.confinement import Unenforced
+from blackhole_core.executor.confinement import Sandbox, Unenforced
 from blackhole_core.executor.runner import RunnerSpec
 from blackhole_core.executor.sandbox.judge import explain
 from blackhole_core.executor.sandbox.places import UnsafePath
@@ -58,6 +58,10 @@ class Walls:
         """
         if self._level is Isolation.CONTAINER:
             return Enclosure(self._draw_up(spec, import_path, (Layer.LANDLOCK, Layer.SECCOMP), None, _CONTAINER))
+        if spec.confinement.sandbox is Sandbox.BUBBLEWRAP:
+            raise IsolationUnavailable(
+                Isolation.PROCESS.value, "this version builds the walls itself; set `sandbox: native` or `auto` in place of `bubblewrap`"
+            )
         found = what_holds(import_path)
         if found.open and spec.confinement.unenforced is Unenforced.REFUSE:
             raise IsolationUnavailable(Isolation.PROCESS.value, explain(found))
