@@ -140,6 +140,7 @@ def main() -> None:
 def _host(order: dict[str, Any], directory: Path) -> dict[str, Any]:
     os.environ["SECRET"] = "of the host"
     os.environ["TMPDIR"] = str(directory / "host-tmp")
+    os.environ["XDG_CACHE_HOME"] = str(directory / "cache")
     (directory / "host-tmp").mkdir()
     for name in ("data", "foreign"):
         (directory / name).mkdir(mode=0o755)

@@ -53,7 +53,9 @@ def test_its_own_tests_pass_on_what_pip_installed(name: str, sites: dict[str, Pa
 def test_echo_answers_at_every_level(level: str, sites: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The installed echo plugin is found by its entry point, without being named, and echoes at each level."""
     monkeypatch.syspath_prepend(sites["echo"])
-    with bh.PluginManager("blackhole.plugins", config={"plugins": {"echo": {"isolation": level, "grant": ["network"], "unenforced": "allow"}}}) as pm:
+    with bh.PluginManager(
+        "blackhole.plugins", config={"plugins": {"echo": {"isolation": level, "grant": ["network"], "unenforced": "allow"}}}
+    ) as pm:
         assert pm.load_all().loaded == ("echo",)
         assert pm.plugin("echo").isolation == level
         assert pm.execute("echo", data=b"hi") == b"Echo: hi"

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import blackhole_core as bh
+from blackhole_core.executor.limits.processes import family
+from blackhole_core.executor.limits.processes import threads as threads_of
 from tests.integration.managed import Log, manager, wheel
 from tests.integration.swap_outcomes import NEW, OLD, OUTCOMES, points
 from tests.plugins.build import NOTES_API
@@ -64,12 +66,10 @@ def test_the_old_worker_killed_at_a_phase(phase: str, tmp_path: Path) -> None:
 
 
 def _new_pid(before: int | None) -> int | None:
-    """Return the pid of the new worker: the highest child of ours with a thread that reads (unlike one forked ahead) and not the old one."""
-    children = set()
-    for task in Path("/proc/self/task").iterdir():
-        children |= {int(pid) for pid in (task / "children").read_text("ascii").split()}
-    others = sorted(pid for pid in children - {before} if len(list(Path(f"/proc/{pid}/task").iterdir())) > 1)
-    return others[-1] if others else None
+    """Return the pid of the new worker: the highest below us with a thread that reads (unlike one forked ahead, and a keeper) and not the old one."""
+    below = set(family(os.getpid())) - {os.getpid(), before}
+    others = [pid for pid in below if (threads_of(pid) or 0) > 1]
+    return max(others, default=None)
 
 
 @pytest.mark.parametrize("phase", points("new worker killed"))
