@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import attrs
+
 from benchmarks.harness import options
 from benchmarks.results import Document, Result, publish
 from blackhole_core.executor.confinement import Confinement, Unenforced
@@ -132,7 +134,7 @@ def main() -> int:
 
 def _without() -> Abilities:
     """Return what there is where control groups can only end what is in them."""
-    return Abilities(tuple(tree for tree in abilities_here().trees if tree.kills))
+    return Abilities(tuple(attrs.evolve(tree, controllers=frozenset()) for tree in abilities_here().trees if tree.kills))
 
 
 if __name__ == "__main__":

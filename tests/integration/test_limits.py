@@ -130,7 +130,8 @@ def no_groups() -> Abilities:
 def kill_only() -> Abilities:
     """Return what there is where control groups can only end what is in them."""
     return Abilities(
-        tuple(tree for tree in abilities_here().trees if tree.kills), tuple((name, "this test has none") for name in CONTROLLERS)
+        tuple(attrs.evolve(tree, controllers=frozenset()) for tree in abilities_here().trees if tree.kills),
+        tuple((name, "this test has none") for name in CONTROLLERS),
     )
 
 
