@@ -174,7 +174,8 @@ class Group:
 def _make_below(directory: Path, tree: Tree) -> None:
     """Make ``directory`` and the host's above it, which another worker's end may remove at any moment; they have the controllers of ``tree``."""
     while True:
-        directory.parent.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # exist_ok would look whether it is a directory, and it may be gone by then
+            directory.parent.mkdir()
         try:
             directory.mkdir()
         except FileNotFoundError:
