@@ -338,7 +338,9 @@ class PermissionDenied(PluginError):
     def __init__(self, plugin: str, missing: Sequence[str], *, command: str = "") -> None:
         self.missing = tuple(missing)
         self.command = command
-        how = f"grant it with: {command}" if command else "not all of it can be granted, because this version checks no signatures of plugins"
+        how = (
+            f"grant it with: {command}" if command else "not all of it can be granted, because this version checks no signatures of plugins"
+        )
         super().__init__(plugin, f"plugin {plugin} asks for {', '.join(self.missing)}, and was not granted that; {how}")
 
 

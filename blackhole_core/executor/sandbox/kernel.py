@@ -51,7 +51,7 @@ def open_exactly(path: bytes) -> int:
 
     :raises OSError: there is nothing, or a link (ELOOP).
     """
-    how = struct.pack("=3Q", os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, 0, _NO_SYMLINKS)
+    how = struct.pack("=3Q", os.O_PATH | os.O_CLOEXEC, 0, _NO_SYMLINKS)  # with O_NOFOLLOW a link at the end would be opened itself
     return call("openat2", _AT_FDCWD, path, how, len(how))
 
 

@@ -1,0 +1,116 @@
+"""What a plugin was granted it has behind its walls, and no more; without walls that hold, its code does not come into the process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blackhole_core.errors import IsolationUnavailable, LoadFailed
+from blackhole_core.executor.confinement import Confinement, Sandbox, Unenforced
+from blackhole_core.executor.sandbox import walls
+from blackhole_core.executor.sandbox.kernel import open_exactly
+from blackhole_core.executor.wire.policy import Layer, WallReport
+from tests.stage import Running, Stage
+
+_SOURCE = """
+import os, subprocess
+class Plugin:
+    @hookimpl
+    def raw(self, value):
+        try:
+            return eval(value)
+        except OSError as error:
+            return type(error).__name__
+"""
+_IMPORTED = "import pathlib\npathlib.Path({mark!r}).touch()\n"
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    stage = Stage()
+    yield stage
+    stage.close()
+
+
+def _start(stage: Stage, tmp_path: Path, *permissions: str, source: str = _SOURCE, **confinement: Any) -> Running:
+    walls = Confinement(sandbox=Sandbox.NATIVE, requested=permissions, granted=permissions, **confinement)
+    return stage.start("adhoc", confinement=walls, **stage.write(tmp_path / "plugin", source))
+
+
+@pytest.fixture(params=["namespaces", "no namespaces"])
+def here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all layers there are, and without those that an administrator may forbid."""
+    if request.param == "no namespaces":
+        report = WallReport(dict.fromkeys((Layer.LANDLOCK, Layer.SECCOMP), ""))
+        monkeypatch.setattr(walls, "what_holds", lambda import_path: report)
+
+
+@pytest.mark.usefixtures("here")
+def test_files(stage: Stage, tmp_path: Path) -> None:
+    """What was granted to be read can be read, what was granted to be written can be written, their neighbours neither."""
+    for name in ("read", "written", "neither"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    plugin = _start(stage, tmp_path, f"filesystem:read:{tmp_path}/read", f"filesystem:write:{tmp_path}/written")
+    tries = {name: plugin("raw", f"open({str(tmp_path / name / 'file')!r}).read()") for name in ("read", "written", "neither")}
+    assert tries == {"read": "read", "written": "written", "neither": tries["neither"]}
+    assert tries["neither"] in {"FileNotFoundError", "PermissionError"}
+    assert plugin("raw", f"open({str(tmp_path / 'written' / 'new')!r}, 'w').write('here')") == 4
+    assert (tmp_path / "written" / "new").read_text() == "here"
+    assert plugin("raw", f"open({str(tmp_path / 'read' / 'new')!r}, 'w')") in {"OSError", "PermissionError"}
+    assert plugin.runner.enforcement() == {
+        f"filesystem:read:{tmp_path}/read": "kernel",
+        f"filesystem:write:{tmp_path}/written": "kernel",
+    }
+
+
+@pytest.mark.usefixtures("here")
+def test_programs(stage: Stage, tmp_path: Path) -> None:
+    """The program that was granted runs, behind the same walls; another one does not."""
+    plugin = _start(stage, tmp_path, "process:exec:/bin/echo", "process:exec:/bin/cat")
+    assert plugin("raw", "subprocess.run(['/bin/echo', 'hi'], capture_output=True).stdout") == b"hi\n"
+    assert plugin("raw", "subprocess.run(['/bin/ls']).returncode") in {"PermissionError", "FileNotFoundError"}
+    assert plugin("raw", "subprocess.run(['/bin/cat', '/etc/passwd'], capture_output=True).stdout") == b""
+
+
+def test_a_grant_that_leads_elsewhere(stage: Stage, tmp_path: Path) -> None:
+    """A17: a link in a directory that the plugin can write does not widen its grants: it does not start, and why is said."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "out").symlink_to("/etc")
+    with pytest.raises(
+        LoadFailed, match="what it was granted cannot be given: .*/data/out leads to /etc, out of .*/data, which the plugin can write"
+    ):
+        _start(stage, tmp_path, "filesystem:read:${data}/out", data=tmp_path / "data")
+
+
+def test_a_link_that_was_put_there_meanwhile(tmp_path: Path) -> None:
+    """What the host resolved has no link in it; one that is there now is not followed, in no part of the path."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for path in (tmp_path / "link", tmp_path / "link" / "below"):
+        with pytest.raises(OSError, match="openat2"):
+            open_exactly(bytes(path))
+
+
+def test_walls_that_do_not_hold(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """H7: what was promised by the machine is tried by the worker, which does not import the plugin when it was wrong."""
+    monkeypatch.setattr(walls, "what_holds", lambda import_path: WallReport({Layer.UTS: ""}))
+    mark = tmp_path / "imported"
+    source = _IMPORTED.format(mark=str(mark)) + _SOURCE
+    with pytest.raises(IsolationUnavailable, match=r"a worker tried its own walls, and they do not hold \(files: it can read /etc/"):
+        _start(stage, tmp_path, source=source)
+    assert not mark.exists()
+    permission = f"filesystem:read:{tmp_path}"
+    plugin = _start(stage, tmp_path, permission, source=source, unenforced=Unenforced.ALLOW)
+    assert mark.exists()
+    assert plugin.runner.enforcement() == {permission: "none"}
+    assert set(plugin.remote.walls_report.open) >= {"files", "network", "programs", "processes"}
+
+
+def test_bubblewrap_is_not_replaced_in_silence(stage: Stage, tmp_path: Path) -> None:
+    """What was asked for and is not there is refused, with what to set."""
+    with pytest.raises(IsolationUnavailable, match="set `sandbox: native` or `auto` in place of `bubblewrap`"):
+        stage.start("adhoc", confinement=Confinement(sandbox=Sandbox.BUBBLEWRAP), **stage.write(tmp_path, _SOURCE))
