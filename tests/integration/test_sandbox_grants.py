@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from blackhole_core.errors import IsolationUnavailable, LoadFailed
+from blackhole_core.executor import startup
 from blackhole_core.executor.confinement import Confinement, Sandbox, Unenforced
 from blackhole_core.executor.sandbox import walls
 from blackhole_core.executor.sandbox.kernel import open_exactly
@@ -102,6 +103,10 @@ def test_walls_that_do_not_hold(stage: Stage, tmp_path: Path, monkeypatch: pytes
     source = _IMPORTED.format(mark=str(mark)) + _SOURCE
     with pytest.raises(IsolationUnavailable, match=r"a worker tried its own walls, and they do not hold \(files: it can read /etc/"):
         _start(stage, tmp_path, source=source)
+    with monkeypatch.context() as careless:
+        careless.setattr(startup, "refuse_open", lambda policy, report: None)  # the worker itself does not go on, whatever its host does
+        with pytest.raises(LoadFailed, match="before it was ready"):
+            _start(stage, tmp_path, source=source)
     assert not mark.exists()
     permission = f"filesystem:read:{tmp_path}"
     plugin = _start(stage, tmp_path, permission, source=source, unenforced=Unenforced.ALLOW)
