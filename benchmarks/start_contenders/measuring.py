@@ -123,7 +123,7 @@ def _ours(name: str, *, zygote: bool, sandbox: Sandbox = Sandbox.OFF) -> Iterato
             return _Up(runner.pid, runner.stop)
 
         def bare() -> _Up:
-            enclosure = Enclosure() if sandbox is Sandbox.OFF else Walls().around(spec, import_path())
+            enclosure = Enclosure() if sandbox is Sandbox.OFF else Walls(Isolation.PROCESS).around(spec, import_path(), host.scratch.new)
             child = launcher.launch(LaunchSpec("echo", tuple(sys.path)))
             os.write(child.send, frame(codec.encode(codec.Confine(enclosure.policy))))
             if not os.read(child.receive, 4096):
