@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -88,6 +89,24 @@ def test_what_is_missing_is_named_with_what_installs_it(monkeypatch: pytest.Monk
     monkeypatch.setattr("shutil.which", lambda name, path=None: None)
     assert container_missing().count("is not installed (") == 2
     assert "install runc" in container_missing()
+
+
+def test_every_engine_that_proved_itself_runs_a_plugin(tmp_path: Path) -> None:
+    """Through its whole life: a call, a death and the restart after it, the end; nothing is left."""
+    working = [name for name, (_, reason) in verdicts(again=True).items() if not reason]
+    assert bool(working) == (container_missing() == "")
+    source = plugin_dir("counter", "1.0.0", tmp_path / "plugins")
+    for name in working:
+        log = Log()
+        with manager({"plugins": {"counter": {"isolation": "container", "container": {"runtime": name}}}}, log=log) as pm:
+            counter = pm.load("counter", source=source)
+            assert pm.hook.add(amount=1) == [1]
+            assert counter.start == f"container: {name}"
+            assert counter.pid is not None
+            os.kill(counter.pid, signal.SIGKILL)
+            log.wait("worker.restarted")
+            assert len(pm.hook.add(amount=1)) == 1
+    assert {path.name for path in _verdicts_file(tmp_path).parent.iterdir()} == {"all", "verdicts.json"}
 
 
 _IMAGE = {"counter": {"isolation": "container", "container": {"image": "python:3.11"}}}

@@ -8,17 +8,14 @@ import pytest
 
 from blackhole_core.executor.confinement import Confinement
 from tests.integration.test_worker_death import (
-    test_a_death_in_the_middle_of_a_frame,
     test_a_worker_without_descriptors,
     test_an_idle_worker_s_death_is_seen_at_once,
     test_how_a_worker_ended_is_told,
-    test_large_values_and_their_limit,
     test_queued_calls_survive_the_worker,
     test_stop_while_a_worker_comes_up_leaves_nothing,
 )
 from tests.integration.test_worker_hang import (
     test_a_stopped_worker_is_ended_and_its_caller_told,
-    test_code_that_keeps_the_interpreter_is_ended_with_its_stack,
 )
 from tests.integration.test_worker_hostile import (
     test_a_process_that_outlives_its_worker_and_writes_for_ever,
@@ -36,7 +33,6 @@ from tests.integration.test_worker_hosting import (
 from tests.stage import Stage
 
 __all__ = [
-    "test_a_death_in_the_middle_of_a_frame",
     "test_a_flood_on_stderr_never_blocks",
     "test_a_process_that_outlives_its_worker_and_writes_for_ever",
     "test_a_stopped_worker_is_ended_and_its_caller_told",
@@ -45,11 +41,9 @@ __all__ = [
     "test_a_worker_that_stops_reading_is_found",
     "test_a_worker_without_descriptors",
     "test_an_idle_worker_s_death_is_seen_at_once",
-    "test_code_that_keeps_the_interpreter_is_ended_with_its_stack",
     "test_descriptors",
     "test_everything_written_is_captured",
     "test_how_a_worker_ended_is_told",
-    "test_large_values_and_their_limit",
     "test_queued_calls_survive_the_worker",
     "test_sigterm_ignored",
     "test_stop_while_a_worker_comes_up_leaves_nothing",

@@ -30,8 +30,11 @@ def binds_of(places: Iterable[Place]) -> Iterator[Bind]:
     for place in places:
         source, target = os.fsdecode(place.source), os.fsdecode(place.target)
         if target == "/":
-            yield from (
-                Bind(str(path.resolve()), str(path), place.write) for path in Path("/").iterdir() if path.name not in _OWN and path.exists()
-            )
+            tops = (path for path in Path("/").iterdir() if path.name not in _OWN and path.exists())
+            yield from (_bind(path.resolve(), str(path), place) for path in tops)
         elif not place.device:
-            yield Bind(source, target, place.write)
+            yield _bind(Path(source), target, place)
+
+
+def _bind(source: Path, target: str, place: Place) -> Bind:
+    return Bind(str(source), target, place.write, file=not source.is_dir())

@@ -21,9 +21,9 @@ SHARED_MEMORY: Final = 64 * 1024 * 1024
 #: Bytes of /dev, which holds a few nodes and links.
 _DEVICES: Final = 64 * 1024
 
-#: Read only, and nothing in it acts with more rights or is a device; the r-forms hold for file systems mounted below as well.
-_READ: Final = ("rbind", "rro", "rnosuid", "rnodev")
-_WRITE: Final = ("rbind", "rw", "rnosuid", "rnodev")
+#: Nothing in it acts with more rights or is a device. For a directory it holds for file systems mounted below as well; with that form crun 1.8 takes a file for a directory.
+_DIRECTORY: Final = ("rbind", "rnosuid", "rnodev")
+_FILE: Final = ("bind", "nosuid", "nodev")
 
 _NAMESPACES: Final = ("pid", "ipc", "uts", "mount", "network", "cgroup")
 _CAPABILITY_SETS: Final = ("bounding", "effective", "permitted", "inheritable", "ambient")
@@ -42,6 +42,7 @@ class Bind:
     source: str
     target: str
     write: bool = False
+    file: bool = False  #: whether it is no directory
 
 
 @attrs.frozen
@@ -103,7 +104,8 @@ def _ordered(binds: Sequence[Bind]) -> list[Bind]:
 
 
 def _mount(bind: Bind) -> dict[str, Any]:
-    return {"destination": bind.target, "type": "bind", "source": bind.source, "options": list(_WRITE if bind.write else _READ)}
+    access = "rw" if bind.write else "ro" if bind.file else "rro"
+    return {"destination": bind.target, "type": "bind", "source": bind.source, "options": [*(_FILE if bind.file else _DIRECTORY), access]}
 
 
 def _linux(box: Box) -> dict[str, Any]:
