@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 import threading
 import time
 import warnings
@@ -58,6 +59,7 @@ class PluginManager(HookManager):
         self._config = None if config is None else _parsed(config)
         self._default_isolation = Isolation(default_isolation)
         self._state_dir = None if state_dir is None else Path(state_dir)
+        self._pid = os.getpid()
         self._closing = threading.Lock()
         self._closed = False
         self._parts: Parts | None = None
@@ -237,10 +239,12 @@ class PluginManager(HookManager):
     def close(self) -> None:
         """Stop every plugin, dependants first, and end every thread and process of this manager. Idempotent.
 
-        A swap or load under way in another thread is waited for; none begins any more.
+        A swap or load under way in another thread is waited for; none begins any more. In a fork of the host nothing happens: the plugins are not its own.
 
         :raises RuntimeError: it was called from inside a load or swap, by a listener or by plugin code; nothing was closed.
         """
+        if os.getpid() != self._pid:  # a word to a worker from here would end it for the host
+            return
         with self._closing:
             if self._parts is not None:
                 self._parts.refuse_to_end_inside()
@@ -263,7 +267,7 @@ class PluginManager(HookManager):
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_parts", None) is not None:
+        if getattr(self, "_parts", None) is not None and os.getpid() == self._pid:
             _warn_unclosed(self)
 
 
@@ -279,7 +283,7 @@ def _parsed(config: Mapping[str, Any] | HostConfig | Path | str | None) -> HostC
 
 def _close_at_exit(reference: weakref.ref[PluginManager]) -> None:
     manager = reference()
-    if manager is not None:
+    if manager is not None and os.getpid() == manager._pid:
         _warn_unclosed(manager)
         manager.close()
 

@@ -68,11 +68,14 @@ class WheelStore:
                 return known
             checked = inspect_wheel(wheel.name, file)
             target = self.root / checked.name / f"{checked.version}-{digest[:_DIGITS]}"
-            with self._workplace() as place:
-                _extract(file, checked, place, digest, wheel.name)
-                if hash_stream(file) != digest:
-                    raise SourceError(f"{wheel} was changed while it was unpacked; nothing was kept, try again")
-                _publish(place, target)
+            try:
+                with self._workplace() as place:
+                    _extract(file, checked, place, digest, wheel.name)
+                    if hash_stream(file) != digest:
+                        raise SourceError(f"{wheel} was changed while it was unpacked; nothing was kept, try again")
+                    _publish(place, target)
+            except OSError as error:
+                raise SourceError(f"{wheel} cannot be unpacked into {self.root}: {error.strerror or error}; nothing was kept") from error
             return target
 
     def find(self, digest: str) -> Path | None:

@@ -52,8 +52,8 @@ def make_directory(path: Path) -> None:
         return
     except FileNotFoundError:
         make_directory(path.parent)
-        make_directory(path)
-        return
+        with contextlib.suppress(FileExistsError):  # somebody else was quicker
+            path.mkdir(0o700)
     with open_directory(path.parent, follow=True) as parent:
         os.fsync(parent)
 

@@ -1,0 +1,501 @@
+"""What may happen to a host, and what it must neither lose nor leave: hosts as programs of their own, looked at from outside."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import itertools
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import blackhole_core as bh
+from blackhole_core.scratch import Scratch
+from tests.integration.managed import Log, manager, wheel
+from tests.plugins.build import NOTES_API, plugin_dir
+from tests.stage import Stage, eventually, in_threads
+
+ROOT = Path(__file__).parents[2]
+#: Seconds within which something that must happen has happened, also on a busy machine.
+SOON = 20.0
+
+#: A plugin that leaves temporary files and a process, for which it needs the host's rights,, and a mark when it is stopped as it should be.
+TEMPORARY = """
+import os, subprocess, tempfile
+import blackhole_core as bh
+from notes_api import hookimpl
+
+class Plugin:
+    @bh.hookimpl
+    def plugin_start(self, context):
+        self.directory = context.temp_dir()
+        (self.directory / "file").write_text("x")
+        tempfile.mkstemp()
+        self.child = subprocess.Popen(["sleep", "1000"])
+    @bh.hookimpl
+    def plugin_stop(self):
+        self.child.kill()
+        self.child.wait()
+        with open(os.environ["MARK"], "a") as file:
+            file.write("stopped\\n")
+    @hookimpl
+    def version(self) -> str:
+        return f"{os.getpid()} {self.child.pid}"
+    @hookimpl
+    def transform(self, text: str) -> str:
+        return tempfile.gettempdir()
+"""
+
+PRELUDE = f"""
+import os, signal, sys, threading, time
+sys.path[:0] = {[str(ROOT), str(NOTES_API)]!r}
+import blackhole_core as bh
+from notes_api import NotesSpecs
+place = os.environ["PLACE"]
+def begin(level="process", **kw):
+    pm = bh.PluginManager("notes", config={{"sandbox": "off", "default_isolation": level, "plugins": {{"temporary": {{"isolation": level, "environment": ["MARK"]}}}}}}, **kw)
+    pm.add_hookspecs(NotesSpecs)
+    return pm
+def load(pm):
+    return pm.load("temporary", source=place + "/temporary")
+def say(*words):
+    print(*words, flush=True)
+"""
+
+
+class Place:
+    """A directory with the plugin, a temporary directory and a mark; hosts are started in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.temporary = root / "tmp"
+        self.mark = root / "mark"
+        self.temporary.mkdir()
+        code = root / "temporary" / "notes_temporary"
+        code.mkdir(parents=True)
+        (code / "__init__.py").write_text(TEMPORARY)
+        (code.parent / "pyproject.toml").write_text(
+            '[project]\nname = "temporary"\nversion = "1.0.0"\n[project.entry-points.notes]\ntemporary = "notes_temporary:Plugin"\n'
+        )
+        self.environment = {**os.environ, "PLACE": str(root), "MARK": str(self.mark), "TMPDIR": str(self.temporary)}
+
+    def start(self, program: str, **options: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-X", "dev", "-c", PRELUDE + program],
+            env=self.environment,
+            cwd=self.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            **options,
+        )
+
+    def run(self, program: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a host to its end."""
+        with self.start(program, **options) as host:
+            try:
+                output, error = host.communicate(timeout=SOON)
+            except subprocess.TimeoutExpired:
+                os.kill(host.pid, signal.SIGABRT)  # with -X dev it says where it stands
+                output, error = host.communicate()
+        return subprocess.CompletedProcess((), host.returncode, output, error)
+
+    def left(self) -> list[str]:
+        """Return the names of what lies where temporary files go."""
+        return sorted(path.name for path in self.temporary.iterdir())
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+# --- the end of a host -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", ["none", "process"])
+def test_a_killed_host_leaves_nothing_in_the_end(level: str, place: Place) -> None:
+    """F11: processes end at once; temporary files of host, workers and plugins are gone when the next host has made its first, and no shared memory is left."""
+    shared = set(os.listdir("/dev/shm"))
+    with place.start(f"pm = begin({level!r}); load(pm); say(*pm.hook.version()); time.sleep(100)") as host:
+        assert host.stdout is not None
+        pids = [int(word) for word in host.stdout.readline().split()]
+        assert len(pids) == 2
+        assert place.left()
+        host.kill()
+    if level == "process":  # at level none the plugin's child is nobody's
+        assert eventually(lambda: all(map(_is_gone, pids)), SOON)
+    else:
+        os.kill(pids[1], signal.SIGKILL)
+    assert set(os.listdir("/dev/shm")) <= shared
+    assert len(place.left()) <= 2  # the host's, and at level none what the plugin made past its context
+    done = place.run("pm = begin(); load(pm); pm.close(); say('well')")
+    assert done.stdout == "well\n", done.stderr
+    assert [name for name in place.left() if name.startswith("blackhole")] == []
+
+
+def test_temporary_files_of_a_worker_end_with_it(place: Place) -> None:
+    """F11: what a worker makes where temporary files go is gone when it has died, though its host lives on."""
+    program = """
+pm = begin()
+load(pm)
+[words] = pm.hook.version()
+[directory] = pm.hook.transform(text="")
+assert os.path.dirname(os.path.dirname(directory)) == os.environ["TMPDIR"], directory
+assert len(os.listdir(directory)) == 2, os.listdir(directory)
+restarted = threading.Event()
+pm.on_event(lambda event: event.name == "worker.restarted" and restarted.set())
+os.kill(int(words.split()[0]), signal.SIGKILL)
+assert restarted.wait(20)
+while os.path.exists(directory):
+    time.sleep(0.01)
+say(*pm.hook.transform(text=""))
+pm.close()
+"""
+    done = place.run(program)
+    assert done.returncode == 0, done.stderr
+    assert place.left() == []
+
+
+def test_an_interpreter_that_ends_with_living_workers(place: Place) -> None:
+    """Without close() the end of the program is an orderly stop all the same, and says that it was forgotten."""
+    done = place.run("pm = begin(); load(pm); say(*pm.hook.version())")
+    assert done.returncode == 0, done.stderr
+    assert place.mark.read_text() == "stopped\n"
+    assert "was not closed: use `with`, or call close()" in done.stderr
+    assert all(map(_is_gone, map(int, done.stdout.split())))
+    assert place.left() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_is_one_orderly_stop(number: signal.Signals, place: Place) -> None:
+    """F15: Ctrl-C in the terminal reaches the host alone; its workers are stopped by it, once, and plugin_stop runs."""
+    program = """
+import contextlib
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+with contextlib.suppress(KeyboardInterrupt), begin() as pm:
+    load(pm)
+    say(*pm.hook.version())
+    threading.Event().wait(100)
+"""
+    with place.start(program) as host:
+        assert host.stdout is not None
+        assert host.stderr is not None
+        pids = [int(word) for word in host.stdout.readline().split()]
+        os.killpg(host.pid, number)
+        assert host.wait(SOON) == 0, host.stderr.read()
+        assert "Traceback" not in host.stderr.read()
+    assert place.mark.read_text() == "stopped\n"
+    assert eventually(lambda: all(map(_is_gone, pids)))
+    assert place.left() == []
+
+
+def test_sigterm_while_swapping(place: Place, tmp_path: Path) -> None:
+    """F16: the host that is told to end amid swaps ends orderly, with one whole version's state on disk, and leaves nothing."""
+    old, new = wheel("counter", "1.0.0", tmp_path / "wheels"), wheel("counter", "2.0.0", tmp_path / "wheels")
+    program = f"""
+told = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: told.set())
+pm = begin(state_dir={str(tmp_path / "state")!r})
+pm.load("counter", source={str(old)!r}, isolation="process")
+pm.hook.add(amount=5)
+def swap():
+    for source in [{str(new)!r}, {str(old)!r}] * 1000:
+        try:
+            pm.swap("counter", source=source)
+        except (bh.BlackholeError, RuntimeError):
+            return
+thread = threading.Thread(target=swap)
+thread.start()
+pm.on_event(lambda event: event.data.get("phase") == "export" and say("swapping"))
+told.wait(100)
+pm.close()
+thread.join(20)
+assert not thread.is_alive()
+"""
+    with place.start(program) as host:
+        assert host.stdout is not None
+        assert host.stderr is not None
+        assert host.stdout.readline() == "swapping\n"
+        host.terminate()
+        _, error = host.communicate(timeout=SOON)
+        assert host.returncode == 0, error
+    assert place.left() == []
+    log = Log()
+    with manager(state_dir=tmp_path / "state", log=log) as pm:
+        pm.load("counter", source=new, isolation="none")
+        assert pm.restore_all().ok
+        assert pm.hook.total() == [5]
+        assert log.of("state.damaged") == []
+    assert not list((tmp_path / "state").rglob("*.tmp"))
+
+
+# --- what the host's own code does -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["os._exit(0)", "sys.exit(0)", "os.execv(sys.executable, [sys.executable, '-c', ''])"])
+def test_code_of_the_host_that_forks(end: str, place: Place) -> None:
+    """A fork while workers run, however it ends, ends no worker, answers no call and removes no file of the host's."""
+    program = f"""
+with begin() as pm:
+    load(pm)
+    before = pm.hook.version()
+    child = os.fork()
+    if not child:
+        {end}
+    _, status = os.waitpid(child, 0)
+    assert status == 0, status
+    assert pm.hook.version() == before
+    assert os.path.isdir(pm.hook.transform(text="")[0])
+    pm.unload("temporary")
+    load(pm)
+    assert pm.hook.version() != before
+say("well")
+"""
+    done = place.run(program)
+    assert done.stdout == "well\n", done.stderr
+    assert done.returncode == 0, done.stderr
+    assert place.mark.read_text() == "stopped\n" * 2
+    assert place.left() == []
+
+
+def test_code_of_the_host_that_reaps_every_child(place: Place) -> None:
+    """F26: with a thread that takes every exit status there is, starts, swaps, deaths and the end go on; nothing is left a zombie."""
+    program = """
+ended = threading.Event()
+def reap():
+    while not ended.is_set():
+        try:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.0005)
+        except ChildProcessError:
+            time.sleep(0.0005)
+thread = threading.Thread(target=reap)
+thread.start()
+with begin() as pm:
+    restarted = threading.Event()
+    pm.on_event(lambda event: event.name == "worker.restarted" and restarted.set())
+    load(pm)
+    for _ in range(5):
+        pm.unload("temporary")
+        load(pm)
+        pm.hook.version()
+    os.kill(pm.plugin("temporary").pid, signal.SIGKILL)
+    assert restarted.wait(20)
+    pm.hook.version()
+ended.set()
+thread.join()
+assert not open("/proc/self/task/%d/children" % os.getpid()).read()
+say("well")
+"""
+    done = place.run(program)
+    assert done.stdout == "well\n", done.stderr
+    assert place.left() == []
+
+
+@pytest.mark.parametrize("closed", [(0, 1, 2), (1, 2), (0,)])
+def test_a_host_without_standard_streams(closed: tuple[int, ...], place: Place) -> None:
+    """F45: a daemon that closed them: new descriptors get their numbers, and still reach the right hands; output of plugins goes nowhere and harms nobody."""
+    program = """
+import logging
+logging.basicConfig(level=logging.INFO)
+with begin() as pm:
+    load(pm)
+    said = pm.hook.version()
+    pm.unload("temporary")
+    load(pm)
+    pm.hook.version()
+open(os.environ["MARK"], "a").write("well\\n")
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", PRELUDE + program],
+        env=place.environment,
+        cwd=place.root,
+        preexec_fn=lambda: [os.close(descriptor) for descriptor in closed],  # noqa: PLW1509 - this very thing is tested
+    ) as host:
+        assert host.wait(SOON) == 0
+    assert place.mark.read_text() == "stopped\nstopped\nwell\n"
+    assert place.left() == []
+
+
+def test_only_facts_of_the_calendar_come_from_the_wall_clock() -> None:
+    """F24: no deadline, back-off or age that something depends on is counted by a clock that can jump: each use of it is known here, and why."""
+    known = {
+        "blackhole_core/assembly.py",  # when a snapshot was made, for people
+        "blackhole_core/cli/control/records.py",  # the time of a record, for people
+        "blackhole_core/cli/standing.py",  # since when the host runs, for people
+        "blackhole_core/lifecycle/carrying.py",  # how old a snapshot of another boot is, shown and never below 0
+        "blackhole_core/lifecycle/permits.py",  # when something was granted, for people
+        "blackhole_core/loader/contents.py",  # compared with the times of files, which come from that clock
+        "blackhole_core/loader/watch.py",  # likewise; what follows is bounded by the monotonic clock
+        "blackhole_core/manager.py",  # the time of an event, for people
+        "blackhole_core/registry/distributions.py",  # compared with the times of files
+        "blackhole_core/registry/indexfile.py",  # an unfinished file of an hour ago: written at once, so that a jump costs nothing
+        "blackhole_core/state/manager.py",  # when a snapshot was made, for people
+    }
+    used = set()
+    for path in (ROOT / "blackhole_core").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in ("time.time", "time.time_ns", "datetime.now", "datetime.utcnow"):
+                used.add(path.relative_to(ROOT).as_posix())
+    assert used <= known, used - known
+
+
+def test_a_clock_that_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F24: years back and forth in the middle of calls, swaps, snapshots and restarts: nothing waits, expires or is lost by it."""
+    jumps = itertools.cycle((0.0, 4e9, 1.0, 2e9))
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    log = Log()
+    with manager(state_dir=tmp_path / "state", log=log) as pm:
+        pm.load("counter", source=wheel("counter", "1.0.0", tmp_path), isolation="process")
+        for _ in range(20):
+            with bh.deadline(20):
+                pm.hook.add(amount=1)
+        pm.export_state("counter")
+        assert pm.swap("counter", source=wheel("counter", "2.0.0", tmp_path)).ok
+        pid = pm.plugin("counter").pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        log.wait("worker.restarted")
+        assert pm.hook.total() == [20]
+
+
+# --- resources -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[None]:
+    """Leave three descriptors free."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    filler = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(filler) + 1, hard))
+    os.close(filler.pop())
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in filler:
+            os.close(descriptor)
+
+
+def test_no_descriptor_for_a_snapshot(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """F18: the snapshot fails in a sentence that names the limit, calls go on, and it succeeds when there are descriptors again."""
+    with manager(state_dir=tmp_path / "state") as pm:
+        pm.load("counter", source=plugin_dir("counter", "1.0.0", tmp_path), isolation="process")
+        pm.hook.add(amount=5)
+        pm.export_state("counter")
+        request.getfixturevalue("few_descriptors")
+        filler = os.open("/dev/null", os.O_RDONLY)
+        with pytest.raises(bh.StateError, match=r"Too many open files; raise the limit"):
+            pm.export_state("counter")
+        assert pm.hook.add(amount=1) == [6]
+        os.close(filler)
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] + 100, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        )
+        snapshot = pm.export_state("counter")
+        assert snapshot is not None
+        assert snapshot.data == {"count": 6}
+
+
+@pytest.mark.parametrize("limit", [100, 1000])
+def test_a_full_disk_as_a_wheel_is_unpacked(limit: int, tmp_path: Path) -> None:
+    """F20: a file that cannot be written keeps nothing of the wheel, says so in a sentence, and hinders no later attempt."""
+    source = wheel("counter", "1.0.0", tmp_path)
+    with manager(state_dir=tmp_path / "state") as pm:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(bh.SourceError, match=r"cannot be unpacked .*nothing was kept"):
+                pm.load("counter", source=source, isolation="none")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert [path.name for path in (tmp_path / "state" / "store").iterdir()] == [".lock"]
+        pm.load("counter", source=source, isolation="none")
+        assert pm.hook.add(amount=1) == [1]
+
+
+@pytest.mark.skipif(not Path("/proc/1").is_dir(), reason="a directory that even root cannot write to is needed")
+def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    """F21: plugins load, serve and are replaced without state; what needs the directory says so, and a swap that cannot keep state leaves the old version."""
+    with manager(state_dir=Path("/proc/1/net")) as pm:
+        pm.load("counter", source=plugin_dir("counter", "1.0.0", tmp_path), isolation="thread")  # a worker gets a directory of its own there
+        assert pm.hook.add(amount=5) == [5]
+        with pytest.raises(bh.StateError, match="could not be kept in /proc/1/net"):
+            pm.export_state("counter")
+        with pytest.raises(bh.SwapFailed, match="could not be kept") as caught:
+            pm.swap("counter", source=plugin_dir("counter", "2.0.0", tmp_path))
+        assert caught.value.phase == "export"
+        assert (pm.hook.version(), pm.hook.total()) == (["1.0.0"], [5])
+
+
+def test_a_temporary_directory_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F20, F21: a start fails with the system's error, which names the place."""
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/1/net")
+    with Scratch() as scratch, pytest.raises(OSError, match="/proc/1/net") as caught:
+        scratch.new("x")
+    assert caught.value.errno in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EINVAL, errno.EROFS)
+
+
+# --- many ------------------------------------------------------------------------------------------------------------
+
+
+def test_starts_and_stops_leave_nothing() -> None:
+    """F41: a hundred starts and stops: descriptors, threads, children and temporary files are as before."""
+    stage = Stage()
+    try:
+        stage.start("counter")
+
+        def look() -> tuple[int, int, int]:
+            base = Path(tempfile.gettempdir())
+            mine = list(base.glob(f"blackhole-host-{os.getpid()}-*/*"))
+            return len(os.listdir("/proc/self/fd")), threading.active_count(), len(mine)
+
+        def cycle(_: int) -> None:
+            runner = stage.make("full", "process")
+            runner.start()
+            runner.stop()
+            stage._runners.remove(runner)
+
+        cycle(0)
+        before = look()
+        for _ in range(25):
+            in_threads(4, cycle)
+        # The next worker, forked ahead, may be there or not.
+        assert eventually(lambda: all(now <= then + 3 for now, then in zip(look(), before, strict=True)))
+        assert look()[2] == before[2]
+    finally:
+        stage.close()
+
+
+@pytest.mark.parametrize("start", [2**31 - 3, 2**32 - 3, 2**53 - 3, 2**63 - 3, 2**64 - 40])
+@pytest.mark.parametrize("way", ["lane", "pipes"])
+def test_numbers_of_requests_near_every_edge(start: int, way: str) -> None:
+    """F44: a host that ran for a century counts on: numbers cross every edge of the wire's and the lane's integers."""
+    stage = Stage()
+    if way == "pipes":
+        stage.use_fall_backs()
+    try:
+        counter = stage.start("counter")
+        counter.remote._numbers = itertools.count(start)
+        assert [counter("add", 1) for _ in range(20)] == list(range(1, 21))
+    finally:
+        stage.close()
