@@ -14,7 +14,7 @@ import attrs
 from blackhole_core.errors import IsolationUnavailable
 from blackhole_core.executor.confinement import Sandbox
 from blackhole_core.executor.limits.enforcing import refuse_unenforced
-from blackhole_core.executor.relay.rules import rules_of
+from blackhole_core.executor.relay.rules import refuse_listening, rules_of
 from blackhole_core.executor.runner import Host, Runner, RunnerSpec
 from blackhole_core.ids import Isolation
 
@@ -111,12 +111,13 @@ class Levels:
         """Return a runner, not yet started.
 
         :raises IsolationUnavailable: the level cannot run here.
-        :raises LoadFailed: a limit of the plugin cannot be enforced, and its configuration does not allow that.
+        :raises LoadFailed: a limit of the plugin cannot be enforced, and its configuration does not allow that; or it may do what cannot be done there.
         """
         reason = _CHECKS[isolation]()
         if reason:
             raise IsolationUnavailable(isolation.value, reason)
         refuse_unenforced(str(spec.id), isolation, spec.confinement, self._abilities)
+        refuse_listening(str(spec.id), spec.confinement, isolation)
         return self._makers()[isolation](spec)
 
     def _makers(self) -> dict[Isolation, Callable[[RunnerSpec], Runner]]:

@@ -15,10 +15,10 @@ import attrs
 from blackhole_core.executor.confinement import Confinement, Sandbox, Unenforced
 from tests.stage import Running, Stage
 
-__all__ = ["Client", "confined", "serve_echo", "serving"]
+__all__ = ["PLUGIN", "Client", "confined", "serve_echo", "serving"]
 
 #: What ``transform`` runs is the body of a function ``main``, whose result is the answer; what it puts into ``kept`` is there for the next one.
-_PLUGIN = """
+PLUGIN = """
 import textwrap
 kept = {}
 class Plugin:
@@ -45,8 +45,10 @@ class Client:
     running: Running
 
     @classmethod
-    def start(cls, stage: Stage, directory: Path, confinement: Confinement, name: str = "client", **options: Any) -> Client:
-        return cls(stage.start(name, confinement=confinement, **stage.write(directory / name, _PLUGIN, name), **options))
+    def start(
+        cls, stage: Stage, directory: Path, confinement: Confinement, name: str = "client", level: str = "process", **options: Any
+    ) -> Client:
+        return cls(stage.start(name, level, confinement=confinement, **stage.write(directory / name, PLUGIN, name), **options))
 
     def __call__(self, program: str) -> str:
         """Run the lines of ``program`` in the plugin and return the repr of what it returns, or what it raises."""

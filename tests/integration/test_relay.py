@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 
+from blackhole_core.errors import WorkerDied
 from blackhole_core.executor.confinement import Confinement
 from blackhole_core.manifest.model import Resources
-from tests.integration.netclient import Client, confined, serve_echo, serving
+from tests.integration.managed import manager
+from tests.integration.netclient import PLUGIN, Client, confined, serve_echo, serving
+from tests.levels import require_level
 from tests.stage import Stage, eventually
 
 _MB = 1 << 20
@@ -400,3 +403,77 @@ def test_a_plugin_that_does_not_read_is_not_read_for(stage: Stage, tmp_path: Pat
         assert usage is not None
         assert usage.received < _MB
         assert eventually(lambda: client("kept['sock'].close()") == "None")
+
+
+# --- other levels, whole hosts, enemies ---------------------------------------------------------------------------------
+
+
+def test_a_container_uses_the_network_through_the_relay(stage: Stage, tmp_path: Path) -> None:
+    """It has no other: its network has no interface."""
+    require_level("container")
+    with serving(_serve_page) as port:
+        client = Client.start(stage, tmp_path, _localhost(port), level="container")
+        assert (
+            client(f"import urllib.request\nreturn urllib.request.urlopen('http://localhost:{port}/page').read()")
+            == "b'you asked for /page'"
+        )
+        assert client("import socket\nreturn socket.create_connection(('127.0.0.1', 1))").startswith("PermissionError")
+        assert "Error" in client(f"import _socket\n_socket.socket(_socket.AF_INET, _socket.SOCK_STREAM).connect(('127.0.0.1', {port}))")
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "_socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)",
+        "_socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, way).connect(('127.0.0.1', 1))",
+        "_socket.socket(fileno=way).connect(b'\\0abstract')",
+        "_socket.getaddrinfo('example.org', 80)",
+    ],
+)
+def test_past_the_relay_there_is_only_what_the_kernel_allows(stage: Stage, tmp_path: Path, attempt: str) -> None:
+    """A23, A25: nothing, with the module that is not replaced and with the descriptors that the worker has."""
+    with serving(serve_echo) as port:
+        client = Client.start(stage, tmp_path, confined(f"network:connect:127.0.0.1:{port}"))
+        program = f"""
+import _socket, socket
+way = socket.create_connection(("127.0.0.1", {port})).detach()
+return {attempt}
+"""
+        assert client(program).startswith(("PermissionError", "gaierror"))
+
+
+def test_garbage_on_the_relay_socket_ends_the_worker_and_nobody_elses_connections(stage: Stage, tmp_path: Path) -> None:
+    """The caller is told why; the connections of the others go on."""
+    with serving(serve_echo) as port:
+        one, other = (
+            Client.start(stage, tmp_path, confined(f"network:connect:127.0.0.1:{port}"), name=name) for name in ("enemy", "other")
+        )
+        other(f"import socket\nkept['sock'] = socket.create_connection(('127.0.0.1', {port}))")
+        program = "import time\nfrom blackhole_core.executor.relay import stage\nstage._ways[0].control.send(b'garbage')\ntime.sleep(60)"
+        with pytest.raises(WorkerDied) as caught:
+            one(program)
+        assert "it broke the protocol: its relay socket: a request without a stream" in "\n".join(caught.value.__notes__)
+        assert other("kept['sock'].sendall(b'ping')\nreturn kept['sock'].recv(4)") == "b'ping'"
+
+
+def test_a_whole_host_grants_counts_and_revokes(tmp_path: Path) -> None:
+    """From the manifest's request and the operator's grant to a connection, its bytes, and its end when the grant is taken back."""
+    Stage.write(None, tmp_path / "client", PLUGIN, "client")  # type: ignore[arg-type]  # it needs no stage
+    with serving(serve_echo) as port, serving(serve_echo) as other:
+        first, second = (f"network:connect:127.0.0.1:{number}" for number in (port, other))
+        (tmp_path / "client" / "plugin.yaml").write_text(
+            f"name: client\nversion: 1.0.0\nentry: client:Plugin\nisolation: process\noptional_permissions: ['{first}', '{second}']\n"
+        )
+        with manager(config={"sandbox": "native"}) as pm:
+            pm.grant("client", first, second)
+            pm.load("client", source=tmp_path / "client")
+            plugin = pm.plugin("client")
+            assert plugin.enforcement == {first: "broker", second: "broker"}
+            talk = "import socket\nsock = socket.create_connection(('127.0.0.1', {}))\nsock.sendall(b'ping')\nreturn sock.recv(4)"
+            assert pm.hook.transform(text=talk.format(port)) == ["b'ping'"]
+            assert pm.hook.transform(text=talk.format(other)) == ["b'ping'"]
+            assert plugin.usage.network == 16
+            pm.revoke("client", second)
+            assert pm.hook.transform(text=talk.format(port)) == ["b'ping'"]
+            [denied] = pm.hook.transform(text=talk.format(other))
+            assert denied.startswith("PermissionError")

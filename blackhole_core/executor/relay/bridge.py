@@ -26,6 +26,8 @@ __all__ = ["Bridge", "NearSocket", "make_scratch"]
 
 #: Bytes not yet taken by one side above which the other is not read.
 _HIGH_WATER: Final = 64 * 1024
+#: A plain number: putting flags of an enum together takes longer than a small message does.
+_DONTWAIT: Final = int(socket.MSG_DONTWAIT)
 
 
 class NearSocket(socket.socket):
@@ -34,18 +36,18 @@ class NearSocket(socket.socket):
     __slots__ = ()
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
-        return super().recv(size, flags | socket.MSG_DONTWAIT)
+        return super().recv(size, flags | _DONTWAIT)
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
-        return super().recv_into(buffer, nbytes, flags | socket.MSG_DONTWAIT)
+        return super().recv_into(buffer, nbytes, flags | _DONTWAIT)
 
     def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
-        return super().send(data, flags | socket.MSG_DONTWAIT)
+        return super().send(data, flags | _DONTWAIT)
 
     def sendmsg(
         self, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /
     ) -> int:  # asyncio uses it from Python 3.12 on
-        return super().sendmsg(buffers, ancdata, flags | socket.MSG_DONTWAIT)
+        return super().sendmsg(buffers, ancdata, flags | _DONTWAIT)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # closed already, here or there

@@ -6,12 +6,13 @@ from typing import Final
 
 import attrs
 
+from blackhole_core.errors import LoadFailed
 from blackhole_core.executor.confinement import Confinement, Sandbox
 from blackhole_core.ids import Isolation
 from blackhole_core.manifest.coverage import opens
 from blackhole_core.manifest.permissions import Permission, parse_permission
 
-__all__ = ["NOTHING", "Rules", "Target", "rules_of"]
+__all__ = ["NOTHING", "Rules", "Target", "refuse_listening", "rules_of"]
 
 
 @attrs.frozen
@@ -76,6 +77,24 @@ def rules_of(confinement: Confinement, level: Isolation) -> Rules | None:
     given = [text for text in confinement.effective if _connects(parse_permission(text))]
     granted = [text for text in confinement.granted if _connects(parse_permission(text))]
     return Rules(tuple(given), tuple(granted)) if given else None
+
+
+def refuse_listening(plugin: str, confinement: Confinement, level: Isolation) -> None:
+    """Let a plugin pass that is given no permission to listen behind walls: the relay makes connections, and takes none.
+
+    :raises LoadFailed: it is given one.
+    """
+    if level not in (Isolation.PROCESS, Isolation.CONTAINER, Isolation.VM) or (
+        level is Isolation.PROCESS and confinement.sandbox is Sandbox.OFF
+    ):
+        return
+    listening = [text for text in confinement.effective if parse_permission(text).action == "listen"]
+    if listening:
+        raise LoadFailed(
+            plugin,
+            f"it was granted {', '.join(listening)}, and this version takes no connections for a plugin behind walls. Run it without (sandbox: off at level process), "
+            "or revoke that if the plugin can do without it",
+        )
 
 
 def _connects(permission: Permission) -> bool:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blackhole_core.errors import LoadFailed
 from blackhole_core.executor.confinement import Confinement, Sandbox
-from blackhole_core.executor.relay.rules import NOTHING, Rules, Target, rules_of
+from blackhole_core.executor.relay.rules import NOTHING, Rules, Target, refuse_listening, rules_of
 from blackhole_core.ids import Isolation
 
 
@@ -135,3 +136,14 @@ def test_what_was_granted_and_not_asked_for_opens_nothing_by_itself() -> None:
     assert found is not None
     assert found.allows(Target.parse("a.example", 80), _PUBLIC)
     assert not found.allows(Target.parse("b.example", 80))
+
+
+def test_who_may_listen_is_not_started_behind_walls() -> None:
+    """Nothing would come of it, so it is said; without walls the plugin listens by itself."""
+    listen = ("network:listen:127.0.0.1:8080",)
+    with pytest.raises(LoadFailed, match="it was granted network:listen:127.0.0.1:8080, and this version takes no connections"):
+        refuse_listening("web@1.0.0", Confinement(Sandbox.NATIVE, requested=listen, granted=listen), Isolation.PROCESS)
+    with pytest.raises(LoadFailed):
+        refuse_listening("web@1.0.0", Confinement(requested=listen, granted=listen), Isolation.CONTAINER)
+    refuse_listening("web@1.0.0", Confinement(requested=listen, granted=listen), Isolation.PROCESS)
+    refuse_listening("web@1.0.0", Confinement(Sandbox.NATIVE, requested=listen), Isolation.PROCESS)
