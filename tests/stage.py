@@ -24,6 +24,7 @@ from blackhole_core.executor.output import LogPump
 from blackhole_core.executor.remote import RemoteRunner
 from blackhole_core.executor.runner import Host, Limits, Runner, RunnerSpec
 from blackhole_core.executor.timers import Timers
+from blackhole_core.executor.workerfactory import WorkerFactory
 from blackhole_core.hooks.manager import HookManager
 from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.lifecycle.specs import SpecBook
@@ -170,15 +171,8 @@ class Stage:
         launcher, pump, limiter = self._launcher(_HOSTILE + program), LogPump(), Limiter()
         self._closers += [launcher.close, limiter.close, pump.close]
         import_path = tuple(str(Path(entry).absolute()) for entry in sys.path)
-        runner = RemoteRunner(
-            self.spec("hostile", path=HERE, entry="hostile:Plugin", **{"stop_grace": 0.2, **options}),
-            self.host,
-            level=self.level,
-            launcher=launcher,
-            pump=pump,
-            import_path=import_path,
-            limiter=limiter,
-        )
+        spec = self.spec("hostile", path=HERE, entry="hostile:Plugin", **{"stop_grace": 0.2, **options})
+        runner = RemoteRunner(spec, WorkerFactory(self.host, self.level, launcher, pump, import_path, limiter))
         self._runners.append(runner)
         return runner
 

@@ -160,20 +160,21 @@ class Levels:
     def _remote(self, spec: RunnerSpec, level: Isolation, launcher: Launcher, *, shared_memory: bool = True) -> Runner:
         from blackhole_core.executor.remote import RemoteRunner
         from blackhole_core.executor.sandbox.walls import Walls
+        from blackhole_core.executor.workerfactory import WorkerFactory
 
-        return RemoteRunner(
-            spec,
+        factory = WorkerFactory(
             self._host,
-            level=level,
-            launcher=launcher,
-            pump=self._pump,
-            import_path=import_path(),
-            limiter=self._limiter(),
+            level,
+            launcher,
+            self._pump,
+            import_path(),
+            self._limiter(),
             relay=self._relay(spec, level),
             lane=self._lane and shared_memory,
             arena=shared_memory,
             walls=Walls(level) if _has_walls(spec, level) else None,
         )
+        return RemoteRunner(spec, factory)
 
     def _vm(self, spec: RunnerSpec) -> Runner:
         from blackhole_core.executor.launch.vm import VmLauncher, images_for

@@ -9,7 +9,7 @@ Invariants (everything below is guarded by ``_lock``, and ``_changed`` tells of 
 * ``_state`` goes NEW → READY ⇄ DOWN → CLOSED, with ``_closed_by`` the error every later call gets. Only ``start`` and
   ``restart`` lead to READY, one at a time; they are called by the loader and the supervisor. ``stop`` ends the worker that
   one of them may be bringing up, and waits until that one has noticed.
-* What a worker says is judged by its own :class:`_Worker`, so nothing an earlier one left behind can touch a later one.
+* What a worker says is judged by its own :class:`RemoteWorker`, so nothing an earlier one left behind can touch a later one.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ import enum
 import functools
 import itertools
 import math
-import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
@@ -34,64 +33,47 @@ from blackhole_core.callcontext import ActiveCall, chain, get_deadline, remainin
 from blackhole_core.errors import (
     CallTimeout,
     CannotCross,
-    LimitExceeded,
     LoadFailed,
     PluginBroken,
     PluginUnloaded,
-    PoisonedCall,
     ProtocolError,
     WorkerDied,
     WorkerOverLimit,
 )
-from blackhole_core.executor.arena import UNAVAILABLE as NO_ARENA
-from blackhole_core.executor.arena import Arena
 from blackhole_core.executor.backlog import Backlog
-from blackhole_core.executor.binding import Binding
 from blackhole_core.executor.callbacks import CallbackServer
 from blackhole_core.executor.confinement import Confinement
 from blackhole_core.executor.connection import Connection, Ended
 from blackhole_core.executor.enforcement import Layer, report
 from blackhole_core.executor.failure import Rebuilder, attribute
-from blackhole_core.executor.heartbeat import HeartbeatPolicy
-from blackhole_core.executor.imported import Questions
-from blackhole_core.executor.lane import CAPACITY, UNAVAILABLE, HostLane
-from blackhole_core.executor.lanebox import LaneMailbox
-from blackhole_core.executor.launch.child import Child, Launcher, LaunchSpec
-from blackhole_core.executor.limits.enforcing import held_from_outside
-from blackhole_core.executor.limits.limiter import Limiter
+from blackhole_core.executor.lane import CAPACITY, HostLane
 from blackhole_core.executor.limits.usage import Usage
 from blackhole_core.executor.limits.worker import WorkerLimits
 from blackhole_core.executor.mailbox import Mailbox, MailboxTimeout
-from blackhole_core.executor.output import LogPump, plugin_logger
-from blackhole_core.executor.pace import Pace
-from blackhole_core.executor.poison import Fingerprint, PoisonPolicy, Quarantine, after_answer, after_death, fingerprint, recent
+from blackhole_core.executor.outgoing import Outgoing
+from blackhole_core.executor.output import plugin_logger
+from blackhole_core.executor.poison import Fingerprint
+from blackhole_core.executor.poisonwatch import PoisonWatch
 from blackhole_core.executor.proxy import make_proxy
 from blackhole_core.executor.relay.rules import NOTHING, rules_of
-from blackhole_core.executor.runner import Host, RunnerSpec, call_one_by_one
+from blackhole_core.executor.runner import RunnerSpec
 from blackhole_core.executor.sandbox.judge import layers_of
-from blackhole_core.executor.sandbox.walls import Enclosure, Walls
-from blackhole_core.executor.startup import Startup
-from blackhole_core.executor.vigil import Vigil
+from blackhole_core.executor.together import Together
+from blackhole_core.executor.values import Values
 from blackhole_core.executor.wire import codec
-from blackhole_core.executor.wire.claims import Claim, claim_body, claimed, decode_open
+from blackhole_core.executor.wire.claims import Claim, claim_body, claimed
 from blackhole_core.executor.wire.ledger import Ledger
-from blackhole_core.executor.wire.parcels import MARK, Parcel, Shelf, TooLarge, fit
-from blackhole_core.executor.wire.plain import NotPlain, encode_plain
+from blackhole_core.executor.wire.parcels import MARK, Parcel, Shelf, fit
 from blackhole_core.executor.wire.policy import WallReport
-from blackhole_core.executor.wire.signature import Undecodable
+from blackhole_core.executor.workerfactory import RemoteWorker, WorkerFactory
 from blackhole_core.ids import Isolation
 from blackhole_core.messages import HOST, Call, Calls, Implementation, Replies, Surface
 
 if TYPE_CHECKING:
-    from blackhole_core.executor.relay.host import Attachment, Relay
     from blackhole_core.executor.relay.traffic import NetworkUsage
 
 __all__ = ["RemoteRunner"]
 
-#: Bytes a message may be larger than the arguments or the result inside it, or the last one of many results.
-_ENVELOPE: Final = 4096 + 2 * codec.MANY_BYTES
-#: Bytes of the arguments of many calls in one request: as many as the lane holds.
-_MANY_ARGS: Final = CAPACITY - 2048
 #: Calls that may be under way to one plugin or wait for it: more than a host has threads. Largest arguments that they may have together.
 _MOST_CALLS: Final = 10_000
 _MOST_BACKLOG: Final = 4
@@ -109,93 +91,20 @@ class _State(enum.Enum):
     CLOSED = "closed"
 
 
-@attrs.define(eq=False)
-class _Outgoing:
-    """One accepted call. ``deadline`` is when its caller gives up (``time.monotonic()``), ``lane`` the one it went by, if it did."""
-
-    number: int
-    hook: str
-    space: str
-    index: int
-    args: bytes
-    deadline: float | None
-    lane: HostLane | None = None
-    shelf: Shelf | None = None  # where what lies beside the answer in the lane is
-    mailbox: Mailbox[codec.Answer | codec.Error | Exception] | None = None
-    abandoned: bool = False
-    held: int = 0  # bytes of the arguments, as the backlog counts them
-
-    def inbox(self) -> Mailbox[codec.Answer | codec.Error | Exception]:
-        """Return the mailbox, which is made when it is first asked for: for a call in a lane, when there is something to put in. Under the lock."""
-        if self.mailbox is None:
-            self.mailbox = Mailbox() if self.lane is None else LaneMailbox(self.lane)
-        return self.mailbox
-
-
-@attrs.define(eq=False)
-class _Worker:
-    """One worker of this runner: how to reach it, what it owes, and whether it still lives.
-
-    ``lane`` is the short way to it, None when there is none or the worker did not say that it takes calls there. ``arena`` is what it was given for
-    large values, until it has ended: later only who still looks at one of them holds it.
-    """
-
-    connection: Connection
-    startup: Startup
-    ledger: Ledger
-    vigil: Vigil
-    limits: WorkerLimits
-    enclosure: Enclosure
-    imported: Questions = attrs.field(factory=Questions)
-    lane: HostLane | None = None
-    arena: Arena | None = None
-    network: Attachment | None = None
-    alive: bool = True
-    pid: int | None = None  # as it said itself; the process that was launched may be its keeper
-    report: WallReport = WallReport()
-
-
 class RemoteRunner:
-    """Runs one plugin instance in a worker that ``launcher`` brings up; ``lane`` and ``arena`` say whether calls, and
-    large values, may go through shared memory.
+    """Runs one plugin instance in a worker at a time, which ``factory`` makes."""
 
-    ``relay`` is how a worker with walls reaches what it may of the network.
-    """
-
-    def __init__(
-        self,
-        spec: RunnerSpec,
-        host: Host,
-        *,
-        level: Isolation,
-        launcher: Launcher,
-        pump: LogPump,
-        import_path: tuple[str, ...],
-        limiter: Limiter,
-        relay: Relay | None = None,
-        lane: bool = True,
-        arena: bool = True,
-        walls: Walls | None = None,
-    ) -> None:
-        """``walls`` are built around each worker; None: none are."""
-        self.level: Final = level
-        self._walls = walls
+    def __init__(self, spec: RunnerSpec, factory: WorkerFactory) -> None:
+        self.level: Final = factory.level
         self._spec = spec
-        self._host = host
-        self._launcher = launcher
-        self._pump = pump
-        self._import_path = import_path
-        self._relay = relay
-        self._with_lane = lane and UNAVAILABLE is None
-        self._limiter = limiter
-        self._with_arena = arena and not NO_ARENA
+        self._factory = factory
+        self._host = factory.host
         self._plugin = str(spec.id)
-        self._rebuilder = Rebuilder(self._plugin, f"the worker of plugin {spec.id}", host.exception_type)
-        self._callbacks = CallbackServer(spec, host)
+        self._rebuilder = Rebuilder(self._plugin, f"the worker of plugin {spec.id}", self._host.exception_type)
+        self._callbacks = CallbackServer(spec, self._host)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._call_timeout = spec.limits.call_timeout
-        self._max_message = spec.limits.max_message
         self._room = threading.Condition(self._lock)
         self._backlog = Backlog(_MOST_CALLS, _MOST_BACKLOG * spec.limits.max_message)
         self._cramped = 0  # threads that wait for room
@@ -204,29 +113,34 @@ class RemoteRunner:
         self._state = _State.NEW
         self._closed_by: Callable[[str], Exception] | None = None
         self._coming_up = False
-        self._worker: _Worker | None = None
-        self._outstanding: dict[int, _Outgoing] = {}
-        self._waiting: collections.deque[_Outgoing] = collections.deque()
+        self._worker: RemoteWorker | None = None
+        self._outstanding: dict[int, Outgoing] = {}
+        self._waiting: collections.deque[Outgoing] = collections.deque()
         self._numbers = itertools.count(1)
-        self._surface = Surface()
-        self._bindings: tuple[Binding, ...] = ()
-        self._paces: collections.defaultdict[int, Pace] = collections.defaultdict(Pace)
+        self._values = Values(self._plugin, spec.limits.max_message)
         self._shelf: Shelf | None = None  # where the latest worker looks for large values
+        self._poison = PoisonWatch(self._plugin, spec.limits.poison_deaths, self._lock)
+        self._together = Together(
+            self._values,
+            self._rebuilder,
+            self.call,
+            lambda hook, space, index, data: self._exchange(hook, space, index, data, False),
+            lambda error, hook: attribute(error, self._spec.id, hook, self.level),
+            alone=lambda: self._poison.armed and self._poison.on_guard(),  # a call that kills workers shows only alone
+            closed=lambda: self._closed_by is not None,
+        )
         #: Whether the host itself holds the worker still, or did a moment ago: a limiter that stops it now and then sets this. Such time is no silence of the worker's.
         self.paused: Callable[[], bool] = self._held
         #: Told on the I/O thread, and must not block: the plugin says that its state changed.
         self.on_state_change: Callable[[], object] = lambda: None
-        self._poison_policy = PoisonPolicy(spec.limits.poison_deaths)
-        self._quarantine = Quarantine()
-        self._heartbeat = HeartbeatPolicy(spec.limits.heartbeat, spec.limits.hung_after)
         self._on_death: Callable[[Ended], object] | None = None
         self._death: Ended | None = None  # one that nobody was told of yet
 
     # --- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> Surface:
-        self._bring_up(lambda surface: setattr(self, "_surface", surface))
-        return self._surface
+        self._bring_up(lambda surface: setattr(self._values, "surface", surface))
+        return self._values.surface
 
     def restart(self, prepare: Callable[[Callable[[Call], Any]], object]) -> None:
         """Bring up a new worker after a death; ``prepare`` may call it before anybody else's call gets through.
@@ -235,7 +149,7 @@ class RemoteRunner:
         """
 
         def check(surface: Surface) -> None:
-            if surface != self._surface:
+            if surface != self._values.surface:
                 raise LoadFailed(self._plugin, "its code was changed while it ran and now offers other hooks; reload it instead")
             prepare(self._control)
 
@@ -305,18 +219,18 @@ class RemoteRunner:
         with self._changed:
             self._coming_up = True
         try:
-            worker, lane = self._launch()
+            worker = self._launch()
             try:
                 started = worker.startup.converse(
                     worker.connection.send, plugin_logger(self._spec.id.name).getEffectiveLevel(), worker.connection.tail
                 )
-                self._bindings = started.bindings
+                self._values.bindings = started.bindings
                 worker.report = started.walls
                 if (
-                    self._walls is not None and self.level is Isolation.PROCESS
+                    self._factory.walls is not None and self.level is Isolation.PROCESS
                 ):  # else it is the process that was started; what it says of itself may be another machine's
                     worker.pid = worker.limits.main = started.pid
-                worker.lane = lane if started.lane else None
+                worker.lane = worker.offered if started.lane else None
                 self._shelf = worker.connection.shelf = worker.arena if started.arena else None
                 check(started.surface)
                 self._open(worker)
@@ -329,83 +243,28 @@ class RemoteRunner:
                 self._coming_up = False
                 self._changed.notify_all()
 
-    def _launch(self) -> tuple[_Worker, HostLane | None]:
+    def _launch(self) -> RemoteWorker:
         spec = self._spec
         if self._state is not _State.NEW:
             spec = attrs.evolve(spec, imported=())  # a worker that takes the place of a dead one imports no more than serving needs
-        if spec.confinement.data is not None:
-            spec.confinement.data.mkdir(0o700, parents=True, exist_ok=True)
-        enclosure = self._enclose(spec)
-        startup = Startup(spec, self._host, self._rebuilder, enclosure.policy)
-        with contextlib.ExitStack() as undo:
-            undo.callback(enclosure.close)
-            environment = {**enclosure.environment, **spec.confinement.environment(os.environ), **spec.environment}
-            lane = HostLane() if self._with_lane else None
-            descriptors: tuple[int, ...] = ()
-            if lane is not None:
-                undo.callback(lane.close)
-                descriptors += lane.descriptors
-            arena = None
-            if self._with_arena:
-                arena = Arena(spec.limits.max_message, in_place=spec.limits.share_results, timers=self._host.timers)
-                undo.callback(arena.discard)
-                descriptors += (arena.descriptor,)
-            network = self._attach(spec.confinement, lambda breach: connection.breach(ProtocolError(breach)))
-            if network is not None:
-                undo.callback(network.close)
-                descriptors += (network.descriptor,)
-            rlimits = self._limiter.rlimits(held_from_outside(self.level, spec.confinement))
-            child = self._launcher.launch(
-                LaunchSpec(spec.id.name, self._import_path, environment, descriptors, rlimits, spec, enclosure.policy)
-            )
-            _launched(lane, arena, network)
-            limits = self._hold(child)
-            undo.callback(limits.release)
-            connection = Connection(
-                child,
-                name=spec.id.name,
-                max_message=spec.limits.max_message + _ENVELOPE,
-                logger=plugin_logger(spec.id.name),
-                pump=self._pump,
-                on_message=lambda message: self._on_message(worker, message),
-                on_end=lambda ended: self._on_end(worker, lane, ended),
-            )
-            undo.pop_all()
-        if arena is not None:
-            arena.tidy_with(lambda: connection.send(codec.Trim()))
-        vigil = Vigil(connection, self._host.timers, self._heartbeat, self._lock, owes=lambda: worker.ledger, paused=lambda: self.paused())
-        worker = _Worker(connection, startup, Ledger(spec.limits.threads), vigil, limits, enclosure, arena=arena, network=network)
+        worker = self._factory.make(
+            spec,
+            rebuilder=self._rebuilder,
+            lock=self._lock,
+            paused=lambda: self.paused(),
+            on_message=self._on_message,
+            on_end=self._on_end,
+        )
         with self._changed:
             self._worker = worker
-        connection.open()
+        worker.connection.open()
         if self._spec.confinement is not spec.confinement:
             self.confine(self._spec.confinement)  # it did not see this worker yet
         if self._closed_by is not None:
-            connection.kill()  # stop() did not see this worker yet
-        return worker, lane
+            worker.connection.kill()  # stop() did not see this worker yet
+        return worker
 
-    def _enclose(self, spec: RunnerSpec) -> Enclosure:
-        new_directory = self._host.scratch.new
-        if self._walls is None:  # a container, or a machine, has a place for temporary files itself
-            return Enclosure(temporary=new_directory(spec.id.name) if self.level is Isolation.PROCESS else None)
-        return self._walls.around(spec, self._import_path, new_directory)
-
-    def _hold(self, child: Child) -> WorkerLimits:
-        """Put a worker under its limits, before it is told anything; where that fails it is ended."""
-        try:
-            return self._limiter.attach(child, self._spec.id, self._spec.generation, held_from_outside(self.level, self._spec.confinement))
-        except BaseException:
-            child.discard()
-            raise
-
-    def _attach(self, confinement: Confinement, breach: Callable[[str], object]) -> Attachment | None:
-        """Make the way to the network for the next worker; None when it has none."""
-        rules = rules_of(confinement, self.level)
-        if self._relay is None or rules is None:
-            return None
-        return self._relay.attach(self._spec.id.name, rules, confinement.resources.network, breach)
-
-    def _open(self, worker: _Worker) -> None:
+    def _open(self, worker: RemoteWorker) -> None:
         with self._changed:
             if self._closed_by is not None:
                 raise self._closed_by("start")
@@ -421,7 +280,7 @@ class RemoteRunner:
         def target(index: int, implementation: Implementation) -> Callable[..., Any]:
             return functools.partial(self._answer, implementation.hook, HOST, index)
 
-        return make_proxy(self._plugin, self._spec.project, self._surface, target, self.call_many)
+        return make_proxy(self._plugin, self._spec.project, self._values.surface, target, self.call_many)
 
     def call(self, call: Call) -> Any:
         return self._answer(call.hook, call.space, call.index, *call.args)
@@ -438,79 +297,11 @@ class RemoteRunner:
             raise
 
     def call_many(self, calls: Calls) -> Replies:
-        arguments = calls.arguments
-        deadline = get_deadline()
-        results: list[Any] = []
-        failures: dict[int, BaseException] = {}
-        while True:
-            some = self._call_some(attrs.evolve(calls, arguments=arguments[len(results) :]) if results else calls)
-            failures.update((len(results) + place, error) for place, error in some.failures.items())
-            results += some.results
-            ended = self._closed_by is not None or (deadline is not None and deadline <= time.monotonic())
-            if len(results) >= len(arguments) or ended or (failures and calls.stop_at_failure):
-                return Replies(results, failures)
-
-    def _call_some(self, calls: Calls) -> Replies:
-        """Run the first of the calls, as many as are worth sending with one request."""
-        pace = self._paces[calls.index]
-        count = (
-            1 if self._quarantine and self._on_guard() else min(pace.count(), len(calls.arguments))
-        )  # a call that kills workers shows only alone
-        begun = time.monotonic()
-        if count == 1:
-            replies = call_one_by_one(self.call, attrs.evolve(calls, arguments=calls.arguments[:1]))
-        else:
-            replies = self._call_together(calls, count)
-        pace.took(len(replies.results), time.monotonic() - begun)
-        return replies
-
-    def _call_together(self, calls: Calls, count: int) -> Replies:
-        """Run the first of the calls, at most ``count``, with one request. When that is not answered, each of them may have run."""
-        hook, index = calls.hook, calls.index
-        results: list[Any] = []
-        failures: dict[int, BaseException] = {}
-        data: list[bytes] = []
-        try:
-            data = self._encode_some(hook, index, calls.arguments[:count])
-            answer = self._exchange(hook, HOST, ~index, codec.encode_many(data, calls.stop_at_failure), False)
-            if isinstance(answer, Claim):
-                raise ProtocolError("the outcomes of many calls beside the message")
-            for outcome in codec.decode_outcomes(answer, len(data)):
-                try:
-                    if isinstance(outcome, codec.WireFailure):
-                        raise self._rebuilder.rebuild(outcome, hook)
-                    results.append(self._result(hook, HOST, index, outcome))
-                except Exception as error:
-                    attribute(error, self._spec.id, hook, self.level)
-                    failures[len(results)] = error
-                    results.append(None)
-        except Exception as error:
-            attribute(error, self._spec.id, hook, self.level)
-            results = [None] * max(1, len(data))
-            failures = dict.fromkeys(range(len(results)), error)
-        return Replies(results, failures)
-
-    def _encode_some(self, hook: str, index: int, arguments: Sequence[tuple[Any, ...]]) -> list[bytes]:
-        """Encode as many of ``arguments`` as fit into one request, the first in any case.
-
-        :raises CannotCross: the first cannot cross; another one ends the list.
-        """
-        data = [self._encode(hook, HOST, index, arguments[0], None)]  # whose calls have large values is sent one by one soon: they are slow
-        size = len(data[0])
-        for args in arguments[1:]:
-            try:
-                one = self._encode(hook, HOST, index, args, None)
-            except Exception:
-                break  # it is refused when it is the first
-            size += len(one)
-            if size > _MANY_ARGS:
-                break
-            data.append(one)
-        return data
+        return self._together.run(calls)
 
     def _call(self, hook: str, space: str, index: int, args: tuple[Any, ...], control: bool) -> Any:
-        data = self._encode(hook, space, index, args, self._shelf)
-        return self._result(hook, space, index, self._exchange(hook, space, index, data, control))
+        data = self._values.encode(hook, space, index, args, self._shelf)
+        return self._values.decode(hook, space, index, self._exchange(hook, space, index, data, control))
 
     def _exchange(self, hook: str, space: str, index: int, data: bytes, control: bool) -> bytes | msgspec.Raw | Claim:
         """Send a request and return the result in its answer.
@@ -521,8 +312,8 @@ class RemoteRunner:
         deadline = get_deadline()
         if deadline is None and self._call_timeout is not None:
             deadline = begun + self._call_timeout
-        outgoing = _Outgoing(next(self._numbers), hook, space, index, data, deadline)
-        call = self._identify(outgoing) if self._quarantine and not control and self._on_guard() else None
+        outgoing = Outgoing(next(self._numbers), hook, space, index, data, deadline)
+        call = self._poison.identify(outgoing) if self._poison.armed and not control and self._poison.on_guard() else None
         try:
             worker, mailbox = self._accept(outgoing, control)
             reply = mailbox.wait(deadline) if mailbox is not None else self._wait_in_lane(worker, outgoing)
@@ -534,85 +325,14 @@ class RemoteRunner:
             self._abandon(outgoing)
             raise
         if call is not None and not isinstance(reply, Exception):
-            self._clear(call)
+            self._poison.answered(call)
         if isinstance(reply, bytes):
             return reply if reply[:1] != MARK else self._claimed_in_lane(worker, outgoing, reply)
         if isinstance(reply, codec.Answer):
             return reply.result
         raise self._rebuilder.rebuild(reply.failure, hook) if isinstance(reply, codec.Error) else reply
 
-    # --- poison ------------------------------------------------------------------------------------------------------
-
-    def _on_guard(self) -> bool:
-        """Whether there is still something to look out for."""
-        with self._lock:
-            self._quarantine = recent(self._quarantine, time.monotonic(), self._poison_policy)
-            return bool(self._quarantine)
-
-    def _identify(self, outgoing: _Outgoing) -> Fingerprint:
-        """Return the fingerprint of a call.
-
-        :raises PoisonedCall: it is one that is not run any more.
-        """
-        call = _fingerprint(outgoing)
-        if call in self._quarantine.convicted:
-            raise self._poisoned(call)
-        return call
-
-    def _poisoned(self, call: Fingerprint) -> PoisonedCall:
-        return PoisonedCall(self._plugin, call.hook, deaths=self._poison_policy.deaths, call=str(call))
-
-    def _clear(self, call: Fingerprint) -> None:
-        """Take in that a call was answered, so that no death was its doing."""
-        with self._lock:
-            if self._quarantine.suspects(call):
-                self._quarantine = after_answer(self._quarantine, call)
-
-    def _suspect(self, lost: Sequence[int]) -> Fingerprint | None:
-        """Take in that a worker died with these calls on it; return the one that was convicted by that. Under the lock."""
-        calls = [self._outstanding[number] for number in lost]
-        suspects = [_fingerprint(call) for call in calls if call.space != HOST or call.index >= 0]  # not a request for many
-        self._quarantine, convicted = after_death(self._quarantine, time.monotonic(), suspects, self._poison_policy)
-        return convicted
-
-    def _refuse_waiting(self, convicted: Fingerprint) -> None:
-        """Fail the calls that wait for the next worker and would end it, too. Under the lock."""
-        for outgoing in [waiting for waiting in self._waiting if waiting.hook == convicted.hook and _fingerprint(waiting) == convicted]:
-            self._waiting.remove(outgoing)
-            self._settle(outgoing, lambda hook: self._poisoned(convicted))
-
-    @property
-    def poisoned(self) -> tuple[str, ...]:
-        """The calls that are not run any more, by hook and digest, oldest first."""
-        return tuple(str(call) for call in self._quarantine.convicted)
-
-    def release_poison(self) -> tuple[str, ...]:
-        """Run such calls again, and forget what is held against others; return the former."""
-        with self._lock:
-            released, self._quarantine = self._quarantine.convicted, Quarantine()
-        return tuple(str(call) for call in released)
-
-    # --- values ------------------------------------------------------------------------------------------------------
-
-    def _encode(self, hook: str, space: str, index: int, args: tuple[Any, ...], shelf: Shelf | None) -> bytes:
-        try:
-            data = self._bindings[index].arguments.encode(args, shelf) if space == HOST else encode_plain(list(args), shelf)
-        except NotPlain as error:
-            names = self._surface.implementations[index].argnames if space == HOST else self._surface.contracts.get(hook)
-            raise CannotCross(self._plugin, hook, _argument(names or (), error.path), error.type_name) from None
-        except TooLarge as error:
-            raise LimitExceeded(self._plugin, "max_message", wanted=self._max_message, got=error.size, unit="bytes") from None
-        if len(data) > self._max_message:
-            raise LimitExceeded(self._plugin, "max_message", wanted=self._max_message, got=len(data), unit="bytes")
-        return data
-
-    def _result(self, hook: str, space: str, index: int, result: bytes | msgspec.Raw | Claim) -> Any:
-        try:
-            return self._bindings[index].result.decode(result) if space == HOST else decode_open(result)
-        except (Undecodable, ProtocolError) as error:
-            raise CannotCross(self._plugin, hook, "the result", f"not what the spec's annotation says: {error}") from None
-
-    def _claimed_in_lane(self, worker: _Worker, outgoing: _Outgoing, reply: bytes) -> bytes | Claim:
+    def _claimed_in_lane(self, worker: RemoteWorker, outgoing: Outgoing, reply: bytes) -> bytes | Claim:
         """Return an answer of whose parts some may lie in the arena; a worker that lies about them is cut off."""
         try:
             answer: bytes | Claim = claimed(reply, outgoing.shelf)
@@ -621,7 +341,7 @@ class RemoteRunner:
             raise CannotCross(self._plugin, outgoing.hook, "the result", str(error)) from None
         return answer
 
-    def _accept(self, outgoing: _Outgoing, control: bool) -> tuple[_Worker, Mailbox[codec.Answer | codec.Error | Exception] | None]:
+    def _accept(self, outgoing: Outgoing, control: bool) -> tuple[RemoteWorker, Mailbox[codec.Answer | codec.Error | Exception] | None]:
         """Send a call or have it wait for its turn; return who has it and the caller's mailbox, None for a caller that waits in the lane."""
         active = chain.get()
         with self._lock:
@@ -652,7 +372,7 @@ class RemoteRunner:
                 self._waiting.append(outgoing)
             return worker, outgoing.inbox()
 
-    def _wait_for_room(self, outgoing: _Outgoing) -> None:
+    def _wait_for_room(self, outgoing: Outgoing) -> None:
         """Wait until the calls under way leave room for another one. Under the lock, which others have meanwhile.
 
         :raises CallTimeout: the call's deadline passed first.
@@ -670,14 +390,23 @@ class RemoteRunner:
             self._cramped -= 1
             self._room.notify()  # there may be room for another one beside this one, or instead of it
 
-    def _make_room(self, outgoing: _Outgoing) -> None:
+    def _make_room(self, outgoing: Outgoing) -> None:
         self._backlog.remove(outgoing.held)
         if self._cramped:
             self._room.notify()
 
+    @property
+    def poisoned(self) -> tuple[str, ...]:
+        """The calls that are not run any more, by hook and digest, oldest first."""
+        return self._poison.convicted
+
+    def release_poison(self) -> tuple[str, ...]:
+        """Run such calls again, and forget what is held against others; return the former."""
+        return self._poison.release()
+
     # --- by the lane -------------------------------------------------------------------------------------------------
 
-    def _dispatch_by_lane(self, worker: _Worker, lane: HostLane, outgoing: _Outgoing) -> None:
+    def _dispatch_by_lane(self, worker: RemoteWorker, lane: HostLane, outgoing: Outgoing) -> None:
         """Send a call by the lane of a worker that owes nothing, and so begins it first, as the ledger has it."""
         deadline = outgoing.deadline
         worker.ledger.sent(outgoing.number, nested=False)
@@ -689,7 +418,7 @@ class RemoteRunner:
             outgoing.args.handed = True
         lane.send(outgoing.number, outgoing.index, math.inf if deadline is None else deadline - time.monotonic(), outgoing.args)
 
-    def _wait_in_lane(self, worker: _Worker, outgoing: _Outgoing) -> bytes | codec.Answer | codec.Error | Exception:
+    def _wait_in_lane(self, worker: RemoteWorker, outgoing: Outgoing) -> bytes | codec.Answer | codec.Error | Exception:
         """Wait for the reply to a call that holds the lane, and give the lane up. The body of the answer when it came there, else a reply."""
         lane, by_lane = outgoing.lane, False
         assert lane is not None
@@ -714,7 +443,7 @@ class RemoteRunner:
                 mailbox.close()
         return answer
 
-    def _cut_off(self, worker: _Worker, outgoing: _Outgoing, breach: ProtocolError) -> codec.Answer | codec.Error | Exception:
+    def _cut_off(self, worker: RemoteWorker, outgoing: Outgoing, breach: ProtocolError) -> codec.Answer | codec.Error | Exception:
         """End a worker that misuses its lane, and return what its end means for the call."""
         worker.connection.breach(breach)
         with self._lock:
@@ -723,7 +452,7 @@ class RemoteRunner:
 
     # --- by the channel ----------------------------------------------------------------------------------------------
 
-    def _dispatch(self, worker: _Worker, outgoing: _Outgoing, parent: int) -> None:
+    def _dispatch(self, worker: RemoteWorker, outgoing: Outgoing, parent: int) -> None:
         timeout = remaining(outgoing.deadline, time.monotonic())
         worker.ledger.sent(outgoing.number, nested=parent != 0)
         if not worker.vigil.awake:
@@ -735,12 +464,12 @@ class RemoteRunner:
         args = msgspec.Raw(outgoing.args)
         worker.connection.send(codec.Request(outgoing.number, outgoing.space, outgoing.hook, outgoing.index, args, timeout, parent))
 
-    def _settle(self, outgoing: _Outgoing, error: Callable[[str], Exception]) -> None:
+    def _settle(self, outgoing: Outgoing, error: Callable[[str], Exception]) -> None:
         if self._outstanding.pop(outgoing.number, None) is not None:
             self._make_room(outgoing)
         outgoing.inbox().deliver(error(outgoing.hook))
 
-    def _abandon(self, outgoing: _Outgoing) -> str:
+    def _abandon(self, outgoing: Outgoing) -> str:
         """Note that nobody waits for a call any more, wherever its caller was interrupted, and say what is known of it.
 
         It is withdrawn if it has not begun, else watched, and its worker killed if it never ends.
@@ -767,14 +496,14 @@ class RemoteRunner:
             self._host.timers.after(self._spec.limits.hang_grace, lambda: self._kill_if_hung(number, hook, worker))
         return where
 
-    def _kill_if_hung(self, number: int, hook: str, worker: _Worker) -> None:
+    def _kill_if_hung(self, number: int, hook: str, worker: RemoteWorker) -> None:
         with self._changed:
             # A call that still waits for its turn is not hung: what holds it up may have every right to take long.
             hung = worker.alive and number in worker.ledger.split()[0]
         if hung:
             worker.vigil.end_hung(f"hook {hook!r} ran on {self._spec.limits.hang_grace:g} s after its caller gave up")
 
-    def _stack_of(self, outgoing: _Outgoing, waited: float) -> tuple[str, ...]:
+    def _stack_of(self, outgoing: Outgoing, waited: float) -> tuple[str, ...]:
         """Return where the worker stands in a call whose caller gave up after ``waited`` seconds; empty when it has not begun, or does not say at once."""
         if waited < _WORTH_ASKING:
             return ()
@@ -813,7 +542,8 @@ class RemoteRunner:
     @property
     def network(self) -> NetworkUsage | None:
         """What the plugin moved through the relay, None when it has none."""
-        return None if self._relay is None else self._relay.usage(self._spec.id.name)
+        relay = self._factory.relay
+        return None if relay is None else relay.usage(self._spec.id.name)
 
     @property
     def start_way(self) -> str | None:
@@ -832,7 +562,7 @@ class RemoteRunner:
         worker = self._worker
         relay = [Layer.RELAY] if worker is not None and worker.network is not None else []
         layers = [Layer.ENVIRONMENT, *layers_of(self.walls_report), *relay]
-        return {**report(confinement.requested, layers), **self._limiter.enforcement(self.level, confinement)}
+        return {**report(confinement.requested, layers), **self._factory.limiter.enforcement(self.level, confinement)}
 
     @property
     def walls_report(self) -> WallReport:
@@ -860,7 +590,7 @@ class RemoteRunner:
 
     # --- what the I/O thread tells -----------------------------------------------------------------------------------
 
-    def _on_message(self, worker: _Worker, message: codec.WorkerMessage) -> None:
+    def _on_message(self, worker: RemoteWorker, message: codec.WorkerMessage) -> None:
         if isinstance(message, codec.Pong | codec.Stacks):
             worker.vigil.hear(message)
         elif not worker.startup.over:
@@ -878,7 +608,7 @@ class RemoteRunner:
         else:
             worker.startup.hear(message)
 
-    def _on_reply(self, worker: _Worker, message: codec.Answer | codec.Error) -> None:
+    def _on_reply(self, worker: RemoteWorker, message: codec.Answer | codec.Error) -> None:
         message = claim_body(message, worker.connection.shelf)  # first: if it lies, the call is still open, and is told of the worker's end
         with self._changed:
             if not worker.ledger.answered(message.id):
@@ -888,28 +618,29 @@ class RemoteRunner:
         if not outgoing.abandoned:  # else the caller's exception would keep what lies beside the answer
             mailbox.deliver(message)
 
-    def _forget(self, number: int) -> _Outgoing:
+    def _forget(self, number: int) -> Outgoing:
         outgoing = self._outstanding.pop(number)
         self._make_room(outgoing)
         if not self._outstanding and self._draining:
             self._changed.notify_all()
         return outgoing
 
-    def _on_host_call(self, worker: _Worker, message: codec.HostCall) -> None:
+    def _on_host_call(self, worker: RemoteWorker, message: codec.HostCall) -> None:
         with self._changed:
             parent = self._outstanding.get(message.parent)
             mailbox = parent.inbox() if parent is not None else None
         self._callbacks.receive(claim_body(message, worker.connection.shelf), worker.connection, mailbox)
 
-    def _on_end(self, worker: _Worker, lane: HostLane | None, ended: Ended) -> None:
+    def _on_end(self, worker: RemoteWorker, ended: Ended) -> None:
         verdict = worker.limits.verdict(ended.exit, ended.reason is not None)
         if verdict is None and ended.reason is None:
             verdict = worker.connection.child.verdict(self._spec.confinement.resources)
-        self._take_end(worker, lane, ended.judged(verdict))
+        self._take_end(worker, ended.judged(verdict))
         worker.limits.release()  # last: callers, and who starts the next worker, have been told
         worker.enclosure.close()
 
-    def _take_end(self, worker: _Worker, lane: HostLane | None, ended: Ended) -> None:
+    def _take_end(self, worker: RemoteWorker, ended: Ended) -> None:
+        lane = worker.offered
         with self._changed:
             worker.alive = False
             self._lost_lines += worker.connection.lost_lines
@@ -922,13 +653,15 @@ class RemoteRunner:
                 self._settle(self._outstanding[lane.number], lambda hook: self._died(hook, ended, executed="unknown"))
             lost, untouched = worker.ledger.split()
             worker.ledger = Ledger(self._spec.limits.threads)
-            convicted = self._suspect(lost) if died_ready else None
+            convicted = self._poison.died(self._outstanding[number] for number in lost) if died_ready else None
             for number in lost:
                 self._settle(self._outstanding[number], lambda hook: self._died(hook, ended, executed="unknown"))
             self._requeue([self._outstanding[number] for number in untouched])
             if convicted is not None:
                 self._refuse_waiting(convicted)
-            self._let_go(worker, lane)
+            if self._shelf is worker.arena:
+                self._shelf = None
+            worker.let_go()
             self._changed.notify_all()
             on_death = self._on_death if died_ready else None
             if died_ready and on_death is None:
@@ -942,20 +675,15 @@ class RemoteRunner:
 
     def _emit_poisoned(self, call: Fingerprint) -> None:
         spec = self._spec.id
-        self._host.emit("call.poisoned", spec.name, version=spec.version, hook=call.hook, call=str(call), deaths=self._poison_policy.deaths)
+        self._host.emit("call.poisoned", spec.name, version=spec.version, hook=call.hook, call=str(call), deaths=self._poison.deaths)
 
-    def _let_go(self, worker: _Worker, lane: HostLane | None) -> None:
-        """Close what was shared with a worker that has ended."""
-        if lane is not None:
-            lane.close()
-        if worker.arena is not None:
-            worker.arena.close()
-            self._shelf = None if self._shelf is worker.arena else self._shelf
-            worker.arena = worker.connection.shelf = None
-        if worker.network is not None:
-            worker.network.close()
+    def _refuse_waiting(self, convicted: Fingerprint) -> None:
+        """Fail the calls that wait for the next worker and would end it, too. Under the lock."""
+        for outgoing in [waiting for waiting in self._waiting if waiting.hook == convicted.hook and waiting.fingerprint() == convicted]:
+            self._waiting.remove(outgoing)
+            self._settle(outgoing, lambda hook: self._poison.error(convicted))
 
-    def _requeue(self, untouched: list[_Outgoing]) -> None:
+    def _requeue(self, untouched: list[Outgoing]) -> None:
         """Keep for the next worker what this one certainly did not begin, in front and in order."""
         for outgoing in reversed(untouched):
             if outgoing.abandoned:
@@ -977,19 +705,7 @@ class RemoteRunner:
         return error
 
 
-def _fingerprint(outgoing: _Outgoing) -> Fingerprint:
-    args = fit(outgoing.args, None) if type(outgoing.args) is Parcel else outgoing.args
-    return fingerprint(outgoing.hook, outgoing.space, outgoing.index, args)
-
-
-def _launched(*shared: HostLane | Arena | Attachment | None) -> None:
-    """Close here what of it is the worker's, which has it now."""
-    for one in shared:
-        if one is not None:
-            one.launched()
-
-
-def _sleep_in_lane(lane: HostLane, outgoing: _Outgoing) -> codec.Answer | codec.Error | Exception | None:
+def _sleep_in_lane(lane: HostLane, outgoing: Outgoing) -> codec.Answer | codec.Error | Exception | None:
     """Wait until there is an answer in the lane (None), or return the reply that came by the channel; run nested calls meanwhile.
 
     :raises MailboxTimeout: the call's deadline passed first.
@@ -1008,10 +724,3 @@ def _sleep_in_lane(lane: HostLane, outgoing: _Outgoing) -> codec.Answer | codec.
 def _parent_in(connection: Connection, active: tuple[ActiveCall, ...]) -> int:
     """Return the number of the innermost of the active calls that ``connection``'s worker made into the host, 0 for none."""
     return next((call.call_id for call in reversed(active) if call.runner is connection), 0)
-
-
-def _argument(names: tuple[str, ...], path: str) -> str:
-    """Return ``argument 'text'`` (and where in it) from a path that begins with the position: ``[0]['when']``."""
-    position, _, rest = path.removeprefix("[").partition("]")
-    name = names[int(position)] if position.isdecimal() and int(position) < len(names) else position
-    return f"argument {name!r}" + (f" at {rest}" if rest else "")
