@@ -40,6 +40,7 @@ class Report:
     transport: str
     start: str
     containers: str
+    machines: str
     findings: tuple[Finding, ...]
     groups: dict[str, int]
 
@@ -60,6 +61,7 @@ class Report:
             "transport": self.transport,
             "start": self.start,
             "containers": self.containers,
+            "machines": self.machines,
             "checks": [{"what": finding.what, "facts": finding.facts, "problem": finding.problem or None} for finding in self.findings],
             "groups": self.groups,
         }
@@ -76,6 +78,7 @@ def examine(state_dir: Path | None, socket_directory: Path) -> Report:
         transport="none" if levels["process"] else _transport(),
         start="none" if levels["process"] else _start(),
         containers=containers,
+        machines=_machines(),
         findings=(
             _sockets(socket_directory),
             *([_state(state_dir)] if state_dir is not None else []),
@@ -110,6 +113,14 @@ def _containers() -> str:
 
     found = verdicts(again=True)
     return "; ".join(f"{engine.version() if engine else name} {reason or 'works'}" for name, (engine, reason) in found.items())
+
+
+def _machines() -> str:
+    if sys.platform != "linux":
+        return "none"
+    from blackhole_core.executor.launch.vmcheck import vm_facts
+
+    return vm_facts()
 
 
 def _versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import blackhole_core
-from blackhole_core.cli.commands import host, logs, look, operate, permissions, ps, state
+from blackhole_core.cli.commands import host, logs, look, operate, permissions, ps, state, vm
 from blackhole_core.cli.commands.completion import completion
 from blackhole_core.cli.demo.command import demo
 from blackhole_core.cli.failing import ReportingGroup
@@ -30,6 +30,7 @@ for command in (
     *(operate.call, operate.load, operate.unload, operate.swap, operate.rollback, operate.reload),
     *(permissions.permissions, permissions.grant, permissions.revoke),
     state.state,
+    vm.vm,
     *(logs.logs, logs.stop),
     demo,
     completion,

@@ -71,6 +71,7 @@ def doctor(required: tuple[str, ...], clear_index: bool, config: Path | None, as
             ("workers talk over", report.transport),
             ("workers start by", report.start),
             ("containers", report.containers),
+            ("virtual machines", report.machines),
         ]
         facts += [(finding.what, finding.facts) for finding in report.findings]
         facts += [(f"plugins of group {group}", str(number)) for group, number in report.groups.items()]

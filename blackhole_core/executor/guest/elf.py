@@ -43,7 +43,7 @@ def read_needs(data: bytes | memoryview) -> Needs:
     """
     try:
         return _read(data)
-    except (struct.error, IndexError, UnicodeDecodeError, ValueError) as error:
+    except (struct.error, IndexError, OverflowError, StopIteration, ValueError) as error:
         raise NotElf(str(error)) from None
 
 

@@ -23,7 +23,7 @@ from blackhole_core.executor.guest.initramfs import base_archive
 from blackhole_core.executor.guest.interpreter import add_interpreter, interpreter_program
 from blackhole_core.executor.guest.kernel import Kernel, NoKernel, fetch_kernel, installed_kernels, open_kernel
 from blackhole_core.executor.guest.libraries import LibraryFinder
-from blackhole_core.executor.guest.tools import BUSYBOX, KERNEL, MKSQUASHFS, install_command, static_busybox
+from blackhole_core.executor.guest.tools import BUSYBOX, KERNEL, MKSQUASHFS, how_to_install, static_busybox
 from blackhole_core.executor.guest.tree import Tree
 
 __all__ = ["WORKER_UID", "CannotBuild", "Images", "cache_directory", "replace_file"]
@@ -91,8 +91,7 @@ class Images:
                 reasons.append(str(reason))
         if fetch:
             return open_kernel(fetch_kernel(self.directory / "kernels", self.progress))
-        install = install_command([KERNEL])
-        what = "run `blackhole vm build`, which fetches one" + (f", or `{install}`" if install else "")
+        what = f"run `blackhole vm build`, which fetches one, or `{how_to_install([KERNEL])}`"
         raise NoKernel("; ".join([*reasons[:2], f"no kernel to boot a guest with: {what}"]))
 
     def choose_kernel(self, image: Path) -> Kernel:
@@ -173,7 +172,7 @@ class Images:
     def _busybox(self) -> Path:
         busybox = static_busybox()
         if busybox is None:
-            raise CannotBuild(f"no {BUSYBOX} that needs no shared libraries: {install_command([BUSYBOX]) or 'install one'}")
+            raise CannotBuild(f"no {BUSYBOX} that needs no shared libraries: {how_to_install([BUSYBOX])}")
         return busybox
 
     # --- keeping -----------------------------------------------------------------------------------------------------
@@ -193,6 +192,10 @@ class Images:
                     made.rename(path)
                 self._forget(kind, path)
         return path
+
+    def size(self) -> int:
+        """Return the bytes that all of it takes."""
+        return sum(path.stat().st_size for path in self.directory.rglob("*") if path.is_file())
 
     def _forget(self, kind: str, keep: Path) -> None:
         images = sorted(self.directory.glob(f"{kind}-*"), key=lambda image: (image != keep, -image.stat().st_mtime_ns))
@@ -232,7 +235,7 @@ class Images:
                     env={"PATH": os.environ.get("PATH", "")},
                 )
             except OSError as error:
-                raise CannotBuild(f"{MKSQUASHFS} cannot be started ({error.strerror}): {install_command([MKSQUASHFS])}") from None
+                raise CannotBuild(f"{MKSQUASHFS} cannot be started ({error.strerror}): {how_to_install([MKSQUASHFS])}") from None
             assert program.stdin is not None
             failure: OSError | None = None
             with program:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-import attrs
+from blackhole_core.executor.launch.packages import install_command
 
-__all__ = ["BUSYBOX", "KERNEL", "MKSQUASHFS", "QEMU", "install_command", "machine_reason", "missing_programs", "static_busybox"]
+__all__ = ["BUSYBOX", "KERNEL", "MKSQUASHFS", "QEMU", "how_to_install", "machine_reason", "missing_programs", "static_busybox"]
 
 QEMU: Final = "qemu-system-x86_64"
 MKSQUASHFS: Final = "mksquashfs"
@@ -20,26 +20,8 @@ BUSYBOX: Final = "busybox"
 KERNEL: Final = "a kernel for the guest"
 
 
-@attrs.frozen
-class _Manager:
-    """A package manager: the command that installs, and what the packages with our programs are called there."""
-
-    program: str
-    install: str
-    packages: Mapping[str, str]
-
-
-_MANAGERS: Final = (
-    _Manager(
-        "apt-get",
-        "apt-get install",
-        {QEMU: "qemu-system-x86", MKSQUASHFS: "squashfs-tools", BUSYBOX: "busybox-static", KERNEL: "linux-image-cloud-amd64"},
-    ),
-    _Manager("dnf", "dnf install", {QEMU: "qemu-system-x86-core", MKSQUASHFS: "squashfs-tools", BUSYBOX: "busybox", KERNEL: "kernel-core"}),
-    _Manager("zypper", "zypper install", {QEMU: "qemu-x86", MKSQUASHFS: "squashfs", BUSYBOX: "busybox-static", KERNEL: "kernel-default"}),
-    _Manager("pacman", "pacman -S", {QEMU: "qemu-system-x86", MKSQUASHFS: "squashfs-tools", BUSYBOX: "busybox", KERNEL: "linux"}),
-    _Manager("apk", "apk add", {QEMU: "qemu-system-x86_64", MKSQUASHFS: "squashfs-tools", BUSYBOX: "busybox-static", KERNEL: "linux-virt"}),
-)
+#: What the packages with them are called on Debian.
+_PACKAGES: Final = {QEMU: "qemu-system-x86", MKSQUASHFS: "squashfs-tools", BUSYBOX: "busybox-static", KERNEL: "linux-image-cloud-amd64"}
 
 
 def machine_reason() -> str:
@@ -73,9 +55,6 @@ def static_busybox() -> Path | None:
     return None
 
 
-def install_command(missing: Iterable[str], which: Callable[[str], object] = shutil.which) -> str:
-    """Return the command that installs ``missing`` here, empty where no package manager is known."""
-    manager = next((known for known in _MANAGERS if which(known.program)), None)
-    if manager is None:
-        return ""
-    return f"{manager.install} {' '.join(dict.fromkeys(manager.packages[name] for name in missing))}"
+def how_to_install(missing: Iterable[str]) -> str:
+    """Return the command that installs ``missing`` on this distribution."""
+    return install_command(*dict.fromkeys(_PACKAGES[name] for name in missing))

@@ -19,6 +19,14 @@ _COMMANDS: Final = {
     "alpine": "apk add",
 }
 
+#: What a package is called elsewhere, by the command; where nothing stands it has Debian's name.
+_ELSEWHERE: Final[Mapping[str, Mapping[str, str]]] = {
+    "dnf install": {"qemu-system-x86": "qemu-system-x86-core", "busybox-static": "busybox", "linux-image-cloud-amd64": "kernel-core"},
+    "zypper install": {"qemu-system-x86": "qemu-x86", "squashfs-tools": "squashfs", "linux-image-cloud-amd64": "kernel-default"},
+    "pacman -S": {"busybox-static": "busybox", "linux-image-cloud-amd64": "linux"},
+    "apk add": {"qemu-system-x86": "qemu-system-x86_64", "linux-image-cloud-amd64": "linux-virt"},
+}
+
 
 def install_command(*packages: str, release: Mapping[str, str] | None = None) -> str:
     """Return the command that installs ``packages``, as they are called on Debian; ``release`` is what ``/etc/os-release`` says if not this system's."""
@@ -29,5 +37,5 @@ def install_command(*packages: str, release: Mapping[str, str] | None = None) ->
             release = {}
     words = (release.get("ID", ""), *release.get("ID_LIKE", "").split())
     command = next((_COMMANDS[word] for word in words if word in _COMMANDS), None)
-    names = " ".join(packages)
+    names = " ".join(_ELSEWHERE.get(command or "", {}).get(package, package) for package in packages)
     return f"{command} {names}" if command else f"install {names}"

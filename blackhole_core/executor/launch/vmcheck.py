@@ -6,9 +6,10 @@ import os
 
 from blackhole_core.executor.guest.images import Images, cache_directory
 from blackhole_core.executor.guest.kernel import NoKernel
-from blackhole_core.executor.guest.tools import BUSYBOX, install_command, machine_reason, missing_programs, static_busybox
+from blackhole_core.executor.guest.tools import BUSYBOX, how_to_install, machine_reason, missing_programs, static_busybox
+from blackhole_core.executor.launch.vmproof import remembered_accelerator
 
-__all__ = ["vm_missing"]
+__all__ = ["vm_facts", "vm_missing"]
 
 
 def vm_missing() -> str:
@@ -27,6 +28,16 @@ def vm_missing() -> str:
     return ""
 
 
+def vm_facts() -> str:
+    """Return how guests run here and what they are made of, for people who look at this machine; ``none`` where they do not."""
+    if vm_missing():
+        return "none"
+    images = Images(cache_directory(os.environ))
+    kernel = images.kernel()
+    accelerator = remembered_accelerator(images)
+    runs = f"run by {accelerator}" if accelerator is not None else "not known yet whether KVM runs them"
+    return f"kernel {kernel.release}, {runs}; images in {images.directory}, {images.size() // 2**20} MB"
+
+
 def _advise(what: str, missing: list[str]) -> str:
-    command = install_command(missing)
-    return f"{what}; `{command}` installs what is missing" if command else f"{what}; install {', '.join(missing)}"
+    return f"{what}; `{how_to_install(missing)}` installs what is missing"

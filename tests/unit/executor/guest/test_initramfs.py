@@ -1,0 +1,54 @@
+"""What a kernel starts from."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from blackhole_core.executor.guest.initramfs import Plan, base_archive, plan_archive
+
+
+def _plan(**changes: object) -> Plan:
+    return Plan(**{"command": ("/bin/python", "-c", "print('a b')"), "environment": {"SECRET": "it's"}, "disks": 2, **changes})  # type: ignore[arg-type]
+
+
+def test_the_archive_is_what_cpio_reads(tmp_path: Path) -> None:
+    """The programs that everybody has take it for an archive, with the modules in their order."""
+    archive = base_archive(b"busybox!", [("second", b"2" * 5), ("first", b"1")])
+    listed = subprocess.run(["cpio", "-itv"], input=archive, capture_output=True, check=True, timeout=20).stdout.decode()
+    assert "-rwxr-xr-x" in next(line for line in listed.splitlines() if line.endswith(" init"))
+    subprocess.run(["cpio", "-id", "--quiet"], input=archive, cwd=tmp_path, check=True, timeout=20)
+    assert (tmp_path / "modules/order").read_text() == "second\nfirst\n"
+    assert (tmp_path / "modules/second.ko").read_bytes() == b"2" * 5
+    assert (tmp_path / "bin/busybox").read_bytes() == b"busybox!"
+
+
+def test_parts_can_stand_one_behind_the_other() -> None:
+    """The kernel wants each archive to begin at a multiple of four bytes."""
+    assert len(base_archive(b"x", [("m", b"123")])) % 4 == 0
+    assert len(plan_archive(_plan().text())) % 4 == 0
+
+
+def test_the_same_parts_are_the_same_bytes() -> None:
+    """Nothing of the time or the machine is in it."""
+    assert base_archive(b"b", [("m", b"1")]) == base_archive(b"b", [("m", b"1")])
+
+
+def test_a_plan_is_read_by_a_shell_as_it_was_meant() -> None:
+    """Quotes, blanks and what a shell would expand arrive as they are."""
+    text = _plan(environment={"A": "$(touch /x) `id` 'q'"}, data="/the data").text()
+    script = f'b=echo\n{text}\nrun; echo "$disks/$last_disk/$data"'
+    said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, timeout=20).stdout
+    assert said == "setsid echo env -i A=$(touch /x) `id` 'q' echo chroot /root /bin/python -c print('a b')\nvda vdb/vdc//the data\n"
+
+
+def test_without_data_the_last_disk_is_read_only() -> None:
+    """What the first program waits for is there at the end."""
+    assert "last_disk=vdb\n" in _plan().text()
+    assert "data=''\n" in _plan().text()
+
+
+def test_the_first_program_is_a_shell_script_without_mistakes(tmp_path: Path) -> None:
+    """A mistake in it would hang every guest."""
+    subprocess.run(["cpio", "-id", "--quiet", "init"], input=base_archive(b"", []), cwd=tmp_path, check=True, timeout=20)
+    subprocess.run(["busybox", "sh", "-n", str(tmp_path / "init")], check=True, timeout=20)
