@@ -6,6 +6,7 @@ Every session runs on the Python that runs nox, in a plain virtual environment; 
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def install(session: nox.Session, *groups: str, package: bool = True) -> None:
 def tests(session: nox.Session) -> None:
     """Run the test suite; warnings are errors, leaks are failures."""
     install(session, "tests")
+    if "vm" in os.environ.get("BLACKHOLE_REQUIRE_LEVELS", "").split(","):
+        session.run("blackhole", "vm", "build")  # fetches a kernel where there is none, once
     session.run("python", "-m", "pytest", *session.posargs)
 
 

@@ -49,9 +49,19 @@ def private_temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="session", autouse=True)
 def private_cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep this run, and every process it starts, out of the user's cache."""
+    """Keep this run, and every process it starts, out of the user's cache, but for what virtual machines are made of.
+
+    That is named by its content, and its kernel was fetched by `blackhole vm build`.
+    """
+    from blackhole_core.executor.guest.images import cache_directory
+
+    machines = cache_directory(os.environ)
+    cache = tmp_path_factory.mktemp("cache")
+    if machines.is_dir():
+        (cache / "blackhole").mkdir()
+        (cache / "blackhole/vm").symlink_to(machines)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
         yield
 
 

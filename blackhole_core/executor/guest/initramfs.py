@@ -28,20 +28,26 @@ off() {{ echo 0 >"$1/proc/sys/kernel/printk"; $b poweroff -f; }}  # without a la
 fail() {{ say "$*"; off; }}
 $b mount -t devtmpfs dev /dev && $b mount -t proc proc /proc && $b mount -t sysfs sys /sys || off
 echo 4 >/proc/sys/kernel/printk  # errors, among them that memory is used up
+# When memory is used up, end the program that uses it, and do not read its code from the disk again and again: what was used in the last second stays.
+if cd /sys/kernel/mm/lru_gen; then echo y >enabled; echo 1000 >min_ttl_ms; cd /; fi
 . /plan
 [ -z "$prove" ] || fail "{UP}"
 while read -r module; do $b insmod "/modules/$module.ko" || fail "module $module cannot be loaded"; done </modules/order
 port() {{ set -- /dev/vport*p"$1"; port=$1; [ -e "$port" ]; }}
 until port {STATUS} && [ -e "/dev/$last_disk" ]; do $b usleep 2000; done
-layers=
+layers= temporaries=
 for disk in $disks; do
     $b mkdir -p "/layers/$disk"
     $b mount -t squashfs -o ro "/dev/$disk" "/layers/$disk" || fail "disk $disk cannot be mounted"
     layers="/layers/$disk${{layers:+:$layers}}"
+    [ ! -d "/layers/$disk/tmp" ] || temporaries="/layers/$disk/tmp${{temporaries:+:$temporaries}}"
 done
 $b mount -t overlay -o "ro,lowerdir=$layers" root /root || fail "the disks cannot be put together"
-$b mount -t tmpfs -o "mode=1777,nosuid,nodev,$temporary" tmp /root/tmp
-$b mount -t tmpfs -o mode=755,nosuid,nodev,size=1m run /root/run
+# what the disks have below /tmp stays in sight, and what is written goes to memory
+$b mount -t tmpfs -o "nosuid,nodev,$temporary" tmp /scratch && $b mkdir /scratch/work && $b mkdir -m 1777 /scratch/tmp
+$b mount -t overlay -o "nosuid,nodev,lowerdir=$temporaries,upperdir=/scratch/tmp,workdir=/scratch/work" tmp /root/tmp ||
+    fail "there is no place for temporary files"
+$b mkdir -p /dev/shm && $b mount -t tmpfs -o "mode=1777,nosuid,nodev,$temporary" shm /dev/shm
 if [ -n "$data" ]; then
     $b mount -t ext4 -o nosuid,nodev,noatime /dev/$last_disk "/root$data" || fail "the data disk cannot be mounted"
 fi
@@ -99,7 +105,7 @@ def disk_name(number: int) -> str:
 def base_archive(busybox: bytes, modules: Sequence[tuple[str, bytes]]) -> bytes:
     """Return the part that is the same for all guests; the same input gives the same bytes."""
     order = "".join(f"{name}\n" for name, _data in modules).encode()
-    directories = ("bin", "dev", "layers", "modules", "proc", "root", "sys")
+    directories = ("bin", "dev", "layers", "modules", "proc", "root", "scratch", "sys")
     files = {
         "bin/busybox": (busybox, 0o755),
         "init": (_INIT.encode(), 0o755),

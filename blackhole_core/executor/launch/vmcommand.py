@@ -20,7 +20,7 @@ __all__ = ["Accelerator", "Machine", "kernel_arguments", "memory_of", "processor
 
 #: MB of memory for a plugin that has no limit, and for the guest's own kernel, programs and page tables beside the plugin's.
 _DEFAULT_MEMORY: Final = 256
-_OWN_MEMORY: Final = 96
+_OWN_MEMORY: Final = 112
 #: Virtual processors at most: more than a plugin in a guest of this kind makes use of.
 _MAX_PROCESSORS: Final = 16
 

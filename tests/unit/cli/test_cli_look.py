@@ -32,15 +32,17 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
 # --- doctor -------------------------------------------------------------------------------------------------------------
 
 
-def test_doctor_names_every_level_and_why_not(runner: CliRunner) -> None:
+def test_doctor_names_every_level_and_why_not(runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each level is listed; one that cannot run here says why."""
+    monkeypatch.setenv("PATH", str(tmp_path))  # there is no QEMU
     result = runner.invoke(main, ["doctor"])
     assert result.exit_code == Exit.OK
     lines = {line.split()[0]: line for line in result.stdout.splitlines() if line}
     assert [level.value for level in Isolation if level.value in lines] == [level.value for level in Isolation]
     assert lines["none"].split()[1] == "yes"
     assert lines["vm"].split()[1] == "no"
-    assert len(lines["vm"].split()) > 5
+    assert "qemu-system-x86_64, mksquashfs, busybox not found" in lines["vm"]
+    assert "install qemu" in lines["vm"]
     assert sys.version.split()[0] in lines["python"]
 
 
@@ -55,10 +57,11 @@ def test_doctor_says_which_limits_the_kernel_holds_and_why_not_the_others(runner
     assert found["problem"] is None
 
 
-def test_doctor_as_json_is_one_document(runner: CliRunner) -> None:
+def test_doctor_as_json_is_one_document(runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The keys that scripts rely on."""
+    monkeypatch.setenv("PATH", str(tmp_path))
     report = json.loads(runner.invoke(main, ["doctor", "--json"]).stdout)
-    assert set(report) == {"ok", "problems", "versions", "levels", "transport", "start", "containers", "checks", "groups"}
+    assert set(report) == {"ok", "problems", "versions", "levels", "transport", "start", "containers", "machines", "checks", "groups"}
     assert report["levels"]["none"] == {"available": True, "reason": None}
     assert report["levels"]["vm"]["reason"]
 

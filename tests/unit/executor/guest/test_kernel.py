@@ -35,6 +35,7 @@ def _system(root: Path, *, modules: dict[str, str] = MODULES, builtin: str = "ke
         path = directory / f"kernel/{name}.ko{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(packed(f"\x7fELF...license=GPL\0depends={depends}\0name={name}\0".encode()))
+    directory.mkdir(parents=True, exist_ok=True)
     (directory / "modules.builtin").write_text(builtin)
     return image
 
@@ -54,7 +55,7 @@ def test_modules_come_in_an_order_in_which_they_can_be_loaded(tmp_path: Path, su
 def test_what_is_built_in_needs_no_module(tmp_path: Path) -> None:
     """A kernel may have all of it inside."""
     builtin = "".join(f"kernel/{name}.ko\n" for name in (*MODULES, "fs/ext4"))
-    assert open_kernel(_system(tmp_path, modules={}, builtin=builtin.replace("fs/ext4", "ext4"))).modules == ()
+    assert open_kernel(_system(tmp_path, modules={}, builtin=builtin)).modules == ()
 
 
 def test_a_kernel_that_lacks_a_module_says_which(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_the_pace_is_measured() -> None:
     assert first > 100_000
 
 
-@pytest.mark.parametrize(("memory", "wanted"), [(None, 352), (100, 196), (0.5, 97)])
+@pytest.mark.parametrize(("memory", "wanted"), [(None, 368), (100, 212), (0.5, 113)])
 def test_memory_is_the_plugin_s_and_the_guest_s_own(memory: float | None, wanted: int) -> None:
     """MB; a limit is what the plugin has for itself."""
     assert memory_of(Resources(memory=memory)) == wanted
