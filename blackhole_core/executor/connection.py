@@ -181,7 +181,7 @@ class Connection:
             return os.write(self.child.send, data)
         except BlockingIOError:
             return 0
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             return len(data)  # nobody will read it; the I/O thread sees that too
 
     def _run(self) -> None:
@@ -236,7 +236,10 @@ class Connection:
 
     def _receive(self) -> int:
         """Read once and return how many bytes came: 0 at the end of the stream."""
-        data = os.read(self.child.receive, _READ_SIZE)
+        try:
+            data = os.read(self.child.receive, _READ_SIZE)
+        except ConnectionResetError:  # a socket's way to say that the other end is gone, and had not read everything
+            data = b""
         messages = self._frames.feed(data)
         self._arrival.received(len(data), completed=bool(messages), partial=self._frames.partial)
         if not messages:

@@ -173,7 +173,7 @@ def _confined(spec: Any, resources: Resources) -> Any:
 
 def test_a_guest_that_does_not_come_up_in_time_is_given_up_with_what_it_said(guests: Stage, tmp_path: Path) -> None:
     """A68: the boot deadline holds, and nothing is left of the guest."""
-    runner = guests.make("adhoc", "vm", start_timeout=0.2, **guests.write(tmp_path, _CURIOUS))
+    runner = guests.make("adhoc", "vm", start_timeout=0.2, config={"unread": "x" * 1_000_000}, **guests.write(tmp_path, _CURIOUS))
     with pytest.raises(LoadFailed, match=r"not ready within 0.2 s \(start_timeout\)"):
         runner.start()
     assert runner.pid is None  # type: ignore[attr-defined]
