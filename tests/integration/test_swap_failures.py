@@ -228,7 +228,7 @@ class _Told:
 
 @attrs.define
 class _LastWords:
-    """Two historic calls. If armed, a worker that has answered the first is killed, and is seen to be dead before it is told of the second."""
+    """Two historic calls. If armed, a worker (without walls: it says its process id itself) that has answered the first is killed, and is seen to be dead before it is told of the second."""
 
     pm: bh.PluginManager
     armed: bool
