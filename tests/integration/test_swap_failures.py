@@ -261,7 +261,7 @@ def _told(version: str, tmp_path: Path) -> Path:
 
 def test_a_worker_that_dies_while_it_is_told_fails_the_swap(tmp_path: Path) -> None:
     """S-09: nobody starts another one for a version that does not serve yet, so no historic call waits for it."""
-    with manager({"call_timeout": 20}) as pm:
+    with manager({"call_timeout": 20, "sandbox": "off"}) as pm:
         last_words = _LastWords(pm, armed=False)
         pm.load("full", source=_told("1.0.0", tmp_path), isolation="process")
         last_words.armed = True
@@ -275,7 +275,7 @@ def test_a_worker_that_dies_while_it_is_told_fails_the_swap(tmp_path: Path) -> N
 
 def test_a_worker_that_dies_while_it_is_told_fails_the_load(tmp_path: Path) -> None:
     """H-05: the same, and nothing of it stays registered."""
-    with manager({"call_timeout": 20}) as pm:
+    with manager({"call_timeout": 20, "sandbox": "off"}) as pm:
         last_words = _LastWords(pm, armed=True)
         with pytest.raises(bh.LoadFailed, match="SIGKILL"):
             pm.load("full", source=_told("1.0.0", tmp_path), isolation="process")
