@@ -317,16 +317,18 @@ def test_connections_that_nobody_uses_end(hosts: Hosts) -> None:
         relay = hosts.relay(bounds=attrs.evolve(QUICK, idle_seconds=0.05))
         with hosts.enemy(relay, *HERE).connect("127.0.0.1", port) as near:
             assert near.recv(1) == b""
-    waiting = threading.Event()
+    ended, waiting = threading.Event(), threading.Event()
 
     def wait(connection: socket.socket) -> None:
         connection.recv(1)
+        ended.set()
         waiting.wait(10)
 
     with serving(wait) as port:
         relay = hosts.relay(bounds=QUICK)
         near = hosts.enemy(relay, *HERE).connect("127.0.0.1", port)
         near.shutdown(socket.SHUT_WR)
+        assert ended.wait(10)  # so the relay knows of the one direction, and of no more
         near.close()
         assert eventually(lambda: ("network.closed", "enemy") in [event[:2] for event in hosts.events[2:]])
         waiting.set()
