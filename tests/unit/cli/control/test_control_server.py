@@ -108,6 +108,29 @@ def test_a_request_is_answered(host: Host) -> None:
     assert host.client().ask(Describe("x"), seconds=SOON) == {"you asked": "x"}
 
 
+def test_no_descriptor_to_accept_with(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """F18: a connection that comes when the host is out of descriptors waits, which the log says, and is served when there are some again."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    host.answer = lambda request: "well"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(SOON)
+        lowest = os.open("/dev/null", os.O_RDONLY)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            sock.connect(str(host.path))
+            deadline = time.monotonic() + SOON
+            while "cannot accept a connection: Too many open files" not in caplog.text:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        send_frame(sock, encode(Describe("x"), limit=MAX_ANSWER), seconds=SOON)
+        assert answer_of(sock).value == "well"
+
+
 def test_an_error_reaches_the_asker_and_nobody_else(host: Host) -> None:
     """Whatever the answer function raises is told to the client with type, sentence and traceback."""
 
