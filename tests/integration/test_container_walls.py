@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from blackhole_core.errors import LimitExceeded
 from blackhole_core.executor.confinement import Confinement
+from blackhole_core.manifest.model import Resources
+from tests.integration.netclient import Client, confined, serve_echo, serving
 from tests.stage import Running, Stage
 
 _PLUGIN = """
@@ -149,6 +152,27 @@ def test_what_it_found_is_what_is_reported(tmp_path: Path) -> None:
         assert plugin.runner.enforcement() == dict.fromkeys(asked, "kernel")
         assert plugin.remote.walls_report.open == {}
         assert {"Landlock", "seccomp", "mount namespace", "pid namespace"} <= plugin.remote.walls_report.layers.keys()
+
+
+def test_the_network_that_it_was_granted_goes_through_the_host(tmp_path: Path) -> None:
+    """One address and no other; the container has no network of its own."""
+    with Stage(level="container").closing() as stage, serving(serve_echo) as port, serving(serve_echo) as other:
+        client = Client.start(stage, tmp_path, confined(f"network:connect:127.0.0.1:{port}"))
+        program = "import socket\nwith socket.create_connection(('127.0.0.1', {}), timeout=10) as sock:\n    sock.sendall(b'ping')\n    return sock.recv(4)"
+        assert client(program.format(port)) == "b'ping'"
+        assert client(program.format(other)).startswith("PermissionError")
+        assert client.running.runner.enforcement() == {f"network:connect:127.0.0.1:{port}": "broker"}
+
+
+def test_a_limit_ends_the_worker_and_not_process_1(tmp_path: Path) -> None:
+    """A35: who takes more memory than it may is ended, and the caller is told which limit that was."""
+    with Stage(level="container").closing() as stage:
+        stage.confinement = Confinement(resources=Resources(memory=96, cpu=50, pids=32))
+        plugin = stage.start("adhoc", **stage.write(tmp_path / "code", _PLUGIN))
+        with pytest.raises(LimitExceeded, match="limit memory: at most 96 MB"):
+            plugin("raw", "len([bytearray(os.urandom(1 << 20)) for _ in range(400)])")
+        assert plugin.runner.enforcement().keys() == {"resources.memory", "resources.cpu", "resources.pids"}
+        assert "none" not in plugin.runner.enforcement().values()
 
 
 def test_its_own_directory_is_all_it_may_write(tmp_path: Path) -> None:
