@@ -29,7 +29,7 @@ from blackhole_core.manager import PluginManager
 FILES = 80
 
 
-@pytest.mark.parametrize("level", ["none", "thread", "process"])
+@pytest.mark.parametrize("level", ["none", "thread", "process", "container"])
 def test_the_demo_holds_at_each_level(level: str, require_level: Callable[[str], object]) -> None:
     """S-01: swapped, rolled back and (with a worker) killed under load, and the sums are those of a plain loop."""
     require_level(level)
@@ -41,7 +41,7 @@ def test_the_demo_holds_at_each_level(level: str, require_level: Callable[[str],
     assert outcome["totals"] == report["plain_loop"]["totals"]
     assert outcome["totals"]["files"] == outcome["calls"] == FILES
     assert outcome["own"] == outcome["sums_then"]
-    kills = 3 if level == "process" else 0
+    kills = 3 if level in ("process", "container") else 0
     assert (outcome["swaps"], outcome["kills"], outcome["restarts"]) == (8 + kills, kills, kills)
     assert outcome["under_load"] >= 6  # nearly always all; the callers may be quicker than the last swap
     assert (outcome["failed"], outcome["lost"], outcome["doubled"]) == (0, 0, 0)

@@ -17,16 +17,19 @@ if TYPE_CHECKING:
 
 __all__ = ["demo"]
 
-_LEVELS = ("none", "thread", "process")
+#: The levels that can be shown.
+_LEVELS = ("none", "thread", "process", "container")
 
 
 @click.command()
 @click.option("--limit", type=click.IntRange(min=20), help="Count only so many files, at least 20.")
-@click.option("--levels", default=",".join(_LEVELS), show_default=True, metavar="LEVEL,...", help="The isolation levels to show.")
+@click.option(
+    "--levels", metavar="LEVEL,...", help=f"The isolation levels to show, of {', '.join(_LEVELS)}; those that can run here if left out."
+)
 @click.option("--threads", type=click.IntRange(1, 64), default=8, show_default=True, help="Threads that call the plugin.")
 @click.option("--seconds", type=click.FloatRange(min=1), help="Count so few files that it takes about this long.")
 @click.option("--json", "as_json", is_flag=True, help="Show nothing meanwhile and print one JSON document at the end.")
-def demo(limit: int | None, levels: str, threads: int, seconds: float | None, as_json: bool) -> None:
+def demo(limit: int | None, levels: str | None, threads: int, seconds: float | None, as_json: bool) -> None:
     """Show plugins at work: called by many threads, swapped, rolled back and killed meanwhile, and nothing lost.
 
     Counts lines, words and identifiers of every file of Python's standard library through a plugin, at each isolation level in turn, and compares
@@ -48,7 +51,11 @@ def demo(limit: int | None, levels: str, threads: int, seconds: float | None, as
     raise SystemExit(Exit.FAILED if show.problems else Exit.OK)
 
 
-def _levels(text: str) -> tuple[Isolation, ...]:
+def _levels(text: str | None) -> tuple[Isolation, ...]:
+    if text is None:
+        from blackhole_core.executor.levels import levels_here
+
+        return tuple(level.isolation for level in levels_here() if level.available and level.isolation.value in _LEVELS)
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in _LEVELS]
     if unknown or not names:
