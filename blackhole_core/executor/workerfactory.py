@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from blackhole_core.errors import ProtocolError
+from blackhole_core.errors import LoadFailed, ProtocolError
 from blackhole_core.executor.arena import UNAVAILABLE as NO_ARENA
 from blackhole_core.executor.arena import Arena
 from blackhole_core.executor.confinement import Confinement
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteWorker", "WorkerFactory"]
 
+_logger: Final = logging.getLogger("blackhole.workers")
+
 #: Bytes a message may be larger than the arguments or the result inside it, or the last one of many results.
-_ENVELOPE = 4096 + 2 * codec.MANY_BYTES
+_ENVELOPE: Final = 4096 + 2 * codec.MANY_BYTES
 
 
 @attrs.define(eq=False)
@@ -112,8 +115,7 @@ class WorkerFactory:
 
         :raises Exception: something of it could not be had; nothing is left behind.
         """
-        if spec.confinement.data is not None:
-            spec.confinement.data.mkdir(0o700, parents=True, exist_ok=True)
+        spec = _with_data_directory(spec)
         with contextlib.ExitStack() as undo:
             enclosure = self._enclose(spec)
             undo.callback(enclosure.close)
@@ -178,6 +180,25 @@ class WorkerFactory:
         if self.relay is None or rules is None:
             return None
         return self.relay.attach(spec.id.name, rules, spec.confinement.resources.network, breach)
+
+
+def _with_data_directory(spec: RunnerSpec) -> RunnerSpec:
+    """Make the plugin's own directory; where that fails it has none, as in a host without a state directory.
+
+    :raises LoadFailed: a limit is to be held by looking at that directory.
+    """
+    confinement = spec.confinement
+    if confinement.data is None:
+        return spec
+    try:
+        confinement.data.mkdir(0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        sentence = f"its data directory cannot be made: {error}"
+        if confinement.resources.disk is not None:
+            raise LoadFailed(str(spec.id), f"{sentence}; without one its limit disk cannot be held") from error
+        _logger.warning("plugin %s runs without a directory of its own: %s", spec.id, sentence)
+        return attrs.evolve(spec, confinement=attrs.evolve(confinement, data=None))
+    return spec
 
 
 def _launched(*shared: HostLane | Arena | Attachment | None) -> None:

@@ -434,12 +434,11 @@ def test_a_full_disk_as_a_wheel_is_unpacked(limit: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/1").is_dir(), reason="a directory that even root cannot write to is needed")
-def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("level", ["thread", "process"])
+def test_a_state_directory_that_cannot_be_written(level: str, tmp_path: Path) -> None:
     """F21: plugins load, serve and are replaced without state; what needs the directory says so, and a swap that cannot keep state leaves the old version."""
     with manager(state_dir=Path("/proc/1/net")) as pm:
-        pm.load(
-            "counter", source=plugin_dir("counter", "1.0.0", tmp_path), isolation="thread"
-        )  # a worker gets a directory of its own there
+        pm.load("counter", source=plugin_dir("counter", "1.0.0", tmp_path), isolation=level)
         assert pm.hook.add(amount=5) == [5]
         with pytest.raises(bh.StateError, match="could not be kept in /proc/1/net"):
             pm.export_state("counter")

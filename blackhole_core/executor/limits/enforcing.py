@@ -60,37 +60,38 @@ def _judged(level: Isolation, confinement: Confinement, abilities: Callable[[], 
         why = f"at level {level} the plugin is part of the host's own process; run it at level process"
         return dict.fromkeys(named, ("none", why))
     if level is Isolation.VM:
-        return {name: _cpu(confinement, abilities()) if name == "cpu" else ("kernel", "") for name in named}
-    return {name: _JUDGES[name](confinement, abilities()) for name in named}
+        return {name: _cpu(confinement, abilities(), True) if name == "cpu" else ("kernel", "") for name in named}
+    walled = level is not Isolation.PROCESS or confinement.sandbox is not Sandbox.OFF
+    return {name: _JUDGES[name](confinement, abilities(), walled) for name in named}
 
 
-def _cpu(confinement: Confinement, abilities: Abilities) -> tuple[str, str]:
+def _cpu(confinement: Confinement, abilities: Abilities, _: bool) -> tuple[str, str]:
     percent = confinement.resources.cpu
     if percent is not None and percent < LEAST_CPU:
         return "none", f"{percent:g} % of one core is less than {LEAST_CPU:g} %, the least that can be held"
     return ("kernel" if abilities.holds("cpu") else "broker"), ""
 
 
-def _memory(_: Confinement, abilities: Abilities) -> tuple[str, str]:
+def _memory(_: Confinement, abilities: Abilities, __: bool) -> tuple[str, str]:
     return ("kernel" if abilities.holds("memory") else "broker"), ""
 
 
-def _pids(_: Confinement, abilities: Abilities) -> tuple[str, str]:
+def _pids(_: Confinement, abilities: Abilities, __: bool) -> tuple[str, str]:
     if abilities.holds("pids"):
         return "kernel", ""
     return "none", f"only a control group can hold it, and there is none: {abilities.reason('pids')}"
 
 
-def _disk(confinement: Confinement, _: Abilities) -> tuple[str, str]:
+def _disk(confinement: Confinement, _: Abilities, walled: bool) -> tuple[str, str]:
     if confinement.data is None:
         return "none", "the plugin has no directory of its own that could be watched"
-    if confinement.sandbox is Sandbox.OFF:
+    if not walled:
         return "none", "without a sandbox it may write anywhere, and only its own directory is watched"
     return "broker", ""
 
 
-def _network(confinement: Confinement, _: Abilities) -> tuple[str, str]:
-    if confinement.sandbox is Sandbox.OFF:
+def _network(confinement: Confinement, _: Abilities, walled: bool) -> tuple[str, str]:
+    if not walled:
         return "none", "without a sandbox it may open connections past the host"
     if any(permission.partition(":")[0] == "network" for permission in confinement.effective):
         return "broker", ""  # all its connections go through the relay of the host

@@ -46,6 +46,12 @@ def test_without_a_sandbox_room_and_bandwidth_are_not_held() -> None:
     assert (held["disk"], held["network"]) == ("none", "none")
 
 
+def test_a_container_is_a_sandbox_whatever_is_said_of_those_of_processes() -> None:
+    """What it may write to and send through is its data directory and the relay."""
+    held = enforcement(groups, Isolation.CONTAINER, data=Path("/data"))
+    assert (held["disk"], held["network"]) == ("broker", "kernel")
+
+
 def test_a_plugin_that_may_use_the_network_is_held_by_the_relay() -> None:
     network = ("network:connect:example.org:443",)
     assert enforcement(groups, sandbox=Sandbox.NATIVE, requested=network, granted=network)["network"] == "broker"
