@@ -18,7 +18,7 @@ from tests.integration.netclient import Client, confined, serve_echo, serving
 from tests.stage import Running, Stage
 
 _PLUGIN = """
-import asyncio, ctypes, errno, os, socket, sys
+import asyncio, ctypes, errno, os, socket, subprocess, sys
 from pathlib import Path
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -162,6 +162,30 @@ def test_the_network_that_it_was_granted_goes_through_the_host(tmp_path: Path) -
         assert client(program.format(port)) == "b'ping'"
         assert client(program.format(other)).startswith("PermissionError")
         assert client.running.runner.enforcement() == {f"network:connect:127.0.0.1:{port}": "broker"}
+
+
+@pytest.mark.parametrize(
+    ("permission", "attempts"),
+    [
+        ("filesystem", {"open('{note}').read()": "did it: 'read me'", "open('{note}', 'w')": _READ_ONLY, "os.path.exists('/proc/{host}')": "did it: False"}),
+        ("filesystem:write:{home}", {"open('{note}', 'r+').read()": "did it: 'read me'", "open('/etc/hostname')": _GONE}),
+        ("process:exec:/bin/sh", {"subprocess.run(['/bin/sh', '-c', 'exit 7']).returncode": "did it: 7", "os.execv('/bin/ls', ['ls'])": _GONE}),
+        ("device:kvm", {"os.path.exists('/dev/kvm')": "did it: False"}),
+    ],
+)  # fmt: skip
+def test_what_it_was_granted_is_there(permission: str, attempts: dict[str, str]) -> None:
+    """Files in the spelling that was granted, also all of them; a program with what it loads. Devices are not given at this level."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as home, Stage(level="container").closing() as stage:
+        Path(home, "note").write_text("read me")
+        granted = permission.replace("{home}", home)
+        stage.confinement = Confinement(requested=(granted,), granted=(granted,))
+        plugin = stage.start("adhoc", **stage.write(Path(home, "code"), _PLUGIN))
+        words = {"{note}": f"{home}/note", "{host}": str(os.getpid())}
+        for attempt, answer in attempts.items():
+            exact = attempt
+            for word, value in words.items():
+                exact = exact.replace(word, value)
+            assert plugin("raw", exact) == answer
 
 
 def test_a_limit_ends_the_worker_and_not_process_1(tmp_path: Path) -> None:

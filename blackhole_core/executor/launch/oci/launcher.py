@@ -23,13 +23,14 @@ from blackhole_core.executor.confinement import Confinement
 from blackhole_core.executor.container import TAKE
 from blackhole_core.executor.launch.child import LaunchSpec
 from blackhole_core.executor.launch.oci.binds import binds_of, interpreter
-from blackhole_core.executor.launch.oci.bundle import Box, config
+from blackhole_core.executor.launch.oci.bundle import Bind, Box, config
 from blackhole_core.executor.launch.oci.engines import Engine
 from blackhole_core.executor.launch.oci.place import Place, containers_directory
 from blackhole_core.executor.launch.oci.running import ContainerChild, Engaged, NotUp, remove_container
 from blackhole_core.executor.launch.plumbing import Plumbing
 from blackhole_core.executor.launch.process import PROGRAM, environment
 from blackhole_core.executor.sandbox.plan import draw_up
+from blackhole_core.executor.wire.policy import Policy
 
 __all__ = ["ContainerLauncher"]
 
@@ -147,12 +148,20 @@ def _box(spec: LaunchSpec, program: str, root: str) -> Box:
         root=root,
         arguments=(interpreter(), "-I", "-S", "-c", program, str(_LIFE), *spec.import_path),
         environment={**environment(os.environ.get), **spec.environment},
-        binds=tuple(binds_of(policy.places)),
+        binds=(*binds_of(policy.places), *_hidden(spec, policy)),
         rootless=(os.geteuid(), os.getegid()) if os.geteuid() else None,
         temporary=(os.fsdecode(policy.temporary), policy.temporary_size),
         limits=_limits(spec),
         umask=_umask(),
     )
+
+
+def _hidden(spec: LaunchSpec, policy: Policy) -> list[Bind]:
+    """Return what the container's own file system for temporary files would hide: only where the whole file system was granted, else each of these is a place."""
+    needed = (*spec.import_path, *((str(spec.plugin.path),) if spec.plugin is not None else ()))
+    places = {os.fsdecode(place.target) for place in policy.places}
+    inside = [path for path in needed if path not in places and Path(path).is_relative_to(os.fsdecode(policy.temporary))]
+    return [Bind(os.path.realpath(path), path, file=not Path(path).is_dir()) for path in inside if "/" in places and Path(path).exists()]
 
 
 def _limits(spec: LaunchSpec) -> list[tuple[str, int, int]]:
