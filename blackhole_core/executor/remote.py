@@ -561,7 +561,8 @@ class RemoteRunner:
         confinement = self._spec.confinement
         worker = self._worker
         relay = [Layer.RELAY] if worker is not None and worker.network is not None else []
-        layers = [Layer.ENVIRONMENT, *layers_of(self.walls_report), *relay]
+        machine = [Layer.FILES, Layer.NETWORK] if self.level is Isolation.VM else []  # there are none of the host's in it
+        layers = [Layer.ENVIRONMENT, *layers_of(self.walls_report), *machine, *relay]
         return {**report(confinement.requested, layers), **self._factory.limiter.enforcement(self.level, confinement)}
 
     @property

@@ -35,6 +35,7 @@ from blackhole_core.executor.launch.vmcommand import Accelerator, Machine, memor
 from blackhole_core.executor.launch.vmproof import prove_accelerator
 from blackhole_core.executor.runner import RunnerSpec
 from blackhole_core.ids import Isolation
+from blackhole_core.manifest.permissions import Level, level_of, parse_permission
 
 __all__ = ["VmLauncher", "images_for"]
 
@@ -57,6 +58,8 @@ serve(3, 4, ())
 """
 #: What becomes QEMU: it asks to be killed when the thread that started it ends, and goes at once if that has happened already.
 _BECOME: Final = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9, 0, 0, 0); os.getppid() == int(sys.argv[1]) or os._exit(1); os.execvp(sys.argv[2], sys.argv[2:])"
+#: Areas of permissions that a guest can be given: variables, and what goes over the channel.
+_INSIDE: Final = frozenset({"env", "host", "plugin", "other_plugins"})
 #: MB of the disk for data where the plugin has no limit; what is not written takes no room.
 _DEFAULT_DISK: Final = 1024
 #: Seconds in which a file system is made; it is a few blocks of an empty file.
@@ -95,6 +98,7 @@ class VmLauncher:
         """
         plugin = spec.plugin
         assert plugin is not None, "a guest is made for a plugin"
+        refuse_ungivable(plugin)
         try:
             ground = self._get_ground()
             data = data_disk(plugin)
@@ -177,6 +181,21 @@ class VmLauncher:
         process.returncode = 0  # the exit status is read through the pidfd; Popen must neither wait nor warn
         channel, send, output, status = sockets.hand_over()
         return VmChild(process.pid, pidfd, channel, send, output, status, start=start, on_reap=lambda: guard.forget(process.pid))
+
+
+def refuse_ungivable(plugin: RunnerSpec) -> None:
+    """Let a plugin pass that was granted nothing which is outside the machine: this version has no way to it.
+
+    :raises IsolationUnavailable: it was granted a file, a network, a device or a program of the host.
+    """
+    granted = map(parse_permission, plugin.confinement.effective)
+    outside = [str(one) for one in granted if one.area not in _INSIDE and level_of(one) is not Level.NORMAL]
+    if outside:
+        raise IsolationUnavailable(
+            Isolation.VM.value,
+            f"plugin {plugin.id} was granted {', '.join(outside)}, and this version has no way from a virtual machine to files, network, devices and "
+            "programs of the host. Run it at level container, or revoke that if the plugin can do without it",
+        )
 
 
 def images_for(emit: Callable[..., object]) -> Images:

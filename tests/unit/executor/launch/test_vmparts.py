@@ -8,17 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from blackhole_core.errors import IsolationUnavailable
 from blackhole_core.executor.confinement import Confinement
 from blackhole_core.executor.guest.images import Images
 from blackhole_core.executor.guest.tools import BUSYBOX, QEMU, how_to_install, missing_programs
 from blackhole_core.executor.launch import vmproof
 from blackhole_core.executor.launch.clock import tsc_khz
+from blackhole_core.executor.launch.vm import refuse_ungivable
 from blackhole_core.executor.launch.vmchild import GuestEnd, Sockets
 from blackhole_core.executor.launch.vmcommand import Accelerator, Machine, kernel_arguments, memory_of, processors_of, qemu_command
 from blackhole_core.executor.launch.vmproof import remembered_accelerator
 from blackhole_core.executor.limits.enforcing import held_from_outside, limit_enforcement
 from blackhole_core.executor.limits.tree import Abilities
-from blackhole_core.ids import Isolation
+from blackhole_core.executor.runner import Limits, RunnerSpec
+from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.manifest.model import Resources
 
 TCG = Accelerator("tcg", "there is no /dev/kvm")
@@ -77,6 +80,19 @@ def test_a_machine_s_size_holds_all_but_the_share_of_the_processor() -> None:
     how = limit_enforcement(Isolation.VM, confinement, Abilities)
     assert how.pop("resources.cpu") == "broker"
     assert set(how.values()) == {"kernel"}
+
+
+@pytest.mark.parametrize("granted", ["network:connect:example.org:443", "filesystem:read:/srv", "network"])
+def test_what_a_guest_cannot_be_given_is_refused(granted: str) -> None:
+    """A plugin that was granted something outside does not start without it, in silence; what a guest can have is no obstacle."""
+
+    def plugin(*permissions: str) -> RunnerSpec:
+        confinement = Confinement(requested=permissions, granted=permissions)
+        return RunnerSpec(PluginId("p", "1"), 1, "p:P", Path("/p"), ("p",), "notes", Limits(), {}, confinement=confinement)
+
+    with pytest.raises(IsolationUnavailable, match=f"plugin p@1 was granted {granted}.*level container, or revoke"):
+        refuse_ungivable(plugin(granted))
+    refuse_ungivable(plugin("env:HOME_PAGE"))
 
 
 @pytest.mark.parametrize(

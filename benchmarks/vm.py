@@ -1,0 +1,144 @@
+"""A plugin in a virtual machine: ``python -m benchmarks.vm [--rounds N] [--json FILE] [--check]``.
+
+*Start* is from the wish to load a plugin until its first call has answered, beside a bare boot: the same kernel, disks and interpreter, until the interpreter's first byte has
+come through the serial port. *Round trip* is one call of about 110 bytes there and back, beside as many bytes that a bare loop of reads and writes echoes over the same kind of port, and beside
+level process. All take turns within one run; which accelerator ran the guests stands in the title.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import attrs
+
+from benchmarks.container import _manager, _trip
+from benchmarks.harness import options
+from benchmarks.levels import PAYLOAD, plugin_at
+from benchmarks.results import Document, Result, publish
+from blackhole_core.executor.guest.images import Images, cache_directory
+from blackhole_core.executor.guest.initramfs import Plan
+from blackhole_core.executor.guest.interpreter import interpreter_program
+from blackhole_core.executor.launch.clock import tsc_khz
+from blackhole_core.executor.launch.vmarchive import archive_for
+from blackhole_core.executor.launch.vmchild import Sockets
+from blackhole_core.executor.launch.vmcommand import Machine, qemu_command
+from blackhole_core.executor.launch.vmproof import prove_accelerator
+
+_ROUNDS: Final = 5
+#: Echoes of which one bare round trip is the mean.
+_ECHOES: Final = 200
+#: What is aimed at, as times better than the peer: at most 1.5 times its time, at most twice.
+_START, _TRIP = 1 / 1.5, 1 / 2
+
+_ECHO: Final = "import os; os.write(4, b'x')\nwhile data := os.read(3, 65536): os.write(4, data)"
+
+
+@attrs.frozen
+class _Bare:
+    """A guest that runs nothing but a loop."""
+
+    process: subprocess.Popen[bytes]
+    channel: socket.socket
+    seconds: float  #: from the wish to the first byte
+
+    def echo(self) -> float:
+        data = b"x" * 110
+        begun = time.perf_counter()
+        for _ in range(_ECHOES):
+            self.channel.sendall(data)
+            missing = len(data)
+            while missing:
+                missing -= len(self.channel.recv(missing))
+        return (time.perf_counter() - begun) / _ECHOES
+
+
+@contextlib.contextmanager
+def _bare() -> Iterator[_Bare]:
+    """Boot a bare guest, for the length of the block."""
+    images = Images(cache_directory(os.environ))
+    kernel = images.kernel()
+    accelerator = prove_accelerator(images, kernel)
+    disks = (images.interpreter(), *images.imports(sys.path))
+    plan = Plan((str(interpreter_program()), "-I", "-S", "-c", _ECHO), {"LC_CTYPE": "C.UTF-8"}, len(disks), temporary="size=50%")
+    pace = 0 if accelerator.name == "kvm" else tsc_khz()
+    with archive_for(images.initramfs(kernel), plan.text()) as archive, Sockets() as sockets:
+        machine = Machine(
+            kernel.image, archive.fileno(), accelerator, sockets.guest_console, disks,
+            channel=sockets.guest_channel, output=sockets.guest_output, status=sockets.guest_status, tsc_khz=pace,
+        )  # fmt: skip
+        begun = time.perf_counter()
+        process = subprocess.Popen(qemu_command(machine), pass_fds=machine.descriptors, stdin=subprocess.DEVNULL)
+        with process, socket.socket(fileno=os.dup(sockets.channel)) as channel:
+            channel.setblocking(True)
+            assert channel.recv(1) == b"x"
+            try:
+                yield _Bare(process, channel, time.perf_counter() - begun)
+            finally:
+                process.kill()
+
+
+def _boot() -> float:
+    with _bare() as guest:
+        return guest.seconds
+
+
+def _start(pm: Any, source: Any) -> float:
+    begun = time.perf_counter()
+    pm.load("echo", source=source, isolation="vm")
+    pm.hook.echo(value=PAYLOAD)
+    taken = time.perf_counter() - begun
+    pm.unload("echo")
+    return taken
+
+
+def _measure(rounds: int) -> dict[str, list[float]]:
+    taken: dict[str, list[float]] = {}
+    with contextlib.ExitStack() as opened:
+        in_process, in_guest = (opened.enter_context(plugin_at(level)) for level in ("process", "vm"))
+        pm, source = opened.enter_context(_manager())
+        guest = opened.enter_context(_bare())
+        what: dict[str, Callable[[], float]] = {
+            "boot": _boot,
+            "start": lambda: _start(pm, source),
+            "echo": guest.echo,
+            "process": lambda: _trip(in_process),
+            "vm": lambda: _trip(in_guest),
+        }
+        for turn in range(rounds + 1):
+            for name, measure in what.items():
+                seconds = measure()
+                if turn:  # the first one is for what is done once
+                    taken.setdefault(name, []).append(seconds)
+    return taken
+
+
+def _rows(taken: dict[str, list[float]]) -> Iterator[Result]:
+    medians = {name: statistics.median(samples) for name, samples in taken.items()}
+    for row, own, peer, called, unit, scale, target in (
+        ("start to first answer", "start", "boot", "bare boot to the interpreter's first byte", "ms", 1e3, _START),
+        ("round trip", "vm", "echo", "bare echo over virtio-serial", "µs", 1e6, _TRIP),
+        ("round trip", "vm", "process", "level process", "µs", 1e6, None),
+    ):
+        ratio = statistics.median(other / mine for mine, other in zip(taken[own], taken[peer], strict=True))
+        yield Result(row, medians[own] * scale, unit, called, medians[peer] * scale, ratio, at_least=target)
+
+
+def main() -> int:
+    """Be the command line."""
+    asked = options(__doc__, default_rounds=_ROUNDS)
+    images = Images(cache_directory(os.environ))
+    accelerator = prove_accelerator(images, images.kernel())
+    title = f"A plugin in a virtual machine, {accelerator.name}"
+    return publish(Document(title, tuple(_rows(_measure(asked.rounds)))), to=asked.json, check=asked.check)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
