@@ -144,7 +144,7 @@ def test_faulty_names_its_kinds(site: Path) -> None:
     """A kind that does not exist is a mistake of the test, and says so."""
     faulty = load("faulty", "1.0.0", site).Faulty()
 
-    with pytest.raises(LookupError, match="no kind 'explode'; known: abort, ansi, "):
+    with pytest.raises(LookupError, match="no kind 'explode'; known: abort, allocate, ansi, "):
         faulty.fail("explode")
     assert faulty.fail("none") == "well"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import os
 import signal
 import subprocess
 import sys
+import threading
 from typing import Any
 
 from notes_api import NotesError, hang, release
@@ -51,6 +53,41 @@ def close_fds() -> str:
     return "closed"
 
 
+def hold_gil() -> str:
+    """Wait in C with the interpreter kept: no other thread of the process runs."""
+    ctypes.PyDLL(None).sleep(1000)
+    return "let go"
+
+
+def exit_in_thread() -> str:
+    """Have another thread end the process while this one waits for it."""
+    thread = threading.Thread(target=os._exit, args=(5,))
+    thread.start()
+    thread.join()
+    return "survived"
+
+
+#: What ``plugin_stop`` does; ``exit_at_stop`` puts something else here.
+at_stop: list[Any] = []
+
+
+def stop() -> None:
+    for action in at_stop:
+        action()
+
+
+def exit_at_stop() -> str:
+    """End the process when the plugin is told to stop."""
+    at_stop.append(functools.partial(os._exit, 6))
+    return "armed"
+
+
+def exit_at_exit() -> str:
+    """End the process in the middle of its orderly exit."""
+    atexit.register(os._exit, 9)
+    return "armed"
+
+
 KINDS: dict[str, Any] = {
     "sys_exit": functools.partial(sys.exit, 4),
     "os_exit_0": functools.partial(os._exit, 0),
@@ -65,4 +102,8 @@ KINDS: dict[str, Any] = {
     "ignore_sigterm": ignore_sigterm,
     "fork_child": fork_child,
     "close_fds": close_fds,
+    "hold_gil": hold_gil,
+    "exit_in_thread": exit_in_thread,
+    "exit_at_stop": exit_at_stop,
+    "exit_at_exit": exit_at_exit,
 }
