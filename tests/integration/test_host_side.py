@@ -288,7 +288,7 @@ def reap():
                 time.sleep(0.0005)
         except ChildProcessError:
             time.sleep(0.0005)
-thread = threading.Thread(target=reap)
+thread = threading.Thread(target=reap, daemon=True)
 thread.start()
 with begin() as pm:
     restarted = threading.Event()
