@@ -155,20 +155,24 @@ def test_a_hang_a_death_and_an_exit_are_told_as_at_level_process(guests: Stage, 
 
 
 def test_a_plugin_that_eats_memory_passes_its_limit(guests: Stage, tmp_path: Path) -> None:
-    """The guest's kernel ends it, and the caller is told which limit it was; no more processes than allowed come up."""
+    """The guest's kernel ends it, and the caller is told which limit it was; no more processes than allowed come up, and its own disk can be written."""
+    data = tmp_path / "data"
+    data.mkdir()
     runner = guests.make("adhoc", "vm", start_timeout=PATIENCE, **guests.write(tmp_path, _CURIOUS))
-    runner._spec = _confined(runner._spec, Resources(memory=32, pids=20))  # type: ignore[attr-defined]
+    runner._spec = _confined(runner._spec, Resources(memory=32, pids=20, disk=16), data)  # type: ignore[attr-defined]
     plugin = guests.begin(runner, "adhoc")
     assert _ask(plugin, "processes") == "Resource temporarily unavailable"
+    assert _ask(plugin, "write", str(data / "kept")) == "written"
+    assert (data / "vm-disk.ext4").stat().st_size == 16 * 1024 * 1024
     with pytest.raises(bh.LimitExceeded) as caught:
         _ask(plugin, "eat")
     assert caught.value.limit == "memory"
 
 
-def _confined(spec: Any, resources: Resources) -> Any:
+def _confined(spec: Any, resources: Resources, data: Path) -> Any:
     import attrs
 
-    return attrs.evolve(spec, confinement=Confinement(resources=resources))
+    return attrs.evolve(spec, confinement=Confinement(resources=resources, data=data))
 
 
 def test_a_guest_that_does_not_come_up_in_time_is_given_up_with_what_it_said(guests: Stage, tmp_path: Path) -> None:

@@ -60,8 +60,6 @@ serve(3, 4, ())
 _BECOME: Final = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9, 0, 0, 0); os.getppid() == int(sys.argv[1]) or os._exit(1); os.execvp(sys.argv[2], sys.argv[2:])"
 #: Areas of permissions that a guest can be given: variables, and what goes over the channel.
 _INSIDE: Final = frozenset({"env", "host", "plugin", "other_plugins"})
-#: MB of the disk for data where the plugin has no limit; what is not written takes no room.
-_DEFAULT_DISK: Final = 1024
 #: Seconds in which a file system is made; it is a few blocks of an empty file.
 _MKFS_SECONDS: Final = 60.0
 
@@ -211,18 +209,21 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def data_disk(plugin: RunnerSpec) -> Path | None:
-    """Return the disk for the plugin's own data, made when it is first wanted; None for a plugin that has no place for data.
+    """Return the disk for the plugin's own data, made when it is first wanted; None for a plugin that named no size for one, or has no place for data.
+
+    Two guests cannot have it at once: QEMU refuses the second. So a swap from vm to vm of a plugin with such a disk fails, and the old version serves on.
 
     :raises CannotBuild: it cannot be made.
+    :raises OSError: there is no room for it.
     """
     directory = plugin.confinement.data
-    if directory is None:
+    size = plugin.confinement.resources.disk
+    if directory is None or size is None:
         return None
     disk = directory / "vm-disk.ext4"
     if not disk.exists():
-        size = round((plugin.confinement.resources.disk or _DEFAULT_DISK) * 1024 * 1024)
         with disk.open("xb") as file:
-            file.truncate(size)
+            file.truncate(round(size * 1024 * 1024))
         try:
             subprocess.run(
                 ["mkfs.ext4", "-q", "-E", f"root_owner={WORKER_UID}:{WORKER_UID}", str(disk)],
