@@ -189,12 +189,13 @@ from pathlib import Path
 from tests.stage import Stage
 stage = Stage()
 runner = stage.make("adhoc", "vm", start_timeout=100.0, **stage.write(Path(sys.argv[1]), "class Plugin: pass"))
-launch = runner._launcher.launch
+launcher = stage.levels._vm_launcher
+launch = launcher.launch
 def tell(spec):
     child = launch(spec)
     print(child.pid, flush=True)
     return child
-runner._launcher.launch = tell
+launcher.launch = tell
 runner.start()
 """
 
