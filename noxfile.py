@@ -90,6 +90,13 @@ def compat(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Crash and swap a plugin behind walls for ten minutes under load (``-- --seconds N`` for another time); no call may be lost, nothing may grow."""
+    install(session, "tests")
+    session.run("python", "-m", "tests.soak", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure against the peers, side by side, and print ratios."""
     install(session, "bench")
