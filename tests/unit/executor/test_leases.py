@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from blackhole_core.executor import worker
+from blackhole_core.executor import serving
 from blackhole_core.executor.context import PluginContext, leases_of
 from blackhole_core.executor.leases import Leases, PluginStopped
 from blackhole_core.ids import PluginId
@@ -575,4 +575,4 @@ def test_a_first_signal_handler_off_the_main_thread_is_refused(context: Running,
 
 def test_a_worker_gives_the_same_context() -> None:
     """The methods that plugin authors use are one class's, whatever the level."""
-    assert worker.PluginContext is PluginContext
+    assert serving.PluginContext is PluginContext
