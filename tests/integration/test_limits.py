@@ -154,13 +154,6 @@ def nothing_left() -> Iterator[None]:
 
 
 @pytest.fixture
-def stage() -> Iterator[Stage]:
-    stage = Stage()
-    yield stage
-    stage.close()
-
-
-@pytest.fixture
 def run(stage: Stage, tmp_path: Path) -> Callable[..., Running]:
     """Return a function that runs the greedy plugin in a worker with the limits it is given."""
 

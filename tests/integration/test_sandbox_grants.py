@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,6 @@ class Plugin:
             return type(error).__name__
 """
 _IMPORTED = "import pathlib\npathlib.Path({mark!r}).touch()\n"
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    stage = Stage()
-    yield stage
-    stage.close()
 
 
 def _start(stage: Stage, tmp_path: Path, *permissions: str, source: str = _SOURCE, **confinement: Any) -> Running:

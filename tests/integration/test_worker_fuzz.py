@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,6 @@ from tests.stage import Running, Stage, eventually
 
 #: Starting one takes a tenth of a second: `tests/fuzz` tries thousands without a worker.
 WORKERS = 12
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    stage = Stage()
-    yield stage
-    stage.close()
 
 
 @pytest.mark.parametrize("moment", ["in a call", "while it comes up"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,6 @@ from blackhole_core.errors import BlackholeError, CallTimeout, CannotCross, Load
 from blackhole_core.executor.connection import Ended
 from blackhole_core.executor.lane import UNAVAILABLE
 from tests.stage import Running, Stage, eventually
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    stage = Stage()
-    yield stage
-    stage.close()
 
 
 def _rss() -> int:

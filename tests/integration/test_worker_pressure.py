@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,6 @@ from blackhole_core.executor.wire.arrival import Patience
 from tests.stage import Running, Stage, eventually, in_threads
 
 MIB = 1024 * 1024
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    stage = Stage()
-    yield stage
-    stage.close()
 
 
 @pytest.fixture

@@ -60,13 +60,6 @@ _SEEN = {
 }
 
 
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    stage = Stage()
-    yield stage
-    stage.close()
-
-
 def _look(tmp_path: Path, *, forked: bool, what: dict[str, str] = _SEEN, **options: Any) -> dict[str, Any]:
     stage = Stage(zygote=forked)
     try:

@@ -6,13 +6,13 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from blackhole_core.executor.launch.child import LaunchSpec
 from blackhole_core.executor.launch.guard import Guard
 from blackhole_core.executor.launch.plumbing import Plumbing
 
-__all__ = ["execute"]
+__all__ = ["execute", "taken_over"]
 
 
 def execute(spec: LaunchSpec, program: str, environment: Mapping[str, str], pipes: Plumbing, guard: Guard) -> tuple[int, int]:
@@ -33,10 +33,22 @@ def execute(spec: LaunchSpec, program: str, environment: Mapping[str, str], pipe
         env=dict(environment),
         start_new_session=True,  # its own group to be killed as one, and no Ctrl-C of the host's terminal
     )
-    try:
-        guard.watch(process.pid)
+
+    def lower() -> None:
         for number, _most in spec.rlimits:
             resource.prlimit(process.pid, number, spec.lowered(number, *resource.getrlimit(number)))
+
+    return process.pid, taken_over(process, guard, lower)
+
+
+def taken_over(process: subprocess.Popen[bytes], guard: Guard, prepare: Callable[[], object] = lambda: None) -> int:
+    """Return the pidfd of a process that was just started and is reaped through it from now on, under the eyes of ``guard``.
+
+    :raises OSError: that, or ``prepare``, was refused; the process is ended.
+    """
+    try:
+        guard.watch(process.pid)
+        prepare()
         pidfd = os.pidfd_open(process.pid)
     except BaseException:
         process.kill()
@@ -44,4 +56,4 @@ def execute(spec: LaunchSpec, program: str, environment: Mapping[str, str], pipe
         process.wait()
         raise
     process.returncode = 0  # the exit status is read through the pidfd; Popen must neither wait nor warn
-    return process.pid, pidfd
+    return pidfd

@@ -28,6 +28,7 @@ from blackhole_core.executor.guest.interpreter import interpreter_program
 from blackhole_core.executor.guest.kernel import Kernel, NoKernel
 from blackhole_core.executor.launch.child import Child, LaunchSpec, Start
 from blackhole_core.executor.launch.clock import tsc_khz
+from blackhole_core.executor.launch.execute import taken_over
 from blackhole_core.executor.launch.guard import Guard
 from blackhole_core.executor.launch.vmarchive import archive_for
 from blackhole_core.executor.launch.vmchild import Sockets, VmChild
@@ -168,15 +169,7 @@ class VmLauncher:
             cwd="/",
             start_new_session=True,  # its own group to be killed as one, and no Ctrl-C of the host's terminal
         )
-        try:
-            guard.watch(process.pid)
-            pidfd = os.pidfd_open(process.pid)
-        except BaseException:
-            process.kill()
-            guard.forget(process.pid)
-            process.wait()
-            raise
-        process.returncode = 0  # the exit status is read through the pidfd; Popen must neither wait nor warn
+        pidfd = taken_over(process, guard)
         channel, send, output, status = sockets.hand_over()
         return VmChild(process.pid, pidfd, channel, send, output, status, start=start, on_reap=lambda: guard.forget(process.pid))
 

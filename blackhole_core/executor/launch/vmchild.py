@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import attrs
 
 from blackhole_core.executor.launch.child import Child, Start
+from blackhole_core.executor.launch.plumbing import Opened
 from blackhole_core.executor.limits.verdict import Verdict
 from blackhole_core.manifest.model import Resources
 
@@ -23,43 +23,27 @@ _SIGNALLED: Final = 128
 _LAST_STATUS: Final = 255
 
 
-class Sockets:
-    """The sockets between the host and one guest, as a block; all ends are closed at its end, but those handed over.
+class Sockets(Opened):
+    """The sockets between the host and one guest.
 
     :raises OSError: no more descriptors; nothing is left open.
     """
 
-    def __init__(self) -> None:
-        self._opened: list[int] = []
-        try:
-            self.channel, self.guest_channel = self._pair()
-            self.output, self.guest_output = self._pair()
-            self.status, self.guest_status = self._pair()
-            self.guest_console = self._copy(self.guest_output)
-            self.send = self._copy(self.channel)
-            # One file under two numbers: neither reading nor writing waits. Whoever reads has asked first whether there is something.
-            os.set_blocking(self.send, False)
-            os.set_blocking(self.status, False)
-        except BaseException:
-            self._close()
-            raise
+    def _open(self) -> None:
+        self.channel, self.guest_channel = self._pair()
+        self.output, self.guest_output = self._pair()
+        self.status, self.guest_status = self._pair()
+        self.guest_console = self._copy(self.guest_output)
+        self.send = self._copy(self.channel)
+        # One file under two numbers: neither reading nor writing waits. Whoever reads has asked first whether there is something.
+        os.set_blocking(self.send, False)
+        os.set_blocking(self.status, False)
 
     def hand_over(self) -> tuple[int, int, int, int]:
         """Return the host's ends (receive, send, output, status); somebody else closes them."""
         ours = (self.channel, self.send, self.output, self.status)
-        for descriptor in ours:
-            self._opened.remove(descriptor)
+        self._keep(*ours)
         return ours
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        while self._opened:
-            os.close(self._opened.pop())
 
     def _pair(self) -> tuple[int, int]:
         ours, theirs = socket.socketpair()

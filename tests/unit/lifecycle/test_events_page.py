@@ -27,7 +27,7 @@ def _told() -> dict[str, set[str]]:
                 continue
             function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             name = node.args[0].value
-            if function in {"emit", "_emit", "_report"} and isinstance(name, str) and _NAME.fullmatch(name):
+            if function in {"emit", "_emit", "_report", "tell"} and isinstance(name, str) and _NAME.fullmatch(name):
                 found[name] |= {keyword.arg for keyword in node.keywords if keyword.arg is not None}
                 found[name] |= REPORTED if function == "_report" else set()
     return dict(found)
