@@ -64,6 +64,7 @@ class Loader:
             if member.instance is not None:
                 raise LoadFailed(str(candidate.id), f"{member.label} is loaded already; swap it, or unload it first")
             self._enter(member, candidate, isolation)
+            member.previous = None  # what was swapped before this load is not gone back to
             try:
                 instance = self._bring_up(member, candidate, isolation)
             except (Exception, SystemExit) as error:
