@@ -294,7 +294,7 @@ def rendered() -> str:
     for title, faults in SECTIONS.items():
         rows = [["fault", "what it does", *COLUMNS], ["---"] * (2 + len(COLUMNS))]
         rows += [[f"`{fault.kind}`", fault.what, *map(_shown, fault.cells)] for fault in faults]
-        parts += [f"### {title}", "\n".join(f"| {' | '.join(row)} |" for row in rows)]
+        parts += [f"## {title}", "\n".join(f"| {' | '.join(row)} |" for row in rows)]
     return "\n\n".join(parts)
 
 
