@@ -14,7 +14,7 @@ import attrs
 
 from blackhole_core.executor.launch.oci.seccomp import PROFILE
 
-__all__ = ["SHARED_MEMORY", "Bind", "Box", "config"]
+__all__ = ["MASKED", "SHARED_MEMORY", "Bind", "Box", "config"]
 
 #: Bytes of the container's own /dev/shm; what docker gives.
 SHARED_MEMORY: Final = 64 * 1024 * 1024
@@ -28,7 +28,7 @@ _FILE: Final = ("bind", "nosuid", "nodev")
 _NAMESPACES: Final = ("pid", "ipc", "uts", "mount", "network", "cgroup")
 _CAPABILITY_SETS: Final = ("bounding", "effective", "permitted", "inheritable", "ambient")
 #: What ``/proc`` tells of the machine and its kernel and no plugin needs; the engines' usual list. There is no ``/sys``.
-_MASKED: Final = (
+MASKED: Final = (
     *("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats"),
     *("/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats"),
 )
@@ -112,7 +112,7 @@ def _linux(box: Box) -> dict[str, Any]:
     linux: dict[str, Any] = {
         "namespaces": [{"type": name} for name in _NAMESPACES],
         "resources": {"devices": [{"allow": False, "access": "rwm"}]},
-        "maskedPaths": list(_MASKED),
+        "maskedPaths": list(MASKED),
         "readonlyPaths": list(_READONLY),
         "seccomp": PROFILE,
     }

@@ -126,7 +126,7 @@ class ContainerLauncher:
                 socket.send_fds(life, [TAKE], passed)
                 self._write(bundle, spec)
                 pid = _start(self._engine.run(place.engine, bundle, bundle.name), bundle / "log", theirs.fileno())
-                return Engaged(self._engine, place.engine, bundle, pid, os.pidfd_open(pid), life)
+                return Engaged(pid=pid, pidfd=os.pidfd_open(pid), life=life, engine=self._engine, root=place.engine, bundle=bundle)
         except BaseException:
             life.close()
             if pid:
