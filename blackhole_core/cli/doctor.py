@@ -82,7 +82,7 @@ def examine(state_dir: Path | None, socket_directory: Path) -> Report:
         findings=(
             _sockets(socket_directory),
             *([_state(state_dir)] if state_dir is not None else []),
-            *([] if levels["process"] else [_sandbox()]),
+            *([] if levels["process"] else [_sandbox(), _bubblewrap()]),
             _control_groups(),
             _index(),
             *damaged,
@@ -192,6 +192,22 @@ def _sandbox() -> Finding:
     return Finding(
         what, facts, f"walls of level process do not hold ({what_opens}); allow user namespaces, or a kernel with Landlock and seccomp"
     )
+
+
+def _bubblewrap() -> Finding:
+    """Try the program ``bwrap``. Nobody needs it where workers can build their walls themselves, so nothing is a problem."""
+    from blackhole_core.executor.launch.bwrap.program import version_of
+    from blackhole_core.executor.levels import import_path
+    from blackhole_core.executor.sandbox.bubblewrap import bubblewrap_here
+
+    what = "bubblewrap"
+    try:
+        found = bubblewrap_here(import_path())
+    except OSError as error:
+        return Finding(what, f"not tried: a process could not be started: {error}")
+    if found.problem:
+        return Finding(what, f"not usable: {found.problem}")
+    return Finding(what, f"{version_of(found.program)} at {found.program}: works")
 
 
 def _control_groups() -> Finding:

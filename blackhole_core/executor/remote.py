@@ -66,7 +66,6 @@ from blackhole_core.executor.wire.ledger import Ledger
 from blackhole_core.executor.wire.parcels import MARK, Parcel, Shelf, fit
 from blackhole_core.executor.wire.policy import WallReport
 from blackhole_core.executor.workerfactory import RemoteWorker, WorkerFactory
-from blackhole_core.ids import Isolation
 from blackhole_core.messages import HOST, Call, Calls, Implementation, Replies, Surface
 
 if TYPE_CHECKING:
@@ -226,9 +225,7 @@ class RemoteRunner:
                 )
                 self._values.bindings = started.bindings
                 worker.report = started.walls
-                if (
-                    self._factory.walls is not None and self.level is Isolation.PROCESS
-                ):  # else it is the process that was started; what it says of itself may be another machine's
+                if worker.enclosure.shows_pid:  # else it is the process that was started
                     worker.pid = worker.limits.main = started.pid
                 worker.lane = worker.offered if started.lane else None
                 self._shelf = worker.connection.shelf = worker.arena if started.arena else None

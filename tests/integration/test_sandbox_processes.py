@@ -14,16 +14,32 @@ import pytest
 
 from blackhole_core.errors import WorkerDied
 from blackhole_core.executor.confinement import Confinement, Sandbox
+from tests.bubbles import require_bubblewrap
 from tests.plugins.build import NOTES_API
 from tests.stage import Running, Stage, eventually
 
 _ROOT = Path(__file__).parents[2]
-_WALLS = Confinement(sandbox=Sandbox.NATIVE)
 
 
-@pytest.fixture(params=[True, False], ids=["zygote", "exec"])
-def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    stage = Stage(zygote=request.param)
+class _Walled(Stage):
+    """A stage whose plugins have walls, begun by ``sandbox``."""
+
+    def __init__(self, sandbox: Sandbox, *, zygote: bool) -> None:
+        super().__init__(zygote=zygote)
+        self.sandbox = sandbox
+        self.confinement = Confinement(sandbox=sandbox)
+
+
+_WAYS = {"zygote": (Sandbox.NATIVE, True), "exec": (Sandbox.NATIVE, False), "bubblewrap": (Sandbox.BUBBLEWRAP, True)}
+_native = pytest.mark.parametrize("stage", ["zygote", "exec"], indirect=True)
+
+
+@pytest.fixture(params=_WAYS)
+def stage(request: pytest.FixtureRequest) -> Iterator[_Walled]:
+    sandbox, zygote = _WAYS[request.param]
+    if sandbox is Sandbox.BUBBLEWRAP:
+        require_bubblewrap()
+    stage = _Walled(sandbox, zygote=zygote)
     yield stage
     notes_api.release.set()
     stage.close()
@@ -55,10 +71,9 @@ def _space(pid: int) -> str:
         return ""
 
 
-def _launched(plugin: Running) -> int:
-    worker = plugin.remote._worker
-    assert worker is not None
-    return worker.connection.child.pid
+def _keeper(plugin: Running) -> int:
+    """Return the process that started process 1 of the worker's pid namespace, and ends with it: the worker's own, or ``bwrap``."""
+    return int(Path(f"/proc/{min(_inside(plugin))}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 @pytest.mark.parametrize(
@@ -74,8 +89,8 @@ def _launched(plugin: Running) -> int:
 )
 def test_it_ends_as_its_worker_ends(kind: str, status: int, stage: Stage) -> None:
     """F-30: the exit status, or the signal, is the worker's own; nothing of it is left."""
-    plugin = stage.start("faulty", confinement=_WALLS)
-    processes = [_launched(plugin), *_inside(plugin)]
+    plugin = stage.start("faulty")
+    processes = [_keeper(plugin), *_inside(plugin)]
     assert len(processes) == 3
     with pytest.raises(WorkerDied) as caught:
         plugin("fail", kind)
@@ -87,7 +102,7 @@ def test_it_ends_as_its_worker_ends(kind: str, status: int, stage: Stage) -> Non
 
 def test_a_grandchild_in_a_session_of_its_own(stage: Stage) -> None:
     """F-22: what left the process group, and blocks every signal, ends with the worker all the same."""
-    plugin = stage.start("prober", confinement=_WALLS)
+    plugin = stage.start("prober")
     assert plugin("pick", "setsid") == "alive"
     inside = _inside(plugin)
     assert len(inside) == 3  # the first process, the worker, and it
@@ -98,10 +113,10 @@ def test_a_grandchild_in_a_session_of_its_own(stage: Stage) -> None:
 @pytest.mark.parametrize("victim", ["keeper", "first", "worker"])
 def test_whichever_is_killed(victim: str, stage: Stage) -> None:
     """All of them end when one is killed, and the host is told."""
-    plugin = stage.start("prober", confinement=_WALLS)
+    plugin = stage.start("prober")
     assert plugin("pick", "setsid") == "alive"
     inside = _inside(plugin)
-    keeper, first = _launched(plugin), min(inside)
+    keeper, first = _keeper(plugin), min(inside)
     ends: list[int | None] = []
     plugin.remote.watch(lambda ended: ends.append(ended.exit))
     os.kill({"keeper": keeper, "first": first, "worker": plugin.pid}[victim], signal.SIGKILL)
@@ -111,7 +126,7 @@ def test_whichever_is_killed(victim: str, stage: Stage) -> None:
 
 def test_signals_of_the_host_reach_the_worker(stage: Stage) -> None:
     """SIGTERM ends a worker that does not end by itself: no keeper is in the way."""
-    plugin = stage.start("faulty", confinement=_WALLS, stop_grace=1.0)
+    plugin = stage.start("faulty", stop_grace=1.0)
     ends: list[int | None] = []
     plugin.remote.watch(lambda ended: ends.append(ended.exit))
     worker = plugin.remote._worker
@@ -120,10 +135,11 @@ def test_signals_of_the_host_reach_the_worker(stage: Stage) -> None:
     assert eventually(lambda: ends == [-signal.SIGTERM])
 
 
+@_native
 def test_what_keeper_and_first_process_hold(stage: Stage) -> None:
     """They hold no descriptor, so no pipe stays open for them, and little memory of their own."""
-    plugin = stage.start("full", confinement=_WALLS)
-    for pid in (_launched(plugin), min(_inside(plugin))):
+    plugin = stage.start("full")
+    for pid in (_keeper(plugin), min(_inside(plugin))):
         assert os.listdir(f"/proc/{pid}/fd") == []
         own = [line.split()[1] for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if line.startswith("Private_Dirty")]
         assert int(own[0]) < 8 * 1024  # KiB
@@ -135,31 +151,38 @@ sys.path[:0] = {paths!r}
 from tests.stage import Stage
 from blackhole_core.executor.confinement import Confinement, Sandbox
 stage = Stage(zygote={zygote})
-plugin = stage.start("prober", confinement=Confinement(sandbox=Sandbox.NATIVE))
+plugin = stage.start("prober", confinement=Confinement(sandbox=Sandbox("{sandbox}")))
 assert plugin("pick", "setsid") == "alive"
-print(plugin.remote._worker.connection.child.pid, os.readlink(f"/proc/{{plugin.pid}}/ns/pid"), flush=True)
+print(os.readlink(f"/proc/{{plugin.pid}}/ns/pid"), flush=True)
 time.sleep(100)
 """
 
 
-@pytest.mark.parametrize("zygote", [True, False])
-def test_a_killed_host_leaves_nothing(zygote: bool) -> None:
+@pytest.mark.parametrize("way", _WAYS)
+def test_a_killed_host_leaves_nothing(way: str) -> None:
     """H-30: SIGKILL of the host ends keeper, first process, worker and grandchild."""
-    program = _HOST.format(paths=[str(_ROOT), str(NOTES_API)], zygote=zygote)
+    sandbox, zygote = _WAYS[way]
+    if sandbox is Sandbox.BUBBLEWRAP:
+        require_bubblewrap()
+    program = _HOST.format(paths=[str(_ROOT), str(NOTES_API)], zygote=zygote, sandbox=sandbox)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as host:
         assert host.stdout is not None
-        keeper, space = host.stdout.readline().split()
+        space = host.stdout.readline().strip()
         inside = [pid for pid in _all_processes() if _space(pid) == space]
         assert len(inside) == 3
+        keeper = int(Path(f"/proc/{min(inside)}/stat").read_text().rpartition(")")[2].split()[1])
         host.kill()
-    assert eventually(lambda: not any(map(_is_alive, [int(keeper), *inside])))
+    assert eventually(lambda: not any(map(_is_alive, [keeper, *inside])))
 
 
+@_native
 def test_a_grandchild_without_namespaces(tmp_path: Path, each_layer_missing: Callable[[str], None], stage: Stage) -> None:
     """Where there is no pid namespace nobody can leave the process group, which ends as a whole."""
     each_layer_missing("namespace")
-    plugin = stage.start("prober", confinement=_WALLS)
-    assert plugin.remote.pid == _launched(plugin)
+    plugin = stage.start("prober")
+    worker = plugin.remote._worker
+    assert worker is not None
+    assert plugin.remote.pid == worker.connection.child.pid
     said = plugin("pick", "setsid")
     assert said == "EPERM alive"
     group = os.getpgid(plugin.pid)

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import attrs
 
+from blackhole_core.executor.launch.bwrap.arguments import is_inside
 from blackhole_core.executor.launch.child import Child, LaunchSpec, Start
 from blackhole_core.executor.launch.execute import execute
 from blackhole_core.executor.launch.guard import Guard
@@ -32,6 +33,7 @@ from blackhole_core.executor.launch.nursery import NoZygote, Nursery
 from blackhole_core.executor.launch.plumbing import Plumbing
 from blackhole_core.executor.launch.standing import Origin, read_standing
 from blackhole_core.executor.wire import spawn
+from blackhole_core.executor.wire.policy import Policy
 
 __all__ = ["PASSED_ON", "PROGRAM", "ProcessLauncher"]
 
@@ -91,15 +93,13 @@ class ProcessLauncher:
         :raises RuntimeError: the launcher is closed, or another process's.
         """
         self._check_process()
+        if spec.policy is not None and is_inside(spec.policy):
+            return self._in_bubblewrap(spec, spec.policy)
         child = self._from_spare(spec) if self._zygote and not self._closed else None
         if child is not None:
             return child
-        outcome: Future[Child] = self._submit(lambda: self._bring_up(spec))
-        try:
-            return outcome.result()
-        except BaseException:
-            outcome.add_done_callback(_discard)  # after an interrupt nobody waits for the worker that is still coming
-            raise
+        worker: Child = self._wait_for(lambda: self._bring_up(spec))
+        return worker
 
     def warm(self, import_path: Sequence[str]) -> None:
         """Begin to make ready what the first worker would otherwise wait for, and return; ``import_path`` is the host's."""
@@ -120,6 +120,23 @@ class ProcessLauncher:
             thread.join()
 
     # --- any thread --------------------------------------------------------------------------------------------------
+
+    def _wait_for(self, bring_up: Callable[[], Any]) -> Any:
+        """Have the thread bring something up that can be discarded, and return it."""
+        outcome = self._submit(bring_up)
+        try:
+            return outcome.result()
+        except BaseException:
+            outcome.add_done_callback(_discard)  # after an interrupt nobody waits for what is still coming
+            raise
+
+    def _in_bubblewrap(self, spec: LaunchSpec, policy: Policy) -> Child:
+        """Bring up a worker inside ``bwrap``, which ends with the thread; the thread need not wait until it is up."""
+        from blackhole_core.executor.launch.bwrap.running import Bubble, begin
+
+        own = environment(os.environ.get) | dict(spec.environment)
+        bubble: Bubble = self._wait_for(lambda: begin(spec, policy, self._program, own, self._the_guard()))
+        return bubble.child(spec)
 
     def _from_spare(self, spec: LaunchSpec) -> Child | None:
         """Bring up a worker that was forked ahead; None where there is none for this, or it died."""

@@ -103,6 +103,9 @@ def rules_for(*, programs: bool, own_root: bool, own_ipc: bool, own_pids: bool, 
         *(_create_with_id(name, flags) for name, flags in (("open", 1), ("openat", 2))),
         Rule("openat2", errno.ENOSYS),  # likewise
     ]
+    rules += [
+        Rule(name, errno.EPERM, (Condition(0, (kind,), negated=True),)) for name, kind in _OF_A_KIND
+    ]  # the others reach what keeps it
     if not programs:
         rules += _deny(("execve", "execveat"), errno.EACCES)
     if not own_root:
@@ -123,10 +126,7 @@ def _deny(names: Iterable[str], error: int) -> list[Rule]:
 
 def _only_itself(pid: int) -> list[Rule]:
     """Deny what a process may do to every other one of its user: a limit on processor time that has passed ends the host."""
-    return [
-        *(Rule(name, errno.EPERM, (Condition(place, (0, pid), negated=True),)) for name, place in _OF_A_PROCESS),
-        *(Rule(name, errno.EPERM, (Condition(0, (kind,), negated=True),)) for name, kind in _OF_A_KIND),
-    ]
+    return [Rule(name, errno.EPERM, (Condition(place, (0, pid), negated=True),)) for name, place in _OF_A_PROCESS]
 
 
 def _create_with_id(name: str, flags: int) -> Rule:

@@ -15,13 +15,13 @@ from blackhole_core.executor.confinement import Confinement, Unenforced
 from blackhole_core.executor.launch.standing import Standing, read_standing
 from blackhole_core.executor.wire.policy import NAMESPACES, Layer, Policy, WallReport
 
-__all__ = ["ALL_LAYERS", "main", "what_holds"]
+__all__ = ["ALL_LAYERS", "PROGRAM", "SECONDS", "main", "what_holds"]
 
 #: What a worker builds where everything can be had.
 ALL_LAYERS: Final = (*NAMESPACES, Layer.LANDLOCK, Layer.SECCOMP)
 #: Seconds that the process may take: fifty milliseconds of work, on a machine under heavy load some seconds.
-_SECONDS: Final = 20.0
-_PROGRAM: Final = "import sys; sys.path[:] = sys.argv[1:]; del sys.argv[1:]; from blackhole_core.executor.sandbox.probe import main; main()"
+SECONDS: Final = 20.0
+PROGRAM: Final = "import sys; sys.path[:] = sys.argv[1:]; del sys.argv[1:]; from blackhole_core.executor.sandbox.probe import main; main()"
 
 _lock: Final = threading.Lock()
 _known: Final[dict[Standing, WallReport]] = {}
@@ -55,13 +55,13 @@ def _try(import_path: Sequence[str], layers: Sequence[Layer]) -> WallReport | No
     policy = draw_up(Confinement(unenforced=Unenforced.ALLOW), plugin=plugin, import_path=import_path, layers=layers, temporary=None)
     try:
         tried = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", _PROGRAM, *import_path],
+            [sys.executable, "-I", "-S", "-c", PROGRAM, *import_path],
             input=msgspec.msgpack.encode(policy),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={},
             start_new_session=True,
-            timeout=_SECONDS,
+            timeout=SECONDS,
             check=False,
         )
         return msgspec.msgpack.decode(tried.stdout, type=WallReport)

@@ -11,11 +11,12 @@ import attrs
 from blackhole_core.errors import IsolationUnavailable, LoadFailed
 from blackhole_core.executor.confinement import Sandbox, Unenforced
 from blackhole_core.executor.runner import RunnerSpec
+from blackhole_core.executor.sandbox.bubblewrap import INSIDE, bubblewrap_here, takes_bubblewrap
 from blackhole_core.executor.sandbox.judge import explain
 from blackhole_core.executor.sandbox.places import UnsafePath
 from blackhole_core.executor.sandbox.plan import draw_up
 from blackhole_core.executor.sandbox.probe import what_holds
-from blackhole_core.executor.wire.policy import Layer, Policy
+from blackhole_core.executor.wire.policy import Layer, Policy, WallReport
 from blackhole_core.ids import Isolation
 from blackhole_core.scratch import remove
 
@@ -33,6 +34,11 @@ class Enclosure:
         """Remove what was made for the worker, which has ended."""
         if self.temporary is not None:
             remove(self.temporary)
+
+    @property
+    def shows_pid(self) -> bool:
+        """Whether the worker knows its process id as the host sees it."""
+        return self.policy is not None and Layer.PID not in self.policy.around
 
     @property
     def environment(self) -> dict[str, str]:
@@ -58,11 +64,13 @@ class Walls:
         """
         if self._level is Isolation.CONTAINER:
             return Enclosure(self._draw_up(spec, import_path, (Layer.LANDLOCK, Layer.SECCOMP), None, _CONTAINER))
-        if spec.confinement.sandbox is Sandbox.BUBBLEWRAP:
-            raise IsolationUnavailable(
-                Isolation.PROCESS.value, "this version builds the walls itself; set `sandbox: native` or `auto` in place of `bubblewrap`"
-            )
-        found = what_holds(import_path)
+        found = what_holds(import_path) if spec.confinement.sandbox is not Sandbox.BUBBLEWRAP else WallReport()
+        if takes_bubblewrap(
+            spec.confinement.sandbox,
+            root_of_its_own=found.layers.get(Layer.MOUNT) == "",
+            works=lambda: not bubblewrap_here(import_path).problem,
+        ):
+            return self._in_bubblewrap(spec, import_path)
         if found.open and spec.confinement.unenforced is Unenforced.REFUSE:
             raise IsolationUnavailable(Isolation.PROCESS.value, explain(found))
         layers = [Layer(name) for name, reason in found.layers.items() if not reason]
@@ -72,6 +80,15 @@ class Walls:
         except BaseException:
             Enclosure(temporary=temporary).close()
             raise
+
+    def _in_bubblewrap(self, spec: RunnerSpec, import_path: Sequence[str]) -> Enclosure:
+        found = bubblewrap_here(import_path)
+        if found.problem and not (found.report.open and spec.confinement.unenforced is Unenforced.ALLOW):
+            raise IsolationUnavailable(
+                Isolation.PROCESS.value,
+                f"plugin {spec.id} is to run with `sandbox: bubblewrap`, and {found.problem}; or set `sandbox: auto`",
+            )
+        return Enclosure(self._draw_up(spec, import_path, INSIDE, None, found.around))
 
     @staticmethod
     def _draw_up(
