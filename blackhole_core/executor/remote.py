@@ -66,6 +66,7 @@ from blackhole_core.executor.wire.ledger import Ledger
 from blackhole_core.executor.wire.parcels import MARK, Parcel, Shelf, fit
 from blackhole_core.executor.wire.policy import WallReport
 from blackhole_core.executor.workerfactory import RemoteWorker, WorkerFactory
+from blackhole_core.ids import Isolation
 from blackhole_core.messages import HOST, Call, Calls, Implementation, Replies, Surface
 
 if TYPE_CHECKING:
