@@ -13,6 +13,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -50,8 +51,10 @@ ROOT: Final = Path(__file__).parents[2]
 @contextlib.contextmanager
 def fault_host(column: str, resources: Mapping[str, float] = {}) -> Iterator[bh.PluginManager]:
     """Yield a manager with ``faulty``, limited to ``resources``, and its neighbour ``upper``, both at the level of ``column``."""
+    # A directory of its own, which a limit of disk is about, a plugin has only where the host has one for state.
+    state = tempfile.TemporaryDirectory() if "disk" in resources else contextlib.nullcontext()
     config = {**COLUMNS[column], **_PATIENT, "plugins": {"faulty": {"resources": dict(resources)}}}
-    with bh.PluginManager("notes", config=config) as pm:
+    with state as directory, bh.PluginManager("notes", config=config, state_dir=directory) as pm:
         pm.add_hookspecs(notes_api.NotesSpecs)
         pm.load("upper", source=HERE / "upper_1_0")
         pm.load("faulty", source=HERE / "faulty_1_0")

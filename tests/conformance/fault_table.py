@@ -246,8 +246,8 @@ SECTIONS: Final[Mapping[str, tuple[Fault, ...]]] = {
         ),
         Fault(
             "fill_disk",
-            "80 MB of temporary files, limit 8 MB",
-            ("does not start", "does not start", "does not start", "does not start", "does not start"),
+            "80 MB of temporary files, limit of disk 8 MB",
+            ("does not start", "does not start", "does not start", "allowed", "allowed"),
             resources={"disk": 8},
         ),
     ),
