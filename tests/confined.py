@@ -162,7 +162,12 @@ def _host(order: dict[str, Any], directory: Path) -> dict[str, Any]:
         stage.close()
 
 
-def _probe(directory: Path, prober: Any, other: Any) -> dict[str, Any]:
+def _look(directory: Path, prober: Any, other: Any) -> dict[str, Any]:
+    """Have it try everything but how much it can write: what it writes may be on a disk."""
+    return _probe(directory, prober, other, fill=False)
+
+
+def _probe(directory: Path, prober: Any, other: Any, *, fill: bool = True) -> dict[str, Any]:
     """Have it try everything that the rim of this host has."""
     with (
         socket.socket(socket.AF_UNIX) as listening,
@@ -190,7 +195,7 @@ def _probe(directory: Path, prober: Any, other: Any) -> dict[str, Any]:
         found: dict[str, Any] = prober("raw", facts)
     found["environment"] = prober("pick", "environment").split()
     found["descriptors"] = prober("pick", "descriptors").splitlines()
-    found["filled"] = prober("pick", "fill") if prober.remote.walls_report.layers.get("mount namespace") == "" else "ENOSPC"
+    found["filled"] = prober("pick", "fill") if fill and prober.remote.walls_report.layers.get("mount namespace") == "" else "ENOSPC"
     found["layers"] = prober.remote.walls_report.layers
     found["open"] = prober.remote.walls_report.open
     found["start"] = prober.remote.start_way

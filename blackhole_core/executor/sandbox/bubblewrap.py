@@ -35,11 +35,15 @@ _known: Final[dict[object, Bubblewrap]] = {}
 
 @attrs.frozen
 class Bubblewrap:
-    """``problem`` says why it is of no use, with what to do; empty where it works. ``around`` are the layers that it makes, ``report`` what came of all of them."""
+    """``problem`` says why it is of no use, with what to do; empty where it works. ``around`` are the layers that it makes, ``report`` what came of all of them.
+
+    ``bounded``: it can make file systems in memory of a size; where it is set-user-id it refuses that, and a directory has to be made for temporary files.
+    """
 
     program: str = ""
     problem: str = ""
     around: tuple[Layer, ...] = AROUND
+    bounded: bool = True
     report: WallReport = WallReport()
 
 
@@ -78,15 +82,16 @@ def _identity(program: str) -> tuple[int, ...]:
 
 def _find_out(program: str, import_path: Sequence[str]) -> Bubblewrap:
     try:
-        found = _try(program, import_path, AROUND)
-        if found.problem and is_set_user_id(program):  # it can do without a user namespace, where there may be none
-            found = _try(program, import_path, tuple(layer for layer in AROUND if layer is not Layer.USER))
+        bounded = not is_set_user_id(program)
+        found = _try(program, import_path, AROUND, bounded=bounded)
+        if found.problem and not bounded:  # it can do without a user namespace, where there may be none
+            found = _try(program, import_path, tuple(layer for layer in AROUND if layer is not Layer.USER), bounded=bounded)
     except OSError as error:
         return Bubblewrap(program, f"{program} cannot be executed: {error.strerror}")
     return found
 
 
-def _try(program: str, import_path: Sequence[str], around: tuple[Layer, ...]) -> Bubblewrap:
+def _try(program: str, import_path: Sequence[str], around: tuple[Layer, ...], *, bounded: bool) -> Bubblewrap:
     policy = draw_up(
         Confinement(unenforced=Unenforced.ALLOW),
         plugin=Path(__file__).parent,
@@ -95,6 +100,8 @@ def _try(program: str, import_path: Sequence[str], around: tuple[Layer, ...]) ->
         temporary=None,
         around=around,
     )
+    if not bounded:
+        policy = msgspec.structs.replace(policy, temporary_size=0)
     with calling(program, policy) as call:
         try:
             tried = subprocess.run(
@@ -108,10 +115,10 @@ def _try(program: str, import_path: Sequence[str], around: tuple[Layer, ...]) ->
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return Bubblewrap(program, f"{program} did not make a sandbox within {SECONDS:g} s", around)
+            return Bubblewrap(program, f"{program} did not make a sandbox within {SECONDS:g} s", around, bounded)
     try:
         report = msgspec.msgpack.decode(tried.stdout, type=WallReport)
     except msgspec.DecodeError:
         said = printable(last_words(tried.stderr), 500) or f"it ended with status {tried.returncode}"
-        return Bubblewrap(program, f"{program} makes no sandbox here: {said}", around)
-    return Bubblewrap(program, explain(report) if report.open else "", around, report)
+        return Bubblewrap(program, f"{program} makes no sandbox here: {said}", around, bounded)
+    return Bubblewrap(program, explain(report) if report.open else "", around, bounded, report)

@@ -70,25 +70,30 @@ class Walls:
             root_of_its_own=found.layers.get(Layer.MOUNT) == "",
             works=lambda: not bubblewrap_here(import_path).problem,
         ):
-            return self._in_bubblewrap(spec, import_path)
+            return self._in_bubblewrap(spec, import_path, new_directory)
         if found.open and spec.confinement.unenforced is Unenforced.REFUSE:
             raise IsolationUnavailable(Isolation.PROCESS.value, explain(found))
         layers = [Layer(name) for name, reason in found.layers.items() if not reason]
         temporary = None if Layer.MOUNT in layers else new_directory(spec.id.name)
-        try:
-            return Enclosure(self._draw_up(spec, import_path, layers, temporary), temporary)
-        except BaseException:
-            Enclosure(temporary=temporary).close()
-            raise
+        return self._enclosure(spec, import_path, layers, temporary)
 
-    def _in_bubblewrap(self, spec: RunnerSpec, import_path: Sequence[str]) -> Enclosure:
+    def _in_bubblewrap(self, spec: RunnerSpec, import_path: Sequence[str], new_directory: Callable[[str], Path]) -> Enclosure:
         found = bubblewrap_here(import_path)
         if found.problem and not (found.report.open and spec.confinement.unenforced is Unenforced.ALLOW):
             raise IsolationUnavailable(
                 Isolation.PROCESS.value,
                 f"plugin {spec.id} is to run with `sandbox: bubblewrap`, and {found.problem}; or set `sandbox: auto`",
             )
-        return Enclosure(self._draw_up(spec, import_path, INSIDE, None, found.around))
+        return self._enclosure(spec, import_path, INSIDE, None if found.bounded else new_directory(spec.id.name), found.around)
+
+    def _enclosure(
+        self, spec: RunnerSpec, import_path: Sequence[str], layers: Sequence[Layer], temporary: Path | None, around: Sequence[Layer] = ()
+    ) -> Enclosure:
+        try:
+            return Enclosure(self._draw_up(spec, import_path, layers, temporary, around), temporary)
+        except BaseException:
+            Enclosure(temporary=temporary).close()
+            raise
 
     @staticmethod
     def _draw_up(

@@ -17,8 +17,8 @@ __all__ = ["AROUND", "arguments", "is_inside", "mounted"]
 
 #: What there is before the worker does anything. A set-user-id ``bwrap`` makes no user namespace where there can be none.
 AROUND: Final = (Layer.USER, Layer.PID, Layer.MOUNT, Layer.NET, Layer.IPC, Layer.UTS, Layer.PROC)
-#: Bytes of /dev, which holds a few nodes and links, and of /dev/shm, where locks between a plugin's own processes lie; as in a root of our own.
-_DEV_SIZE, _SHARED_SIZE = 4 * 2**20, 64 * 2**20
+#: Bytes of /dev/shm, where locks between a plugin's own processes lie; as in a root of our own.
+_SHARED_SIZE: Final = 64 * 2**20
 
 _NAMESPACES: Final = {Layer.USER: "user", Layer.PID: "pid", Layer.NET: "net", Layer.IPC: "ipc", Layer.UTS: "uts"}
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom")
@@ -42,7 +42,7 @@ def mounted(places: Sequence[Place]) -> list[Place]:
 
 def arguments(policy: Policy, opened: Iterable[tuple[Place, int]], masked: Mapping[str, bool]) -> list[str]:
     """Return them. ``opened`` are the places as :func:`mounted` orders them, each with its descriptor (any number for a device, which goes by its name);
-    ``masked`` are the files below /proc that tell of the machine and not of processes, each with whether it is a directory.
+    where the policy has no memory for temporary files, there is none in /dev/shm either; ``masked`` are the files below /proc that tell of the machine and not of processes, each with whether it is a directory.
     """
     binds = [_bind(place, descriptor) for place, descriptor in opened]
     whole = [bind for bind in binds if bind[-1] == "/"]
@@ -53,7 +53,7 @@ def arguments(policy: Policy, opened: Iterable[tuple[Place, int]], masked: Mappi
         *[["--unshare-cgroup-try"], ["--hostname", "blackhole"], ["--die-with-parent"], ["--new-session"], ["--cap-drop", "ALL"]],
         *whole,
         *_devices(),
-        ["--perms", "1777", "--size", str(policy.temporary_size), "--tmpfs", temporary],
+        *(_memory("/dev/shm", _SHARED_SIZE) + _memory(temporary, policy.temporary_size) if policy.temporary_size else []),  # noqa: S108 - its own
         *others,
         ["--proc", "/proc"],
         *[part for path, directory in masked.items() for part in _mask(path, directory=directory)],
@@ -72,16 +72,19 @@ def _bind(place: Place, descriptor: int) -> list[str]:
 
 def _devices() -> list[list[str]]:
     return [
-        ["--perms", "0755", "--size", str(_DEV_SIZE), "--tmpfs", "/dev"],
+        ["--perms", "0755", "--tmpfs", "/dev"],
         *[["--dev-bind", f"/dev/{name}", f"/dev/{name}"] for name in _DEVICES],
         *[["--symlink", to, f"/dev/{name}"] for name, to in _DEVICE_LINKS],
-        ["--perms", "1777", "--size", str(_SHARED_SIZE), "--tmpfs", "/dev/shm"],  # noqa: S108 - its own
     ]
+
+
+def _memory(path: str, size: int) -> list[list[str]]:
+    return [["--perms", "1777", "--size", str(size), "--tmpfs", path]]
 
 
 def _mask(path: str, *, directory: bool) -> list[list[str]]:
     if directory:
-        return [["--size", "4096", "--tmpfs", path], ["--remount-ro", path]]
+        return [["--tmpfs", path], ["--remount-ro", path]]
     return [["--ro-bind", "/dev/null", path]]
 
 

@@ -45,9 +45,16 @@ def test_the_root_is_read_only_in_the_end() -> None:
     assert text.endswith("--remount-ro /proc --remount-ro /dev --remount-ro / --chdir /")
     assert text.index("--ro-bind-fd 5 /") < text.index("--tmpfs /dev")
     assert "--perms 1777 --size 4096 --tmpfs /tmp" in text
-    assert "--proc /proc --ro-bind /dev/null /proc/keys --size 4096 --tmpfs /proc/acpi --remount-ro /proc/acpi" in text
+    assert "--proc /proc --ro-bind /dev/null /proc/keys --tmpfs /proc/acpi --remount-ro /proc/acpi" in text
     assert "--cap-drop ALL" in text
     assert "--die-with-parent" in words
+
+
+def test_no_memory_without_bound() -> None:
+    """Where its size cannot be told there is none that could be written: temporary files have a directory, and the rest becomes read-only."""
+    words = arguments(Policy((), (), (), 1, around=AROUND), [], {})
+    assert [words[place + 1] for place, word in enumerate(words) if word == "--tmpfs"] == ["/dev"]
+    assert "--size" not in words
 
 
 def test_every_namespace() -> None:
