@@ -261,7 +261,7 @@ SECTIONS: Final[Mapping[str, tuple[Fault, ...]]] = {
             argument="{host}",
         ),
         Fault("connect", "connects to a port of this machine", ("allowed", "allowed", "allowed", "refused", "refused"), argument="{port}"),
-        Fault("run_program", "runs `/bin/true`", ("allowed", "allowed", "allowed", "refused", "allowed"), argument="/bin/true"),
+        Fault("run_program", "runs `/bin/true`", ("allowed", "allowed", "allowed", "refused", "refused"), argument="/bin/true"),
         Fault(
             "signal_host",
             "kills the host",
