@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,18 @@ def test_programs(stage: Stage, tmp_path: Path, sandbox: Sandbox) -> None:
     assert plugin("raw", "subprocess.run(['/bin/echo', 'hi'], capture_output=True).stdout") == b"hi\n"
     assert plugin("raw", "subprocess.run(['/bin/ls']).returncode") in {"PermissionError", "FileNotFoundError"}
     assert plugin("raw", "subprocess.run(['/bin/cat', '/etc/passwd'], capture_output=True).stdout") == b""
+
+
+@pytest.mark.parametrize("permission", ["filesystem", "filesystem:read:/"])
+def test_all_files(permission: str, stage: Stage, tmp_path: Path, sandbox: Sandbox) -> None:
+    """It sees the host's files, none of which it can write; /dev, /proc and temporary files are still its own."""
+    (tmp_path / "file").write_text("here")
+    plugin = _start(stage, tmp_path, permission, sandbox=sandbox)
+    assert plugin("raw", "open('/etc/passwd').read()") == Path("/etc/passwd").read_text()
+    assert plugin("raw", f"open({str(tmp_path / 'file')!r}).read()") == "here"
+    assert plugin("raw", f"open({str(tmp_path / 'file')!r}, 'w')") in {"OSError", "PermissionError"}
+    assert plugin("raw", f"os.listdir('/proc/{os.getpid()}/fd')") in {"FileNotFoundError", "PermissionError"}
+    assert plugin("raw", "__import__('tempfile').TemporaryFile().write(b'here')") == 4
 
 
 def test_a_grant_that_leads_elsewhere(stage: Stage, tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ _AUTHORITIES: Final = (
     *("/etc/ssl/certs", "/etc/ssl/cert.pem", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates"),
     *("/etc/pki/tls/certs", "/etc/pki/tls/cert.pem", "/etc/pki/ca-trust/extracted"),
 )
+#: What a worker has of its own in its root directory, which the host's own would hide if it were a place.
+_OWN: Final = frozenset({"dev", "proc"})
 #: The devices behind ``device:*``, as patterns of names below /dev.
 _DEVICES: Final[Mapping[str, tuple[str, ...]]] = {
     "gpu": ("dri", "kfd", "nvidia*"),
@@ -87,7 +89,7 @@ def places_of(granted: Granted) -> Iterator[Place]:
     writable = [path for path, write, _ in _paths(granted) if write]
     for path, write, execute in _paths(granted):
         _refuse_escape(path, writable)
-        yield from _spelled(path, write=write, execute=execute)
+        yield from _with_parts(path, write=write, execute=execute)
     if granted.programs:
         for loader in _LOADERS:
             yield from _spelled(loader, execute=True)
@@ -116,6 +118,13 @@ def _paths(granted: Granted) -> Iterator[tuple[str, bool, bool]]:
         elif permission.area in _EXECUTING:
             named = value.name if isinstance(value, permissions.Exact) else None
             yield from ((program, False, True) for program in ((named,) if named is not None else _PROGRAMS))
+
+
+def _with_parts(path: str, *, write: bool, execute: bool) -> Iterator[Place]:
+    """Return ``path``; for the root directory what is in it and no worker has of its own."""
+    whole = os.path.abspath(path) == "/"  # noqa: PTH100 - Path.absolute keeps ".."
+    for part in [str(top) for top in Path("/").iterdir() if top.name not in _OWN] if whole else [path]:
+        yield from _spelled(part, write=write, execute=execute)
 
 
 def _locate(place: permissions.Place, own: Mapping[str, Path]) -> str | None:

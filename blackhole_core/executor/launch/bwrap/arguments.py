@@ -37,24 +37,20 @@ def mounted(places: Sequence[Place]) -> list[Place]:
         for place in places
         if place.target == place.source or not any(_is_below(place.target, outer.target) for outer in places if outer is not place)
     ]
-    return sorted(needed, key=lambda place: (_depth(place.target), place.target))
+    return sorted(needed, key=lambda place: (place.target.count(b"/"), place.target))
 
 
 def arguments(policy: Policy, opened: Iterable[tuple[Place, int]], masked: Mapping[str, bool]) -> list[str]:
     """Return them. ``opened`` are the places as :func:`mounted` orders them, each with its descriptor (any number for a device, which goes by its name);
     where the policy has no memory for temporary files, there is none in /dev/shm either; ``masked`` are the files below /proc that tell of the machine and not of processes, each with whether it is a directory.
     """
-    binds = [_bind(place, descriptor) for place, descriptor in opened]
-    whole = [bind for bind in binds if bind[-1] == "/"]
-    others = [bind for bind in binds if bind[-1] != "/"]
     temporary = os.fsdecode(policy.temporary)
     options = [
         *[["--unshare-" + name] for layer, name in _NAMESPACES.items() if layer in policy.around],
         *[["--unshare-cgroup-try"], ["--hostname", "blackhole"], ["--die-with-parent"], ["--new-session"], ["--cap-drop", "ALL"]],
-        *whole,
         *_devices(),
         *(_memory("/dev/shm", _SHARED_SIZE) + _memory(temporary, policy.temporary_size) if policy.temporary_size else []),  # noqa: S108 - its own
-        *others,
+        *[_bind(place, descriptor) for place, descriptor in opened],
         ["--proc", "/proc"],
         *[part for path, directory in masked.items() for part in _mask(path, directory=directory)],
         *[["--remount-ro", path] for path in ("/proc", "/dev", "/")],
@@ -89,8 +85,4 @@ def _mask(path: str, *, directory: bool) -> list[list[str]]:
 
 
 def _is_below(path: bytes, directory: bytes) -> bool:
-    return path.startswith(directory.rstrip(b"/") + b"/")
-
-
-def _depth(path: bytes) -> int:
-    return 0 if path == b"/" else path.count(b"/")
+    return path.startswith(directory + b"/")

@@ -13,8 +13,8 @@ from blackhole_core.executor.wire.policy import Place
 
 __all__ = ["binds_of", "interpreter"]
 
-#: Of the host's root directory, what a container has of its own.
-_OWN: Final = ("dev", "proc", "sys", "tmp")
+#: What no container has, whatever it may read: it tells of the machine and its control groups.
+_SYS: Final = "/sys"
 
 
 def interpreter() -> str:
@@ -23,18 +23,8 @@ def interpreter() -> str:
 
 
 def binds_of(places: Iterable[Place]) -> Iterator[Bind]:
-    """Return what to mount. The root directory itself cannot be: what is in it is, without what the container has of its own.
-
-    Devices are left out: the engine keeps every device but a few from a container.
-    """
+    """Return what to mount. Devices are left out: the engine keeps every device but a few from a container."""
     for place in places:
         source, target = os.fsdecode(place.source), os.fsdecode(place.target)
-        if target == "/":
-            tops = (path for path in Path("/").iterdir() if path.name not in _OWN and path.exists())
-            yield from (_bind(path.resolve(), str(path), place) for path in tops)
-        elif not place.device:
-            yield _bind(Path(source), target, place)
-
-
-def _bind(source: Path, target: str, place: Place) -> Bind:
-    return Bind(str(source), target, place.write, file=not source.is_dir())
+        if not place.device and target != _SYS:
+            yield Bind(source, target, place.write, file=not Path(source).is_dir())

@@ -60,12 +60,10 @@ def test_outer_directories_are_mounted_first() -> None:
 
 
 def test_places_as_mounts() -> None:
-    """Each under its own spelling; of the whole file system what is in the root directory, but for what a container has of its own; no device."""
+    """Each under its own spelling; no device, and nothing of the machine."""
     one = Place(b"/real", b"/spelled", write=True)
     assert list(binds_of((one, Place(b"/dev/dri", b"/dev/dri", device=True)))) == [Bind("/real", "/spelled", write=True, file=True)]
-    everything = {bind.target for bind in binds_of((Place(b"/", b"/"),))}
-    assert "/usr" in everything
-    assert not {"/", "/dev", "/proc", "/sys", "/tmp"} & everything
+    assert list(binds_of((Place(b"/sys", b"/sys"), Place(b"/usr", b"/usr")))) == [Bind("/usr", "/usr")]
 
 
 def test_the_filter_denies_by_number_only_what_every_kernel_denies_alike() -> None:
