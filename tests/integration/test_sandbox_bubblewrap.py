@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from blackhole_core.cli.doctor import examine
 from blackhole_core.errors import IsolationUnavailable
 from blackhole_core.executor.confinement import Confinement, Sandbox
 from blackhole_core.executor.launch.bwrap import running
@@ -171,3 +173,16 @@ def test_the_trial_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     (tmp_path / "other").replace(counted)
     assert bubblewrap_here(()).problem
     assert (tmp_path / "count").read_text() == "tried\ntried\n"
+
+
+def test_doctor_says_whether_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is and of which version, or why it is of no use and how to get it; that is no problem of the machine's."""
+    require_bubblewrap()
+    report = examine(None, tmp_path)
+    [found] = [finding for finding in report.findings if finding.what == "bubblewrap"]
+    assert re.fullmatch(r"bubblewrap \d+\.\d+\.\d+ at /.*bwrap: works", found.facts)
+    monkeypatch.delenv("BLACKHOLE_BWRAP", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    [found] = [finding for finding in examine(None, tmp_path).findings if finding.what == "bubblewrap"]
+    assert found.facts.startswith("not usable: there is no program bwrap on PATH; install it (apt install bubblewrap)")
+    assert not found.problem
