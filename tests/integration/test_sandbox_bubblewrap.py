@@ -20,7 +20,7 @@ from blackhole_core.executor.sandbox.bubblewrap import bubblewrap_here
 from blackhole_core.manifest.model import Resources
 from tests.bubbles import require_bubblewrap
 from tests.confined import run_host
-from tests.stage import Running, Stage
+from tests.stage import Running, Stage, eventually
 
 _SOURCE = """
 import os, resource
@@ -140,6 +140,17 @@ def _open(pid: int) -> set[str]:
 
 def _parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_its_end_is_told_before_its_number_is_free(stage: Stage, tmp_path: Path) -> None:
+    """To who sends signals to that number, as at every level."""
+    require_bubblewrap()
+    worker = _start(stage, tmp_path).remote._worker
+    assert worker is not None
+    told: list[bool] = []
+    worker.connection.child.before_reap(lambda: told.append(True))
+    worker.connection.kill()
+    assert eventually(lambda: told)
 
 
 def test_a_place_that_was_replaced_by_a_link(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,9 +103,8 @@ def rules_for(*, programs: bool, own_root: bool, own_ipc: bool, own_pids: bool, 
         *(_create_with_id(name, flags) for name, flags in (("open", 1), ("openat", 2))),
         Rule("openat2", errno.ENOSYS),  # likewise
     ]
-    rules += [
-        Rule(name, errno.EPERM, (Condition(0, (kind,), negated=True),)) for name, kind in _OF_A_KIND
-    ]  # the others reach what keeps it
+    # Other kinds reach the process that keeps it.
+    rules += [Rule(name, errno.EPERM, (Condition(0, (kind,), negated=True),)) for name, kind in _OF_A_KIND]
     if not programs:
         rules += _deny(("execve", "execveat"), errno.EACCES)
     if not own_root:
