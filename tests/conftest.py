@@ -106,6 +106,11 @@ def require_level() -> Callable[[str], Isolation]:
     return levels.require_level
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests that change their process for good behind all others."""
+    items.sort(key=lambda item: item.get_closest_marker("stays") is not None)
+
+
 @pytest.fixture
 def stage() -> Iterator[Stage]:
     """Return a small host for runners; at the end what hangs on ``notes_api.release`` is let go of, and everything stopped."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import functools
 import itertools
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from types import CodeType, FunctionType
@@ -18,9 +19,9 @@ from typing import Final
 import attrs
 
 from blackhole_core.hooks.compiling import Body, compile_body, global_name
-from blackhole_core.hooks.inflight import CodeWatch
+from blackhole_core.hooks.inflight import EVIDENCE, CodeWatch
 
-__all__ = ["CodeSwitch", "Compiled", "Store", "compiled", "new_function", "sweep"]
+__all__ = ["CodeSwitch", "Compiled", "Store", "compiled", "in_one_step", "new_function", "sweep"]
 
 #: Numbers the states of all hooks; ``next`` on a count is atomic.
 _states: Final = itertools.count(1)
@@ -121,6 +122,19 @@ class CodeSwitch:
 def _forget(space: dict[str, object], names: Iterable[str]) -> None:
     for name in names:
         space.pop(name, None)
+
+
+def in_one_step() -> bool:
+    """Whether :func:`sweep` is one step for other threads: there is an interpreter lock, and nobody has added an audit hook, which would run at each store of a
+    code object, and in which other threads may get their turn.
+    """
+    if EVIDENCE != "frames":
+        return False
+    try:
+        sys.audit(0)  # type: ignore[arg-type]  # without hooks nobody looks at it; with them it is refused
+    except TypeError:
+        return False
+    return True
 
 
 def sweep(stores: Iterable[Store]) -> list[CodeType]:

@@ -29,6 +29,7 @@ from blackhole_core.errors import BlackholeError, StateError, SwapFailed
 from blackhole_core.hooks.manager import HookManager
 from blackhole_core.hooks.pausing import let_others_go_first
 from blackhole_core.hooks.replace import Replacement
+from blackhole_core.hooks.switching import in_one_step
 from blackhole_core.ids import Isolation
 from blackhole_core.lifecycle.carrying import plan_by, restore_newest
 from blackhole_core.lifecycle.handover import Drained, Handover
@@ -282,7 +283,9 @@ class Swap:
             self._replacement = Replacement(self._tools.hooks, self.member.name, new.plugin_object(), pause=let_others_go_first)
             if self._broken:
                 self._restore(new)
-            self._still = Standstill(self._tools.hooks, self.member, self._old, new.hooks, hooks_open=self._alone and not self._hands_over)
+            self._still = Standstill(
+                self._tools.hooks, self.member, self._old, new.hooks, hooks_open=self._alone and not self._hands_over and in_one_step()
+            )
 
     def _restore(self, new: Instance) -> None:
         """Give the new version the newest snapshot, as the old one cannot be asked; or what it handed over itself, where it cannot read that and the operator forces it."""

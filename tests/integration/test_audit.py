@@ -17,6 +17,8 @@ import blackhole_core as bh
 from blackhole_core.executor import auditor
 from tests.integration.managed import Log, manager
 
+pytestmark = pytest.mark.stays  # an audit hook cannot be taken back, and costs every later swap its open hooks
+
 CODE = '''
 """A plugin that does what it is told."""
 import os
