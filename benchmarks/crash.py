@@ -39,7 +39,7 @@ class Crasher:
     def echo(self, value):
         if value == "die":
             os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(30)
+            time.sleep(30)  # the signal ends it; it must not answer first
         return value
 """
 _MANIFEST: Final = "name: crasher\nversion: 1.0.0\nentry: bench_crasher:Crasher\nisolation: process\n"

@@ -38,7 +38,7 @@ def echo(value: Any) -> Any:
 def die() -> None:
     """End the worker in the middle of a call."""
     os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(_PATIENCE)
+    time.sleep(_PATIENCE)  # the signal ends it; it must not answer first
 
 
 def _pebble() -> Contender:

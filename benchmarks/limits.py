@@ -111,7 +111,7 @@ def _share(runner: RemoteRunner, processes: int) -> float:
     burning.start()
     time.sleep(_SECONDS * 0.25)  # what it had saved up while it slept is used up, and its children are there
     began, before = time.monotonic(), runner.usage.cpu
-    time.sleep(_SECONDS)
+    time.sleep(_SECONDS)  # the length of the measurement
     after, ended = runner.usage.cpu, time.monotonic()
     burning.join()
     assert before is not None

@@ -70,7 +70,7 @@ def bomb(seconds: float) -> None:
         except OSError:
             continue
         if pid == 0 and len(made) < _BOMB:
-            time.sleep(2 * seconds)
+            time.sleep(2 * seconds)  # one of the bomb: it is only there; its parent ends it
             os._exit(0)
         elif pid:
             made.append(pid)

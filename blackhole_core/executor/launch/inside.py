@@ -67,7 +67,7 @@ class Inside:
 
     def complaint(self) -> str:
         """Return what the program said last."""
-        raise NotImplementedError
+        raise NotImplementedError  # each launcher of such a process keeps what it said in its own way
 
     def _hear(self) -> tuple[bytes, list[int]]:
         try:
