@@ -110,9 +110,9 @@ def _share(runner: RemoteRunner, processes: int) -> float:
     burning = threading.Thread(target=lambda: runner.call(Call("burn", (_SECONDS * 1.5, processes), index=0)))
     burning.start()
     time.sleep(_SECONDS * 0.25)  # what it had saved up while it slept is used up, and its children are there
-    began, before = time.monotonic(), runner.usage.cpu
+    began, before = time.monotonic(), runner.facts.usage.cpu
     time.sleep(_SECONDS)  # the length of the measurement
-    after, ended = runner.usage.cpu, time.monotonic()
+    after, ended = runner.facts.usage.cpu, time.monotonic()
     burning.join()
     assert before is not None
     assert after is not None

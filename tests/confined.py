@@ -195,11 +195,11 @@ def _probe(directory: Path, prober: Any, other: Any, *, fill: bool = True) -> di
         found: dict[str, Any] = prober("raw", facts)
     found["environment"] = prober("pick", "environment").split()
     found["descriptors"] = prober("pick", "descriptors").splitlines()
-    found["filled"] = prober("pick", "fill") if fill and prober.remote.walls_report.layers.get("mount namespace") == "" else "ENOSPC"
-    found["layers"] = prober.remote.walls_report.layers
-    found["open"] = prober.remote.walls_report.open
-    found["start"] = prober.remote.start_way
-    found["transport"] = prober.remote.transport
+    found["filled"] = prober("pick", "fill") if fill and prober.remote.facts.walls_report.layers.get("mount namespace") == "" else "ENOSPC"
+    found["layers"] = prober.remote.facts.walls_report.layers
+    found["open"] = prober.remote.facts.walls_report.open
+    found["start"] = prober.remote.facts.start_way
+    found["transport"] = prober.remote.facts.transport
     found["seen_uid"] = Path(f"/proc/{prober.pid}").stat().st_uid
     found["status"] = Path(f"/proc/{prober.pid}/status").read_text()
     return found

@@ -24,7 +24,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import attrs
 import msgspec
@@ -44,11 +44,9 @@ from blackhole_core.executor.backlog import Backlog
 from blackhole_core.executor.callbacks import CallbackServer
 from blackhole_core.executor.confinement import Confinement
 from blackhole_core.executor.connection import Connection, Ended
-from blackhole_core.executor.enforcement import Layer, report
+from blackhole_core.executor.facts import WorkerFacts
 from blackhole_core.executor.failure import Rebuilder, attribute
 from blackhole_core.executor.lane import CAPACITY, HostLane
-from blackhole_core.executor.limits.usage import Usage
-from blackhole_core.executor.limits.worker import WorkerLimits
 from blackhole_core.executor.mailbox import Mailbox, MailboxTimeout
 from blackhole_core.executor.outgoing import Outgoing
 from blackhole_core.executor.output import plugin_logger
@@ -57,27 +55,20 @@ from blackhole_core.executor.poisonwatch import PoisonWatch
 from blackhole_core.executor.proxy import make_proxy
 from blackhole_core.executor.relay.rules import NOTHING, rules_of
 from blackhole_core.executor.runner import RunnerSpec
-from blackhole_core.executor.sandbox.judge import layers_of
 from blackhole_core.executor.together import Together
 from blackhole_core.executor.values import Values
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.claims import Claim, claim_body, claimed
 from blackhole_core.executor.wire.ledger import Ledger
 from blackhole_core.executor.wire.parcels import MARK, Parcel, Shelf, fit
-from blackhole_core.executor.wire.policy import WallReport
 from blackhole_core.executor.workerfactory import RemoteWorker, WorkerFactory
-from blackhole_core.ids import Isolation
 from blackhole_core.messages import HOST, Call, Calls, Implementation, Replies, Surface
-
-if TYPE_CHECKING:
-    from blackhole_core.executor.relay.traffic import NetworkUsage
 
 __all__ = ["RemoteRunner"]
 
 #: Calls that may be under way to one plugin or wait for it: more than a host has threads. Largest arguments that they may have together.
 _MOST_CALLS: Final = 10_000
 _MOST_BACKLOG: Final = 4
-
 
 #: Seconds after which a caller that gave up is worth its worker's being asked where it stands, and seconds to wait for that: at most a tenth more than it has waited.
 _WORTH_ASKING: Final = 0.5
@@ -108,12 +99,12 @@ class RemoteRunner:
         self._room = threading.Condition(self._lock)
         self._backlog = Backlog(_MOST_CALLS, _MOST_BACKLOG * spec.limits.max_message)
         self._cramped = 0  # threads that wait for room
-        self._lost_lines = 0  # of workers that have ended
         self._draining = 0  # threads in ``drained``
         self._state = _State.NEW
         self._closed_by: Callable[[str], Exception] | None = None
         self._coming_up = False
         self._worker: RemoteWorker | None = None
+        self.facts: Final = WorkerFacts(spec.id.name, factory, lambda: self._worker)
         self._outstanding: dict[int, Outgoing] = {}
         self._waiting: collections.deque[Outgoing] = collections.deque()
         self._numbers = itertools.count(1)
@@ -130,7 +121,7 @@ class RemoteRunner:
             closed=lambda: self._closed_by is not None,
         )
         #: Whether the host itself holds the worker still, or did a moment ago: a limiter that stops it now and then sets this. Such time is no silence of the worker's.
-        self.paused: Callable[[], bool] = self._held
+        self.paused: Callable[[], bool] = lambda: self.facts.held
         #: Told on the I/O thread, and must not block: the plugin says that its state changed.
         self.on_state_change: Callable[[], object] = lambda: None
         self._on_death: Callable[[Ended], object] | None = None
@@ -518,74 +509,13 @@ class RemoteRunner:
             finally:
                 self._draining -= 1
 
-    def imported(self, seconds: float) -> tuple[str, ...] | None:
-        """Return which of the plugin's modules the worker has imported, None when there is none or it does not say within ``seconds``."""
-        worker = self._worker
-        return worker.imported.ask(worker.connection.send, seconds) if worker is not None and worker.startup.over else None
-
-    @property
-    def transport(self) -> str | None:
-        """How calls reach the worker: ``shared memory`` (and pipes for what does not fit there) or ``pipes``. None while there is no worker."""
-        worker = self._worker
-        if worker is None or not worker.alive:
-            return None
-        return worker.connection.child.transport if worker.lane is None else "shared memory"
-
-    @property
-    def lost_lines(self) -> int:
-        """How many lines and log records of its workers were not logged, because there were too many."""
-        worker = self._worker
-        return self._lost_lines + (worker.connection.lost_lines if worker is not None and worker.alive else 0)
-
-    @property
-    def network(self) -> NetworkUsage | None:
-        """What the plugin moved through the relay, None when it has none."""
-        relay = self._factory.relay
-        return None if relay is None else relay.usage(self._spec.id.name)
-
-    @property
-    def start_way(self) -> str | None:
-        """How the worker was started: ``zygote``, or ``exec``, with the reason where a zygote was wanted. None while there is no worker."""
-        worker = self._worker
-        return str(worker.connection.child.start) if worker is not None and worker.alive else None
-
     @property
     def pid(self) -> int | None:
         """Process id of the worker, None while there is none."""
-        worker = self._worker
-        return (worker.pid or worker.connection.child.pid) if worker is not None and worker.alive else None
+        return self.facts.pid
 
     def enforcement(self) -> Mapping[str, str]:
-        confinement = self._spec.confinement
-        worker = self._worker
-        relay = [Layer.RELAY] if worker is not None and worker.network is not None else []
-        machine = [Layer.FILES, Layer.NETWORK] if self.level is Isolation.VM else []  # there are none of the host's in it
-        layers = [Layer.ENVIRONMENT, *layers_of(self.walls_report), *machine, *relay]
-        return {**report(confinement.requested, layers), **self._factory.limiter.enforcement(self.level, confinement)}
-
-    @property
-    def walls_report(self) -> WallReport:
-        """What the latest worker built around itself and found by trying it; nothing when there was none, or no walls."""
-        worker = self._worker
-        return worker.report if worker is not None else WallReport()
-
-    @property
-    def limits(self) -> WorkerLimits | None:
-        """What holds the worker to its limits, and whether it is held just now; None while there is no worker."""
-        worker = self._worker
-        return worker.limits if worker is not None and worker.alive else None
-
-    @property
-    def usage(self) -> Usage:
-        """What the worker uses now."""
-        limits = self.limits
-        usage = limits.usage() if limits is not None else Usage()
-        moved = self.network
-        return usage if moved is None else attrs.evolve(usage, network=moved.sent + moved.received)
-
-    def _held(self) -> bool:
-        limits = self.limits
-        return limits is not None and limits.held
+        return self.facts.enforcement(self._spec.confinement)
 
     # --- what the I/O thread tells -----------------------------------------------------------------------------------
 
@@ -642,7 +572,7 @@ class RemoteRunner:
         lane = worker.offered
         with self._changed:
             worker.alive = False
-            self._lost_lines += worker.connection.lost_lines
+            self.facts.ended(worker)
             worker.vigil.end()
             died_ready = self._state is _State.READY
             if died_ready:

@@ -39,6 +39,12 @@ class Plugin:
         self._permissions_of = permissions_of
 
     @property
+    def _remote(self) -> RemoteRunner | None:
+        """What runs it, at the levels with a worker."""
+        instance = self._member.instance
+        return instance.runner if instance is not None and isinstance(instance.runner, RemoteRunner) else None
+
+    @property
     def name(self) -> str:
         return self._member.name
 
@@ -78,26 +84,26 @@ class Plugin:
     @property
     def pid(self) -> int | None:
         """Process id of its worker, None at the levels without one and while it is being restarted."""
-        instance = self._member.instance
-        return getattr(instance.runner, "pid", None) if instance is not None else None
+        remote = self._remote
+        return remote.pid if remote is not None else None
 
     @property
     def transport(self) -> str | None:
         """How calls reach its worker: ``shared memory``, or ``pipes`` where that is not to be had. None at the levels without a worker."""
-        instance = self._member.instance
-        return getattr(instance.runner, "transport", None) if instance is not None else None
+        remote = self._remote
+        return remote.facts.transport if remote is not None else None
 
     @property
     def start(self) -> str | None:
         """How its worker was started: ``zygote`` (forked), or ``exec`` and why so where a zygote was wanted. None at the levels without a worker."""
-        instance = self._member.instance
-        return getattr(instance.runner, "start_way", None) if instance is not None else None
+        remote = self._remote
+        return remote.facts.start_way if remote is not None else None
 
     @property
     def lost_lines(self) -> int | None:
         """How many lines and log records its worker wrote that were not logged, because there were too many. None at the levels without a worker."""
-        instance = self._member.instance
-        return getattr(instance.runner, "lost_lines", None) if instance is not None else None
+        remote = self._remote
+        return remote.facts.lost_lines if remote is not None else None
 
     @property
     def source(self) -> Path | None:
@@ -113,8 +119,8 @@ class Plugin:
     @property
     def usage(self) -> Usage:
         """What it uses now; only a plugin with a process of its own can be measured."""
-        instance = self._member.instance
-        return getattr(instance.runner, "usage", Usage()) if instance is not None else Usage()
+        remote = self._remote
+        return remote.facts.usage if remote is not None else Usage()
 
     @property
     def limits(self) -> Resources:
@@ -138,13 +144,13 @@ class Plugin:
     @property
     def poisoned(self) -> tuple[str, ...]:
         """The calls that are not run any more because they ended worker after worker, as ``hook:digest of the arguments``."""
-        instance = self._member.instance
-        return getattr(instance.runner, "poisoned", ()) if instance is not None else ()
+        remote = self._remote
+        return remote.poisoned if remote is not None else ()
 
     def release_poison(self) -> tuple[str, ...]:
         """Have such calls run again, and return them; nothing at the levels without a worker."""
-        instance = self._member.instance
-        return instance.runner.release_poison() if instance is not None and isinstance(instance.runner, RemoteRunner) else ()
+        remote = self._remote
+        return remote.release_poison() if remote is not None else ()
 
     @property
     def snapshot_age(self) -> float | None:

@@ -101,7 +101,7 @@ class Instance:
         if isinstance(self.runner, InProcess):
             return tuple(self.runner.universe.modules)
         assert isinstance(self.runner, RemoteRunner), "what does not run here runs in a worker"
-        return self.runner.imported(_IMPORTED_SECONDS)
+        return self.runner.facts.imported(_IMPORTED_SECONDS)
 
     @property
     def hooks(self) -> frozenset[str]:

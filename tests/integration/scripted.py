@@ -78,6 +78,7 @@ class ScriptedRunner(RemoteRunner):
         self._on_death_told: Callable[[Ended], object] | None = None
         self._untold: Ended | None = None
         self.on_state_change = lambda: None
+        self.facts: Any = types.SimpleNamespace(imported=lambda seconds: ())
 
     # --- coming and going --------------------------------------------------------------------------------------------
 
@@ -176,9 +177,6 @@ class ScriptedRunner(RemoteRunner):
     @property
     def pid(self) -> int | None:
         return None if self._hosted is None else 1
-
-    def imported(self, seconds: float) -> tuple[str, ...] | None:
-        return ()
 
     def drained(self, timeout: float | None) -> bool:
         return True

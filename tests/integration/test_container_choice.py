@@ -158,7 +158,7 @@ sys.path[:] = {path!r}
 from tests.stage import Stage
 with Stage(level="container").closing() as stage:
     full = stage.start("full")
-    print(os.geteuid(), full("transform", "abc"), full.remote.transport, full.remote.start_way)
+    print(os.geteuid(), full("transform", "abc"), full.remote.facts.transport, full.remote.facts.start_way)
     print(sorted(os.listdir({here!r} + "/blackhole/containers")))
 print(sorted(os.listdir({here!r} + "/blackhole/containers")))
 """

@@ -150,8 +150,8 @@ def test_what_it_found_is_what_is_reported(tmp_path: Path) -> None:
         assert plugin("raw", f"open('{tmp_path}/given/note').read()") == "did it: 'read me'"
         assert plugin("raw", f"open('{tmp_path}/given/note', 'w')") == _READ_ONLY
         assert plugin.runner.enforcement() == dict.fromkeys(asked, "kernel")
-        assert plugin.remote.walls_report.open == {}
-        assert {"Landlock", "seccomp", "mount namespace", "pid namespace"} <= plugin.remote.walls_report.layers.keys()
+        assert plugin.remote.facts.walls_report.open == {}
+        assert {"Landlock", "seccomp", "mount namespace", "pid namespace"} <= plugin.remote.facts.walls_report.layers.keys()
 
 
 def test_the_network_that_it_was_granted_goes_through_the_host(tmp_path: Path) -> None:

@@ -251,8 +251,8 @@ def test_a_worker_that_spins_is_held_back(run: Callable[..., Running]) -> None:
     """A36: the kernel counts periods in which it had used up its share, which is so small that any machine has more to give."""
     running = run(Resources(cpu=4))
     assert running("transform", "spin 0.03") == "spun"
-    assert running.remote.limits is not None
-    throttled = running.remote.limits.throttled
+    assert running.remote.facts.limits is not None
+    throttled = running.remote.facts.limits.throttled
     assert throttled is not None
     assert throttled > 0
 
@@ -308,7 +308,7 @@ def test_without_control_groups_a_worker_that_spins_is_stopped_now_and_then(
 ) -> None:
     """A36: it is held for a part of the time, goes on afterwards, and whoever waits for a sign of life can know."""
     running = run(Resources(cpu=4), abilities)
-    limits = running.remote.limits
+    limits = running.remote.facts.limits
     assert limits is not None
     assert running("transform", "spin 0.03") == "spun"
     assert limits.held_seconds > 0
@@ -318,7 +318,7 @@ def test_without_control_groups_a_worker_that_spins_is_stopped_now_and_then(
 def test_a_worker_that_is_held_can_be_ended(run: Callable[..., Running]) -> None:
     """A stopped process does not answer a request to end; it is continued in its turn, or killed."""
     running = run(Resources(cpu=1), no_groups)
-    limits = running.remote.limits
+    limits = running.remote.facts.limits
     assert limits is not None
 
     def spin() -> None:
@@ -388,10 +388,10 @@ def test_usage_is_measured_with_and_without_control_groups(
 ) -> None:
     """What is known is a number that follows what the plugin does; a directory that it does not have is not nothing."""
     running = run(Resources(), abilities)
-    before = running.remote.usage
+    before = running.remote.facts.usage
     assert running("transform", "allocate 32") == "allocated"
     assert running("transform", "spin 0.05") == "spun"
-    after = running.remote.usage
+    after = running.remote.facts.usage
     assert before.memory is not None
     assert after.memory is not None
     assert after.memory - before.memory > 30 * MB
@@ -408,7 +408,7 @@ def test_a_plugin_that_has_ended_uses_nothing_that_is_known(run: Callable[..., R
     """None, never 0."""
     running = run(Resources())
     running.runner.stop()
-    assert set(attrs.asdict(running.remote.usage).values()) == {None}
+    assert set(attrs.asdict(running.remote.facts.usage).values()) == {None}
 
 
 # --- hosts that are killed, and hosts side by side -------------------------------------------------------------------------

@@ -225,7 +225,7 @@ with socket.create_connection(("127.0.0.1", {up})) as sock:
 return sent, set(counts[:100]), set(counts[100:])
 """
         assert client(program) == f"({100 * _MB}, {{{_MB}}}, {{0}})"
-        usage = client.running.remote.network
+        usage = client.running.remote.facts.network
         assert usage is not None
         assert (usage.sent, usage.received) == (100 * _MB, 100 * _MB + 9)
 
@@ -310,7 +310,7 @@ def test_without_walls_there_is_no_relay(stage: Stage, tmp_path: Path) -> None:
     """A worker with the rights of its host has the network anyhow."""
     client = Client.start(stage, tmp_path, Confinement(requested=("network",), granted=("network",)))
     assert client("import socket\nreturn socket.socket.__module__") == "'socket'"
-    assert client.running.remote.network is None
+    assert client.running.remote.facts.network is None
 
 
 def test_without_a_permission_of_the_network_there_is_no_relay(stage: Stage, tmp_path: Path) -> None:
@@ -391,7 +391,7 @@ def test_a_plugin_that_does_not_read_is_not_read_for(stage: Stage, tmp_path: Pat
             before = sent[0]
             assert before < 64 * _MB
             time.sleep(0.1)
-        usage = client.running.remote.network
+        usage = client.running.remote.facts.network
         assert usage is not None
         assert usage.received < _MB
         assert eventually(lambda: client("kept['sock'].close()") == "None")

@@ -104,8 +104,8 @@ def test_auto_is_native_where_that_works(stage: Stage, tmp_path: Path) -> None:
     """It is quicker, and has the same walls."""
     walls = Confinement(sandbox=Sandbox.AUTO)
     plugin = stage.start("adhoc", confinement=walls, **stage.write(tmp_path / "plugin", _SOURCE))
-    assert plugin.remote.start_way is not None
-    assert plugin.remote.start_way.startswith("zygote")
+    assert plugin.remote.facts.start_way is not None
+    assert plugin.remote.facts.start_way.startswith("zygote")
 
 
 def test_its_limits(stage: Stage, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_its_limits(stage: Stage, tmp_path: Path) -> None:
     most = plugin("raw", "resource.getrlimit(resource.RLIMIT_FSIZE)")
     assert tuple(most) == (10 * 2**20,) * 2 != resource.getrlimit(resource.RLIMIT_FSIZE)
     assert plugin("raw", "os.getpid()") == 2
-    usage = plugin.remote.usage
+    usage = plugin.remote.facts.usage
     assert usage.memory is not None
     assert usage.pids is not None
     assert usage.threads is not None

@@ -120,4 +120,4 @@ def test_walls_that_do_not_hold(stage: Stage, tmp_path: Path, monkeypatch: pytes
     plugin = _start(stage, tmp_path, permission, source=source, unenforced=Unenforced.ALLOW)
     assert mark.exists()
     assert plugin.runner.enforcement() == {permission: "none"}
-    assert set(plugin.remote.walls_report.open) >= {"files", "network", "programs", "processes"}
+    assert set(plugin.remote.facts.walls_report.open) >= {"files", "network", "programs", "processes"}

@@ -211,7 +211,7 @@ def test_a_flood_of_output_is_bounded(stage: Stage, flood: str, caplog: pytest.L
         connected = plugin.remote._worker.connection  # type: ignore[union-attr]
         assert eventually(lambda: "the last words" in "".join(connected._records.tail.lines()))
         if flood in ("a million log records", "much output"):  # the others are few, however they come
-            assert plugin.remote.lost_lines > 1000
+            assert plugin.remote.facts.lost_lines > 1000
     finally:
         logging.getLogger("blackhole.plugin.hostile").setLevel(logging.NOTSET)
 

@@ -111,8 +111,8 @@ def test_a_guest_sees_nothing_of_its_host(guests: Stage, tmp_path: Path, listene
     monkeypatch.setenv("HOST_SECRET", "x")
     (tmp_path / "host.txt").write_text("secret")
     plugin = _start(guests, tmp_path)
-    assert plugin.remote.transport == "virtio-serial"
-    assert str(plugin.remote.start_way).startswith("vm: ")
+    assert plugin.remote.facts.transport == "virtio-serial"
+    assert str(plugin.remote.facts.start_way).startswith("vm: ")
     assert _ask(plugin, "file") == str(tmp_path / "adhoc.py")
     assert set(_ask(plugin, "user")) == {65534}
     for path in (tmp_path / "host.txt", "/etc/shadow", "/root/.ssh", "/var/lib"):
