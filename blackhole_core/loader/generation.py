@@ -105,7 +105,7 @@ class Generation:
                 return steps
 
     def _loaded_by_host(self) -> list[str]:
-        return [name for name, module in list(self.registry.items()) if initializing(module)]
+        return [name for name, module in self.registry.copy().items() if initializing(module)]
 
     def _describe_delay(self) -> str:
         what = ", ".join(self._loaded_by_host()) or "one of its modules"

@@ -79,7 +79,9 @@ class _Walk:
         self._belongings = belongings
         self._registered = {id(entry.thing): entry for entry in entries}
         self._named_threads = {id(thread) for thread in threads}
-        self._modules = {id(vars(module)): name for name, module in list(sys.modules.items()) if issubclass(type(module), types.ModuleType)}
+        self._modules = {
+            id(vars(module)): name for name, module in sys.modules.copy().items() if issubclass(type(module), types.ModuleType)
+        }
         self._seen: set[int] = set()
         self._aliases: dict[int, str] = {}  # id of an object that lies in modules' namespaces → the name it was found under first
         self.holders: dict[str, Holder] = {}
@@ -151,7 +153,7 @@ class _Walk:
         """Name ``module.attribute``. What several modules have imported by name is named once, unless it is the plugin's own object."""
         assert step.below is not None
         value = step.below.thing
-        attribute = next((name for name, known in list(namespace.items()) if known is value), "?")
+        attribute = next((name for name, known in dict.copy(namespace).items() if known is value), "?")
         if step.below.own:
             self._add(step, Holder(f"{module}.{attribute} is {{what}}", "put it there with context.patch, which puts back what was there"))
         elif self._aliases.setdefault(id(value), f"{module}.{attribute}") == f"{module}.{attribute}":

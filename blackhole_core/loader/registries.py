@@ -121,7 +121,7 @@ def _class(thing: Any, below: Below) -> Holder | None:
     if not issubclass(type(thing), type):
         return None
     name = f"{thing.__module__}.{thing.__qualname__}"
-    attribute = next((key for key, value in vars(thing).items() if any(value is known for known in below)), None)
+    attribute = next((key for key, value in vars(thing).copy().items() if any(value is known for known in below)), None)
     if attribute is not None:
         return Holder(
             f"{{what}} is kept in {name}.{attribute}", "if it is a patch make it with context.patch, else take it out in plugin_stop"

@@ -125,7 +125,8 @@ class NameTable:
         Plugins put aliases there. Only generations that overlap ``names`` change theirs now; the others are looked after when it is their turn. Stand-ins for generations that are gone are forgotten. Returns those under ``names`` that stand under no generation's: the host's own imports.
         """
         outside = {}
-        for key, module in list(sys.modules.items()):
+        # A copy, because listing the items makes tuples, which may start a collection, and what that runs may import.
+        for key, module in sys.modules.copy().items():
             if key.partition(".")[0] not in names.tops and MARK not in key:
                 continue  # nearly all of the thousands of modules in a host
             tag = tag_of(key)

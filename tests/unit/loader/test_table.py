@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import sys
+import types
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,3 +57,30 @@ def test_whoever_comes_and_goes_the_rule_holds(history: list[tuple[list[str], in
         assert table.near(Names(["zza", "zzb"], "x")) == table.stack
         for name in ("zza", "zza.p.q.x", "zzb.r", "zzc"):
             assert table.owner(name) is next((known for known in table.active if known.names.owns(name)), None)
+
+
+def test_a_collection_in_its_midst_that_imports_does_no_harm() -> None:
+    """What a finaliser imports while a generation comes does not fail its load."""
+    names = (f"zzimported{number}" for number in itertools.count())
+    imported: list[str] = []
+
+    def finalise(phase: str, _: object) -> None:
+        if phase == "stop":
+            imported.append(next(names))
+            sys.modules[imported[-1]] = types.ModuleType(imported[-1])
+
+    table, generation = NameTable(), Generation(Names(["zza"], f"t{next(_tags)}"))
+    spare = [(number, number) for number in range(4000)]  # more pairs than the interpreter keeps for reuse: each new one counts as made
+    threshold = gc.get_threshold()
+    gc.callbacks.append(finalise)
+    gc.set_threshold(1)
+    try:
+        table.push(generation)
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(finalise)
+        for name in imported:
+            del sys.modules[name]
+    assert imported
+    assert table.active == (generation,)
+    assert spare
