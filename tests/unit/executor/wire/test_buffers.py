@@ -70,7 +70,7 @@ def test_every_array_arrives_as_it_left(data: st.DataObject) -> None:
         memoryview(np.arange(12, dtype="i8").reshape(3, 4).T),
         memoryview(bytes(8)).cast("d", ()),
     ],
-    ids=repr,
+    ids=["empty", "bytes", "bytearray", "backwards", "array", "two dimensions", "columns first", "no dimension"],
 )
 def test_memoryviews_arrive_as_they_left(value: memoryview) -> None:
     """Format, shape and items are kept, scattered parts are gathered; what arrives is read-only."""
