@@ -145,7 +145,7 @@ def test_a_killed_host_leaves_nothing_in_the_end(level: str, place: Place) -> No
         assert eventually(lambda: all(map(_is_gone, pids)), SOON)
     else:
         os.kill(pids[1], signal.SIGKILL)
-    assert set(os.listdir("/dev/shm")) <= shared
+    assert eventually(lambda: set(os.listdir("/dev/shm")) <= shared)  # what others on this machine have there does not stay
     assert len(place.left()) <= 2  # the host's, and at level none what the plugin made past its context
     done = place.run("pm = begin(); load(pm); pm.close(); say('well')")
     assert done.stdout == "well\n", done.stderr
