@@ -18,6 +18,11 @@ nox.options.sessions = ["tests", "lint", "typing", "layers", "docs"]
 nox.options.error_on_missing_interpreters = True
 
 HERE = Path(__file__).parent
+
+#: Most tests wait for a process or a deadline, and one process of pytest keeps a third of a core busy. Each file is run by one of them, so what its
+#: fixtures build is built once; which file is begun when is the order of collection, see ``tests/conftest.py``.
+SIDE_BY_SIDE = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -30,11 +35,11 @@ def install(session: nox.Session, *groups: str, package: bool = True) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the test suite; warnings are errors, leaks are failures."""
+    """Run the test suite in two processes; warnings are errors, leaks are failures. ``python -m pytest PATH`` runs a part of it in one."""
     install(session, "tests")
     if "vm" in os.environ.get("BLACKHOLE_REQUIRE_LEVELS", "").split(","):
         session.run("blackhole", "vm", "build")  # fetches a kernel where there is none, once
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *SIDE_BY_SIDE, *session.posargs)
 
 
 @nox.session

@@ -107,8 +107,13 @@ def require_level() -> Callable[[str], Isolation]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests that change their process for good behind all others."""
-    items.sort(key=lambda item: item.get_closest_marker("stays") is not None)
+    """Put tests that change their process for good behind all others, and so their files: where several processes share the files, they begin them in this order."""
+
+    def stays(item: pytest.Item) -> bool:
+        return item.get_closest_marker("stays") is not None
+
+    files = {item.path for item in items if stays(item)}
+    items.sort(key=lambda item: (item.path in files, stays(item)))
 
 
 @pytest.fixture
