@@ -27,10 +27,25 @@ _SECONDS: Final = 60.0
 
 
 def run_host(
-    *, uid: int, namespaces: bool, zygote: bool, what: str = "probe", sandbox: str = "native", unenforced: str = "refuse"
+    *,
+    uid: int,
+    namespaces: bool,
+    zygote: bool,
+    ahead: bool = False,
+    what: str = "probe",
+    sandbox: str = "native",
+    unenforced: str = "refuse",
 ) -> dict[str, Any]:
-    """Run a host and return what it printed. ``namespaces``: whether the kernel lets it make any."""
-    order = {"uid": uid, "namespaces": namespaces, "zygote": zygote, "what": what, "sandbox": sandbox, "unenforced": unenforced}
+    """Run a host and return what it printed. ``namespaces``: whether the kernel lets it make any; ``ahead``: the worker has made them before it was wanted."""
+    order = {
+        "uid": uid,
+        "namespaces": namespaces,
+        "zygote": zygote,
+        "ahead": ahead,
+        "what": what,
+        "sandbox": sandbox,
+        "unenforced": unenforced,
+    }
     environment = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
     done = subprocess.run(
         [sys.executable, __file__, json.dumps(order), *sys.path],
@@ -150,13 +165,22 @@ def _host(order: dict[str, Any], directory: Path) -> dict[str, Any]:
     shutil.copytree(HERE / "prober_1_0", directory / "prober")
     (directory / "prober" / "library.py").write_text("")
     from blackhole_core.executor.confinement import Confinement, Sandbox, Unenforced
-    from tests.stage import Stage
+    from tests.stage import Stage, eventually
 
     confinement = Confinement(sandbox=Sandbox(order["sandbox"]), unenforced=Unenforced(order["unenforced"]), data=directory / "data")
     stage = Stage(zygote=order["zygote"])
     try:
         other = stage.start("full", confinement=Confinement(sandbox=Sandbox.OFF))
+        ready = None
+        if order["ahead"]:
+            stage.start("counter", confinement=Confinement(sandbox=Sandbox(order["sandbox"])))
+            nursery = stage.launcher._nursery
+            assert eventually(lambda: nursery._spare is not None and nursery._spare[0].namespaces)
+            assert nursery._spare is not None
+            ready = nursery._spare[0].pid
         prober = stage.start("prober", path=directory / "prober", entry="notes_prober:Prober", confinement=confinement)
+        worker = prober.remote._worker
+        assert ready is None or (worker is not None and worker.connection.child.pid == ready)
         return globals()[f"_{order['what']}"](directory, prober, other)
     finally:
         stage.close()

@@ -190,7 +190,7 @@ class Levels:
 
         with self._lock:
             if self._process_launcher is None:
-                self._process_launcher = ProcessLauncher(zygote=self._zygote)
+                self._process_launcher = ProcessLauncher(zygote=self._zygote, group=lambda pid: self._limiter().ahead(pid))
             return self._process_launcher
 
     def _abilities(self) -> Abilities:

@@ -11,7 +11,7 @@ import os
 import signal
 import stat
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from blackhole_core.errors import ProtocolError
 from blackhole_core.executor.arena import MappedShelf
@@ -20,6 +20,9 @@ from blackhole_core.executor.serving import Worker
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.frames import HEADER
 from blackhole_core.executor.wire.policy import Policy, WallReport
+
+if TYPE_CHECKING:
+    from blackhole_core.executor.sandbox.enclose import Begun
 
 __all__ = ["default_signals", "die_with", "main", "serve"]
 
@@ -54,15 +57,23 @@ def main() -> None:
     serve(receive, send, further)
 
 
-def serve(receive: int, send: int, further: tuple[int, ...]) -> None:
-    """Run a worker in this process, which is clean: both ways of starting one lead here. Returns when it was told to stop."""
+def serve(receive: int, send: int, further: tuple[int, ...], begun: Begun | None = None) -> None:
+    """Run a worker in this process, which is clean: both ways of starting one lead here. Returns when it was told to stop.
+
+    ``begun`` is what of its walls was made ahead of time, for a worker that is going to have walls.
+    """
     faulthandler.enable()
     for descriptor in (receive, send, *further):
         os.set_inheritable(descriptor, False)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     policy = _confinement(receive)
-    pid, walls, ready = _enclose(policy, (0, 1, 2, receive, send, *further)) if policy is not None else (os.getpid(), WallReport(), True)
+    if policy is not None:
+        pid, walls, ready = _enclose(policy, (0, 1, 2, receive, send, *further), begun)
+    elif begun is None:
+        pid, walls, ready = os.getpid(), WallReport(), True
+    else:
+        raise ProtocolError("a worker without walls that was made ready for walls")
     further = _use_relay(further)
     lane, arena = further[: len(further) // 3 * 3], further[len(further) // 3 * 3 :]
     worker = Worker(receive, send, WorkerLane(*lane) if lane else None, _map(*arena) if arena else None, pid=pid, walls=walls)
@@ -100,11 +111,11 @@ def _read_exactly(descriptor: int, count: int) -> bytes:
     return data
 
 
-def _enclose(policy: Policy, keep: tuple[int, ...]) -> tuple[int, WallReport, bool]:
+def _enclose(policy: Policy, keep: tuple[int, ...], begun: Begun | None) -> tuple[int, WallReport, bool]:
     """Build the walls; from here on this may be another process. Return its id as the host sees it, what was built, and whether all that is required holds."""
     from blackhole_core.executor.sandbox.enclose import enclose
 
-    enclosed = enclose(policy, keep)
+    enclosed = enclose(policy, keep, begun)
     return enclosed.pid, enclosed.report, not enclosed.missing(policy)
 
 

@@ -5,7 +5,7 @@ over a socket of its own, with the descriptors it is to have. So no descriptor o
 
 A worker is a child of the host from its first instant (:mod:`~blackhole_core.executor.cloning`). It stays in the zygote's process
 group until the host knows it and has let it go; whatever fails before that, the host finds it there. Then it has a session of its own and
-waits for its assignment; when that does not come at once, it takes the memory that it will need.
+waits for its assignment. One that is forked ahead of its time is told so: it makes its namespaces meanwhile, and takes the memory that it will need.
 
 A forked worker must be what an executed one is: its environment, descriptors, working directory, import path, limits and umask are set by
 the assignment, its signals by the zygote.
@@ -18,7 +18,6 @@ import fcntl
 import gc
 import os
 import resource
-import select
 import socket
 import sys
 import time
@@ -31,13 +30,12 @@ from blackhole_core.executor.cloning import CannotClone, Cloner
 from blackhole_core.executor.rehearsal import rehearse
 from blackhole_core.executor.sandbox import enclose
 from blackhole_core.executor.wire import spawn
+from blackhole_core.executor.wire.policy import Layer
 
 __all__ = ["main"]
 
 #: How often the zygote rehearses: CPython 3.11 adapts a function at its eighth call, and each look-up in it at the second one after that.
 _REHEARSALS: Final = 10
-#: Milliseconds without an assignment after which a worker has time to rehearse, which takes 2 ms: the host that is waiting for it gives one in less.
-_IDLE: Final = 5
 
 
 def main() -> None:
@@ -109,26 +107,29 @@ def _live(own: socket.socket) -> None:
         os._exit(0)
     os.setsid()
     own.send(spawn.FREE)
-    if not _readable(own, _IDLE):
-        rehearse(1)
+    order, descriptors = _hear(own)
+    begun = None
+    if isinstance(order, spawn.Ahead):
+        begun = enclose.begin([Layer(name) for name in order.namespaces]) if order.namespaces else None
+        rehearse(1)  # after the forks that this takes, or the pages would be shared once more
+        order, descriptors = _hear(own)
+    own.close()
+    if not isinstance(order, spawn.Assignment):
+        raise ProtocolError(f"{type(order).__name__} where an assignment was expected")
+    os.fchdir(descriptors[0])
+    _place(descriptors[1:], order.numbers)  # from here on, what goes wrong is written to the worker's own output
+    _become(order)
+    gc.enable()
+    worker.serve(order.receive, order.send, order.further, begun)
+
+
+def _hear(own: socket.socket) -> tuple[spawn.Order, list[int]]:
     data, descriptors, flags, _ = socket.recv_fds(own, spawn.MAX_MESSAGE, spawn.MAX_DESCRIPTORS + 1, socket.MSG_CMSG_CLOEXEC)
     if not data:
         os._exit(0)  # the host has no use for it any more
-    own.close()
     if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
         raise ProtocolError("an assignment that did not come whole: too long, or no room for its descriptors")
-    assignment = spawn.decode_assignment(data, len(descriptors))
-    os.fchdir(descriptors[0])
-    _place(descriptors[1:], assignment.numbers)  # from here on, what goes wrong is written to the worker's own output
-    _become(assignment)
-    gc.enable()
-    worker.serve(assignment.receive, assignment.send, assignment.further)
-
-
-def _readable(own: socket.socket, milliseconds: int) -> bool:
-    poller = select.poll()
-    poller.register(own, select.POLLIN)
-    return bool(poller.poll(milliseconds))
+    return spawn.decode_order(data, len(descriptors)), descriptors
 
 
 def _become(assignment: spawn.Assignment) -> None:

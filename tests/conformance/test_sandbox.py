@@ -1,5 +1,5 @@
 """One suite for every sandbox: a plugin that tries to get out by the real system calls, as root and as nobody, forked and executed, with and
-without namespaces, and inside ``bwrap``."""
+without namespaces, with namespaces that were made ahead of time, and inside ``bwrap``."""
 
 from __future__ import annotations
 
@@ -28,23 +28,27 @@ _MEMORY: Final = ("blackhole-lane", "blackhole-arena")
 
 @attrs.frozen
 class _Case:
-    """Whose user id, which back end, whether the host may make namespaces, whether its workers are forked."""
+    """Whose user id, which back end, whether the host may make namespaces, whether its workers are forked, and have made theirs before they are wanted."""
 
     uid: int
     sandbox: str
     namespaces: bool
     zygote: bool
+    ahead: bool = False
 
 
 _needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become nobody")
 #: Inside ``bwrap`` none is, and without namespaces there is no such place.
 _WAYS: Final = (
     *(("native", namespaces, zygote) for namespaces in (True, False) for zygote in (True, False)),
+    ("native", True, True, True),
     ("bubblewrap", True, False),
 )
 _CASES: Final = [
     pytest.param(
-        _Case(uid, *way), id=f"{who}-{way[0]}-{'namespaces' if way[1] else 'no namespaces'}-{'zygote' if way[2] else 'exec'}", marks=marks
+        _Case(uid, *way),
+        id=f"{who}-{way[0]}-{'namespaces' if way[1] else 'no namespaces'}-{('ahead' if way[3:] else 'zygote') if way[2] else 'exec'}",
+        marks=marks,
     )
     for who, uid, marks in (("self", os.getuid(), ()), ("nobody", NOBODY, _needs_root))
     for way in _WAYS

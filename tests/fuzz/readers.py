@@ -185,7 +185,7 @@ def _read_spawn(data: bytes) -> None:
     with contextlib.suppress(ProtocolError):
         spawn.decode_fork(data)
     with contextlib.suppress(ProtocolError):
-        spawn.decode_assignment(data, 5)
+        spawn.decode_order(data, 5)
     spawn.decode_answer(data)
 
 

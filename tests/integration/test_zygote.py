@@ -17,10 +17,12 @@ from typing import Any
 
 import pytest
 
+from blackhole_core.executor.confinement import Confinement, Sandbox
 from blackhole_core.executor.launch import newborn, nursery, zygote
 from blackhole_core.executor.launch.child import Child, LaunchSpec
 from blackhole_core.executor.launch.process import ProcessLauncher
 from blackhole_core.executor.launch.zygote import Zygote
+from blackhole_core.manifest.model import Resources
 from tests.plugins.build import NOTES_API
 from tests.stage import Running, Stage, eventually, in_threads
 
@@ -92,6 +94,14 @@ def _spare_pid(launcher: ProcessLauncher) -> int:
     return launcher._nursery._spare[0].pid
 
 
+def _has_ended(pid: int) -> bool:
+    """Whether the process has ended; whoever it was left to may not have waited for it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
 def _is_gone(pid: int) -> bool:
     """Whether the process has ended and was waited for."""
     return not Path(f"/proc/{pid}").exists()
@@ -131,6 +141,77 @@ def test_a_forked_worker_has_nothing_more_of_ours_than_the_zygote_itself(tmp_pat
     assert ours == {f"blackhole_core.executor.{name}" for name in ("cloning", "rehearsal", "wire.spawn", "zygote")}
     assert {name for name in more if not name.startswith("blackhole")} <= {"_ctypes", "_posixsubprocess", "_struct", "ctypes", "ctypes._endian", "fcntl", "resource", "select", "_selectors",
                            "selectors", "socket", "struct", "array", "_socket", "math"}  # fmt: skip
+
+
+def _is_ready_for_walls(launcher: ProcessLauncher) -> bool:
+    spare = launcher._nursery._spare
+    return spare is not None and bool(spare[0].namespaces)
+
+
+def _spaces(pid: int | str) -> dict[str, str]:
+    return {kind: str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in ("user", "mnt", "net", "ipc", "uts")}
+
+
+def test_after_one_with_walls_the_next_has_made_its_namespaces(stage: Stage) -> None:
+    """The worker ahead is one like the last: what of its walls needs no role is there when it is wanted, and its walls hold like all others."""
+    walled = Confinement(sandbox=Sandbox.NATIVE)
+    stage.start("counter", confinement=walled)
+    assert eventually(lambda: _is_ready_for_walls(stage.launcher))
+    pid = _spare_pid(stage.launcher)
+    assert eventually(lambda: len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()) == 2)  # process 1 and the worker
+    plugin = stage.start("full", confinement=walled)
+    worker = plugin.remote._worker
+    assert worker is not None
+    assert worker.connection.child.pid == pid
+    assert (plugin.remote.walls_report.open, set(plugin.remote.walls_report.layers.values())) == ({}, {""})
+    assert not set(_spaces(plugin.pid).items()) & set(_spaces("self").items())
+
+
+def test_one_that_is_ready_for_walls_is_none_without(stage: Stage, tmp_path: Path) -> None:
+    """A plugin without walls sees the host's own namespaces, also when the worker ahead has left them."""
+    stage.start("counter", confinement=Confinement(sandbox=Sandbox.NATIVE))
+    assert eventually(lambda: _is_ready_for_walls(stage.launcher))
+    ahead = _spare_pid(stage.launcher)
+    plugin = stage.start("adhoc", **stage.write(tmp_path, _LOOKING))
+    assert _spaces(plugin.pid) == _spaces("self")
+    assert eventually(lambda: _is_gone(ahead))  # one that is like the last took its place
+    assert eventually(lambda: stage.launcher._nursery._spare is not None and not _is_ready_for_walls(stage.launcher))
+
+
+def test_what_waits_ends_with_all_it_has_started(stage: Stage) -> None:
+    """The processes that keep the namespaces of a worker ahead are gone when its host has closed its launcher, and so are its control groups."""
+    stage.start("counter", confinement=Confinement(sandbox=Sandbox.NATIVE))
+    assert eventually(lambda: _is_ready_for_walls(stage.launcher))
+    spare = stage.launcher._nursery._spare
+    assert spare is not None
+    pid, group = spare[0].pid, spare[0].group
+    assert eventually(lambda: len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()) == 2)
+    started = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    places = list(group._directories.values()) if group is not None else []
+    stage.launcher._nursery.close()
+    assert eventually(lambda: all(map(_has_ended, started)))
+    assert not [place for place in places if place.exists()]
+
+
+def test_a_worker_ahead_is_in_groups_of_its_own(stage: Stage) -> None:
+    """Moving a process takes the kernel long, so it is done before; the limits come with the role."""
+    if not stage.levels._limiter().abilities.trees:
+        pytest.skip("there are no control groups here")
+    stage.start("counter")
+    assert _spare_is_ready(stage.launcher)
+    pid = _spare_pid(stage.launcher)
+    before = Path(f"/proc/{pid}/cgroup").read_text()
+    plugin = stage.start("full", confinement=Confinement(resources=Resources(pids=7)))
+    assert plugin.pid == pid
+    assert Path(f"/proc/{pid}/cgroup").read_text() == before
+    limits = plugin.remote.limits
+    assert limits is not None
+    places = list(limits._group._directories.values())
+    assert len(places) == before.count("/ahead-")
+    if stage.levels._limiter().abilities.holds("pids"):
+        assert [place.joinpath("pids.max").read_text().strip() for place in places if place.joinpath("pids.max").exists()] != ["max"]
+    plugin.runner.stop()
+    assert not [place for place in places if place.exists()]
 
 
 def test_what_the_host_changes_later_holds_for_workers_forked_later(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

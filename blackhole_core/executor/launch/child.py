@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 import attrs
 
 if TYPE_CHECKING:
+    from blackhole_core.executor.limits.group import Group
     from blackhole_core.executor.limits.verdict import Verdict
     from blackhole_core.executor.runner import RunnerSpec
     from blackhole_core.executor.wire.policy import Policy
@@ -81,6 +82,7 @@ class Child:
         transport: str = "pipes",
         on_reap: Callable[[], object] = lambda: None,
         on_host_death: Callable[[str], object] = lambda directory: None,
+        group: Group | None = None,
     ) -> None:
         self.pid: Final = pid
         self.pidfd: Final = pidfd
@@ -89,6 +91,7 @@ class Child:
         self.output: Final = output
         self.start: Final = start
         self.transport: Final = transport  #: what carries the protocol, for people
+        self.group: Final = group  #: the control groups it is in already; whoever limits it ends them
         self._on_reap = [on_reap]
         #: Has the control groups in a directory ended and removed when the host is killed.
         self.clear_after_host: Final = on_host_death
@@ -147,6 +150,8 @@ class Child:
         wait_readable(self.pidfd, None)
         self.reap()
         self.close()
+        if self.group is not None:
+            self.group.end()
 
 
 def wait_readable(descriptor: int, milliseconds: int | None) -> bool:

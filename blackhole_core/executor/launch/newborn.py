@@ -9,13 +9,16 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from blackhole_core.executor.launch.child import wait_readable
 from blackhole_core.executor.launch.guard import Guard
 from blackhole_core.executor.wire import spawn
+
+if TYPE_CHECKING:
+    from blackhole_core.executor.limits.group import Group
 
 __all__ = ["Newborn", "Role", "SpawnFailed", "end_unassigned", "ready_role"]
 
@@ -74,7 +77,8 @@ def ready_role(assignment: spawn.Assignment) -> Iterator[Role]:
 class Newborn:
     """One forked worker that has no role. It runs no plugin code; :meth:`assign` or :meth:`discard` it.
 
-    ``pidfd`` is readable when it has died; ``own`` is the host's end of its socket, ``guard`` knows its process id.
+    ``pidfd`` is readable when it has died; ``own`` is the host's end of its socket, ``guard`` knows its process id. ``namespaces`` are those that it has
+    been told to make, and ``group`` the control groups it is in: only of one that waits.
     """
 
     def __init__(self, pid: int, pidfd: int, own: socket.socket, guard: Guard) -> None:
@@ -82,6 +86,8 @@ class Newborn:
         self.pidfd: Final = pidfd
         self._own: Final = own
         self.guard: Final = guard
+        self.namespaces: tuple[str, ...] = ()
+        self.group: Group | None = None
         own.settimeout(_STEP_SECONDS)
 
     def let_go(self) -> None:
@@ -99,6 +105,18 @@ class Newborn:
         if answer != spawn.FREE:
             raise SpawnFailed("a forked worker ended at once")
 
+    def prepare(self, namespaces: tuple[str, ...], group: Group | None) -> None:
+        """Have it make ready what it can without a role, these namespaces among it; does not wait. ``group`` is this worker's from now on.
+
+        :raises SpawnFailed: it has ended; discard it.
+        """
+        self.group = group
+        try:
+            self._own.send(spawn.encode(spawn.Ahead(namespaces)))
+        except (TimeoutError, ConnectionError):
+            raise SpawnFailed("a forked worker ended before it had a role") from None
+        self.namespaces = namespaces
+
     def assign(self, role: Role, descriptors: Sequence[int]) -> None:
         """Give it its role, with the host's numbers of its descriptors. What goes wrong in it from now on, it writes to its output, and ends.
 
@@ -108,10 +126,14 @@ class Newborn:
         self._own.close()
 
     def discard(self) -> None:
-        """End and reap it."""
+        """End and reap it, and what it has started."""
         self._own.close()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)  # its own group, if it leads one yet: it has not been reaped
         self.guard.forget(self.pid)
         end_unassigned(self.pid, self.pidfd)
+        if self.group is not None:
+            self.group.end()
 
 
 def end_unassigned(pid: int, pidfd: int | None) -> None:

@@ -16,12 +16,15 @@ import select
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from blackhole_core.executor.launch.guard import Guard
 from blackhole_core.executor.launch.newborn import Newborn, SpawnFailed
 from blackhole_core.executor.launch.standing import Origin
 from blackhole_core.executor.launch.zygote import Zygote, ZygoteLost, start_zygote
+
+if TYPE_CHECKING:
+    from blackhole_core.executor.limits.group import Group
 
 __all__ = ["NoZygote", "Nursery"]
 
@@ -42,33 +45,36 @@ class NoZygote(Exception):
 class Nursery:
     """Forks workers from one zygote after the other. The launcher's thread calls everything but :meth:`take`; :meth:`close` last, or to begin anew."""
 
-    def __init__(self, guard: Callable[[], Guard]) -> None:
-        """``guard`` returns the launcher's, made with the first process."""
+    def __init__(self, guard: Callable[[], Guard], group: Callable[[int], Group | None] = lambda pid: None) -> None:
+        """``guard`` returns the launcher's, made with the first process; ``group`` puts a process that waits into control groups of its own."""
         self._guard = guard
+        self._group = group
         self._zygote: Zygote | None = None
         self._origin: Origin | None = None
         self._failures = 0
         self._given_up: tuple[float, str] | None = None  # until when (``time.monotonic()``), and why
         self._lock = threading.Lock()
         self._spare: tuple[Newborn, Origin] | None = None
+        self._namespaces: tuple[str, ...] = ()  # of the worker that was wanted last: the next one will be like it
 
-    def take(self, origin: Origin) -> Newborn | None:
-        """Return the spare worker if there is one of this origin. Any thread."""
+    def take(self, origin: Origin, namespaces: tuple[str, ...]) -> Newborn | None:
+        """Return the spare worker if there is one of this origin that may make these namespaces. Any thread."""
         with self._lock:
-            if self._spare is None or not self._spare[1].same_zygote(origin):
+            self._namespaces = namespaces
+            if self._spare is None or not self._spare[1].same_zygote(origin) or self._spare[0].namespaces not in ((), namespaces):
                 return None
             newborn, self._spare = self._spare[0], None
             return newborn
 
-    def fork(self, origin: Origin, import_path: Sequence[str]) -> Newborn:
-        """Fork a worker, or return the spare one.
+    def fork(self, origin: Origin, import_path: Sequence[str], namespaces: tuple[str, ...]) -> Newborn:
+        """Fork a worker, or return the spare one that may make these namespaces.
 
         :raises NoZygote: none can be had.
         :raises OSError: the system refused.
         """
         why = ""
         for _ in range(_TRIES):
-            spare = self.take(origin)
+            spare = self.take(origin, namespaces)
             if spare is not None:
                 return spare
             try:
@@ -85,6 +91,7 @@ class Nursery:
 
     def prepare(self) -> None:
         """Have a worker forked ahead, which takes no time; :meth:`wait` takes it. Where that fails, the next :meth:`fork` finds out why."""
+        self._drop_unsuited()
         with self._lock:
             wanted = self._spare is None
         if not wanted or self._zygote is None or self._zygote.begun is not None:
@@ -119,8 +126,8 @@ class Nursery:
                 self._bury("it died")
             elif zygote is not None and zygote.begun is not None and zygote.begun.fileno() in ready:
                 self._keep(zygote)
-            elif spare is not None and spare[0].pidfd in ready and self.take(spare[1]) is not None:
-                spare[0].discard()
+            elif spare is not None and spare[0].pidfd in ready:
+                self._drop(spare)
             if wake in ready:
                 return
 
@@ -134,13 +141,28 @@ class Nursery:
         finally:
             self._retire()
 
+    def _drop_unsuited(self) -> None:
+        """End a spare worker with other namespaces than the last one had: it would have to wait for the next that has them."""
+        with self._lock:
+            spare = self._spare
+            if spare is None or spare[0].namespaces in ((), self._namespaces):
+                return
+        self._drop(spare)
+
+    def _drop(self, spare: tuple[Newborn, Origin]) -> None:
+        with self._lock:
+            if self._spare is not spare:
+                return  # somebody has just taken it
+            self._spare = None
+        spare[0].discard()
+
     # --- the zygote --------------------------------------------------------------------------------------------------
 
     def _keep(self, zygote: Zygote) -> None:
         """Take the worker that was forked ahead."""
         assert self._origin is not None
         try:
-            newborn = _born(zygote, self._guard())
+            newborn = self._ahead(_born(zygote, self._guard()))
         except ZygoteLost as error:
             self._bury(str(error))
         except (SpawnFailed, OSError) as error:
@@ -148,6 +170,18 @@ class Nursery:
         else:
             with self._lock:
                 self._spare = (newborn, self._origin)
+
+    def _ahead(self, newborn: Newborn) -> Newborn:
+        """Have it do what the start of a worker would otherwise wait for."""
+        try:
+            group = self._group(newborn.pid)
+            newborn.prepare(self._namespaces, group)
+            for place in group.places if group is not None else ():
+                newborn.guard.clear(str(place))
+        except BaseException:
+            newborn.discard()
+            raise
+        return newborn
 
     def _ready(self, origin: Origin, import_path: Sequence[str]) -> Zygote:
         if self._origin is not None and not self._origin.same_zygote(origin):

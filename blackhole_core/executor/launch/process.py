@@ -20,7 +20,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -33,7 +33,10 @@ from blackhole_core.executor.launch.nursery import NoZygote, Nursery
 from blackhole_core.executor.launch.plumbing import Plumbing
 from blackhole_core.executor.launch.standing import Origin, read_standing
 from blackhole_core.executor.wire import spawn
-from blackhole_core.executor.wire.policy import Policy
+from blackhole_core.executor.wire.policy import NAMESPACES, Policy
+
+if TYPE_CHECKING:
+    from blackhole_core.executor.limits.group import Group
 
 __all__ = ["PASSED_ON", "PROGRAM", "ProcessLauncher"]
 
@@ -68,13 +71,14 @@ class ProcessLauncher:
 
     ``program`` is the Python text that a worker runs; its arguments are its two descriptors, the host's pid, the further descriptors
     with commas between them, and the import path. Only workers of :data:`PROGRAM` can come from a zygote, and only when ``zygote`` is true.
+    ``group`` puts one that is forked ahead into control groups of its own, by its process id.
 
     ``_thread``, ``_closed``, ``_jobs`` and ``_wake`` change only under ``_lock``: after the ``None`` of :meth:`close` no job follows. The thread
     alone makes ``_guard``, forks and executes, and at its end closes what is there; any thread may give a spare worker its role. With the thread
     end all workers, so no failure may end it. All of it is of one process: a fork of it has neither the thread nor children.
     """
 
-    def __init__(self, program: str = PROGRAM, *, zygote: bool = True) -> None:
+    def __init__(self, program: str = PROGRAM, *, zygote: bool = True, group: Callable[[int], Group | None] = lambda pid: None) -> None:
         self._program = program
         self._pid: Final = os.getpid()
         self._zygote = zygote and program == PROGRAM
@@ -84,7 +88,7 @@ class ProcessLauncher:
         self._wake = -1
         self._closed = False
         self._guard: Guard | None = None
-        self._nursery = Nursery(self._the_guard)
+        self._nursery = Nursery(self._the_guard, group)
 
     def launch(self, spec: LaunchSpec) -> Child:
         """Bring up a worker.
@@ -143,7 +147,7 @@ class ProcessLauncher:
         try:
             origin = _origin(spec)
             with ready_role(_assignment(spec, origin)) as role:
-                newborn = self._nursery.take(origin)
+                newborn = self._nursery.take(origin, _namespaces(spec))
                 return None if newborn is None else self._assign(newborn, spec, role, another=True)
         except (NoZygote, SpawnFailed):
             return None  # the thread finds out whether it is this one's fault
@@ -156,15 +160,19 @@ class ProcessLauncher:
                     self._submit(_nothing)  # after each job the thread has another worker forked
             with Plumbing() as pipes:
                 newborn.assign(role, (pipes.worker_output, pipes.worker_output, pipes.worker_receive, pipes.worker_send, *spec.descriptors))
-                return self._child(newborn.pid, newborn.pidfd, pipes, Start("zygote"), newborn.guard)
+                return self._child(newborn.pid, newborn.pidfd, pipes, Start("zygote"), newborn.guard, newborn.group)
         except BaseException:
             newborn.discard()
             raise
 
-    def _child(self, pid: int, pidfd: int, pipes: Plumbing, start: Start, guard: Guard) -> Child:
+    def _child(self, pid: int, pidfd: int, pipes: Plumbing, start: Start, guard: Guard, group: Group | None) -> Child:
         pipes.hand_over()
         return Child(
-            pid, pidfd, pipes.receive, pipes.send, pipes.output, start=start, on_reap=lambda: guard.forget(pid), on_host_death=guard.clear
+            *(pid, pidfd, pipes.receive, pipes.send, pipes.output),
+            start=start,
+            on_reap=lambda: guard.forget(pid),
+            on_host_death=guard.clear,
+            group=group,
         )
 
     def _check_process(self) -> None:
@@ -252,12 +260,12 @@ class ProcessLauncher:
         own = environment(os.environ.get) | dict(spec.environment)
         with Plumbing() as pipes:
             guard = self._the_guard()
-            return self._child(*execute(spec, self._program, own, pipes, guard), pipes, Start("exec", reason), guard)
+            return self._child(*execute(spec, self._program, own, pipes, guard), pipes, Start("exec", reason), guard, None)
 
     def _fork(self, spec: LaunchSpec) -> Child:
         origin = _origin(spec)
         with ready_role(_assignment(spec, origin)) as role:
-            return self._assign(self._nursery.fork(origin, spec.import_path), spec, role, another=False)
+            return self._assign(self._nursery.fork(origin, spec.import_path, _namespaces(spec)), spec, role, another=False)
 
     def _the_guard(self) -> Guard:
         if self._guard is None:
@@ -282,6 +290,11 @@ def _origin(spec: LaunchSpec | None = None) -> Origin:
     if early is not None:
         raise NoZygote(f"{early} is read when a program starts")
     return origin
+
+
+def _namespaces(spec: LaunchSpec) -> tuple[str, ...]:
+    """Return the namespaces that the worker is going to make for its walls."""
+    return () if spec.policy is None else tuple(layer for layer in spec.policy.layers if layer in NAMESPACES)
 
 
 def _discard(outcome: Future[Any]) -> None:

@@ -43,13 +43,22 @@ class Group:
                 directory = tree.directory / host / name
                 group._directories[tree] = directory  # first: what fails half-way is removed, too
                 _make_below(directory, tree)
-                for setting in settings(tree, resources):
-                    with contextlib.suppress(FileNotFoundError) if setting.optional else contextlib.nullcontext():
-                        cgroupfs.write(directory / setting.file, setting.text)
+            group.limit(resources)
         except BaseException:
             group.remove()
             raise
         return group
+
+    def limit(self, resources: Resources) -> None:
+        """Set limits in groups that have none yet.
+
+        :raises OSError: the kernel refused.
+        :raises ValueError: a limit is too small.
+        """
+        for tree, directory in self._directories.items():
+            for setting in settings(tree, resources):
+                with contextlib.suppress(FileNotFoundError) if setting.optional else contextlib.nullcontext():
+                    cgroupfs.write(directory / setting.file, setting.text)
 
     def enter(self, pid: int, family: Callable[[int], list[int]]) -> None:
         """Move a process in, and what it has started by now; ``family`` lists a process and its descendants. One that has ended is passed over.
@@ -154,6 +163,11 @@ class Group:
             for member in cgroupfs.members(directory):
                 with contextlib.suppress(OSError):
                     cgroupfs.enter(tree.directory, member)
+        self.remove()
+
+    def end(self) -> None:
+        """End every member and remove the directories, of processes that never became a worker; what cannot be removed is left to the sweep."""
+        self.kill()
         self.remove()
 
     def remove(self) -> list[Path]:

@@ -31,7 +31,7 @@ _numbers = itertools.count(1)  # several limiters of one process share a directo
 
 
 class _Reapable(Protocol):
-    """What is known of a worker's process: its id, when that becomes free, and who clears up when the host is killed."""
+    """What is known of a worker's process: its id, when that becomes free, who clears up when the host is killed, and the groups it was put into ahead."""
 
     @property
     def pid(self) -> int: ...
@@ -40,6 +40,9 @@ class _Reapable(Protocol):
 
     @property
     def clear_after_host(self) -> Callable[[str], object]: ...
+
+    @property
+    def group(self) -> Group | None: ...
 
 
 class Limiter:
@@ -71,6 +74,23 @@ class Limiter:
         memory = limits.memory is not None and not self.abilities.holds("memory")
         return rlimits(memory=limits.memory if memory else None, disk=limits.disk)
 
+    def ahead(self, pid: int) -> Group | None:
+        """Put a process that waits to become a worker into groups of its own, without limits; None where there are none.
+
+        To move a process the kernel waits until every processor has passed a certain point, 10 ms, unless one was moved just before.
+        """
+        try:
+            group = Group.make(self.abilities.trees, myself().directory, f"ahead-{next(_numbers)}", Resources())
+            try:
+                group.enter(pid, family)
+            except BaseException:
+                group.dissolve()
+                raise
+        except OSError as error:
+            _logger.debug("a worker that waits is in no control group: %s", error)
+            return None
+        return group
+
     def attach(self, child: _Reapable, plugin: PluginId, generation: int, confinement: Confinement) -> WorkerLimits:
         """Put a worker, and what it has started by now, under its limits. It has not been told anything yet.
 
@@ -78,10 +98,14 @@ class Limiter:
         """
         abilities = self.abilities
         name = f"{plugin.name}-{generation}-{next(_numbers)}"
+        ahead = child.group
         try:
-            group = Group.make(abilities.trees, myself().directory, name, confinement.resources)
+            group = ahead or Group.make(abilities.trees, myself().directory, name, confinement.resources)
             try:
-                group.enter(child.pid, family)
+                if ahead is not None:
+                    ahead.limit(confinement.resources)
+                else:
+                    group.enter(child.pid, family)
                 for directory in group.places:
                     child.clear_after_host(str(directory))
                 return self._watched(child, group, confinement, abilities)

@@ -19,12 +19,20 @@ from blackhole_core.executor.sandbox.kernel import MACHINE, close_others
 from blackhole_core.executor.sandbox.selfcheck import find_open
 from blackhole_core.executor.wire.policy import NAMESPACES, Layer, Place, Policy, WallReport
 
-__all__ = ["Enclosed", "enclose"]
+__all__ = ["Begun", "Enclosed", "begin", "enclose", "rehearse"]
 
 #: Devices that a program without a root of its own may use.
 _DEVICES: Final = tuple(
     Place(path, path, device=True) for path in (b"/dev/null", b"/dev/zero", b"/dev/full", b"/dev/random", b"/dev/urandom")
 )
+
+
+@attrs.frozen
+class Begun:
+    """The beginning of walls, which is the same for all workers; ``pid`` is this process's id as the host sees it, ``layers`` says why each namespace could not be had."""
+
+    pid: int
+    layers: dict[str, str]
 
 
 @attrs.frozen
@@ -39,8 +47,25 @@ class Enclosed:
         return [wall for wall in policy.required if wall in self.report.open]
 
 
-def enclose(policy: Policy, keep: Sequence[int]) -> Enclosed:
-    """Build the walls that ``policy`` wants, and try them. Descriptors other than ``keep`` are closed.
+def begin(wanted: Sequence[Layer]) -> Begun:
+    """Enter the namespaces among ``wanted``. Returns in the worker, which may be another process than the one that called; descriptors stay open in it alone.
+
+    :raises OSError: it failed halfway, and the process is of no use any more.
+    """
+    pid = os.getpid()
+    layers = namespaces.enter([kind for kind in wanted if kind in NAMESPACES])
+    keeper.die_with_parent()  # what was asked for at the start does not outlast a change of credentials
+    if layers.get(Layer.PID) == "":
+        try:
+            pid = keeper.split()
+            keeper.die_with_parent()
+        except OSError as error:
+            layers[Layer.PID] = f"no processes for it: {error.strerror}"
+    return Begun(pid, layers)
+
+
+def enclose(policy: Policy, keep: Sequence[int], begun: Begun | None = None) -> Enclosed:
+    """Build the walls that ``policy`` wants, and try them; ``begun`` is what :func:`begin` has made of them already. Descriptors other than ``keep`` are closed.
 
     Returns in the worker, which may be another process than the one that called.
 
@@ -52,16 +77,8 @@ def enclose(policy: Policy, keep: Sequence[int]) -> Enclosed:
     close_others(tuple(keep))
     for number, soft, hard in policy.limits:
         resource.setrlimit(number, (soft, hard))
-    pid = os.getpid()
     wanted = [Layer(name) for name in policy.layers]
-    layers = namespaces.enter([kind for kind in wanted if kind in NAMESPACES])
-    keeper.die_with_parent()  # what was asked for at the start does not outlast a change of credentials
-    if layers.get(Layer.PID) == "":
-        try:
-            pid = keeper.split()
-            keeper.die_with_parent()
-        except OSError as error:
-            layers[Layer.PID] = f"no processes for it: {error.strerror}"
+    pid, layers = _the_beginning(wanted, begun)
     places = _change_root(policy, layers) if Layer.MOUNT not in policy.around else _in_given_root(policy)
     layers |= dict.fromkeys(map(Layer, policy.around), "")
     _set_aside(policy)
@@ -75,6 +92,14 @@ def enclose(policy: Policy, keep: Sequence[int]) -> Enclosed:
     if Layer.SECCOMP in wanted:
         _try(layers, Layer.SECCOMP, lambda: _filter(policy, layers))
     return Enclosed(pid, WallReport(layers, find_open(policy, layers)))
+
+
+def _the_beginning(wanted: Sequence[Layer], begun: Begun | None) -> tuple[int, dict[str, str]]:
+    if begun is None:
+        begun = begin(wanted)
+    elif begun.layers.keys() != {kind for kind in wanted if kind in NAMESPACES}:
+        raise RuntimeError(f"made ready with {', '.join(begun.layers)}, and is to have {', '.join(wanted)}")
+    return begun.pid, dict(begun.layers)
 
 
 def _change_root(policy: Policy, layers: dict[str, str]) -> tuple[Place, ...]:

@@ -18,15 +18,17 @@ __all__ = [
     "GO",
     "MAX_DESCRIPTORS",
     "MAX_MESSAGE",
+    "Ahead",
     "Answer",
     "Assignment",
     "Fork",
     "Forked",
+    "Order",
     "Ready",
     "Refused",
     "decode_answer",
-    "decode_assignment",
     "decode_fork",
+    "decode_order",
     "encode",
 ]
 
@@ -81,17 +83,24 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True, tag=5, forbid_unk
     limits: tuple[tuple[int, int, int], ...]
 
 
+class Ahead(msgspec.Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=True):
+    """To a worker that is forked ahead of its time: make these namespaces (:class:`~blackhole_core.executor.wire.policy.Layer`), and what else needs no role."""
+
+    namespaces: tuple[str, ...]
+
+
 Answer: TypeAlias = Ready | Forked | Refused
+Order: TypeAlias = Ahead | Assignment
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _fork: Final = msgspec.msgpack.Decoder(Fork)
-_assignment: Final = msgspec.msgpack.Decoder(Assignment)
+_order: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(Order)
 _answer: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(Answer)
 
 _T = TypeVar("_T")
 
 
-def encode(message: Fork | Assignment | Answer) -> bytes:
+def encode(message: Fork | Order | Answer) -> bytes:
     """Return the packet; whoever sends it looks at its length."""
     return _encoder.encode(message)
 
@@ -101,18 +110,25 @@ def decode_fork(data: bytes) -> Fork:
     return _decode(_fork, data)
 
 
-def decode_assignment(data: bytes, descriptors: int) -> Assignment:
-    """Return the assignment that came with so many descriptors.
+def decode_order(data: bytes, descriptors: int) -> Order:
+    """Return what a worker is to do, which came with so many descriptors.
 
-    :raises ProtocolError: it is none, or its numbers contradict each other or the descriptors.
+    :raises ProtocolError: it is nothing of that kind, or the numbers of an assignment contradict each other or the descriptors.
     """
-    assignment = _decode(_assignment, data)
+    order: Order = _decode(_order, data)
+    if isinstance(order, Assignment):
+        _check(order, descriptors)
+    elif descriptors:
+        raise ProtocolError(f"{descriptors} descriptors with an order that needs none")
+    return order
+
+
+def _check(assignment: Assignment, descriptors: int) -> None:
     numbers, program = assignment.numbers, (assignment.receive, assignment.send, *assignment.further)
     if len(numbers) + 1 != descriptors:
         raise ProtocolError(f"an assignment with {descriptors} descriptors, it names {len(numbers)} and the working directory")
     if len(set(numbers)) != len(numbers) or not set(program) <= set(numbers) or min(numbers) < 0:
         raise ProtocolError(f"an assignment with descriptors {program} of {numbers}")
-    return assignment
 
 
 def decode_answer(data: bytes) -> Answer:

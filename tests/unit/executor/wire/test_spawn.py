@@ -26,8 +26,9 @@ def _assignment(numbers: tuple[int, ...] = (1, 2, 3, 4), **other: object) -> spa
 def test_messages_arrive_as_they_left() -> None:
     """Each message comes back whole, also where the system's texts are not UTF-8."""
     assignment = _assignment()
-    assert spawn.decode_assignment(spawn.encode(assignment), 5) == assignment
+    assert spawn.decode_order(spawn.encode(assignment), 5) == assignment
     assert spawn.decode_fork(spawn.encode(spawn.Fork(77))) == spawn.Fork(77)
+    assert spawn.decode_order(spawn.encode(spawn.Ahead(("pid namespace",))), 0) == spawn.Ahead(("pid namespace",))
     for answer in (spawn.Ready(), spawn.Forked(7), spawn.Refused(11, "no")):
         assert spawn.decode_answer(spawn.encode(answer)) == answer
 
@@ -45,13 +46,19 @@ def test_messages_arrive_as_they_left() -> None:
 def test_an_assignment_that_contradicts_itself(assignment: spawn.Assignment, descriptors: int) -> None:
     """Numbers given twice, below 0, or of descriptors that did not come, are refused before any descriptor is moved."""
     with pytest.raises(ProtocolError, match="an assignment with"):
-        spawn.decode_assignment(spawn.encode(assignment), descriptors)
+        spawn.decode_order(spawn.encode(assignment), descriptors)
+
+
+def test_descriptors_with_an_order_that_needs_none() -> None:
+    """They would stay open in the worker."""
+    with pytest.raises(ProtocolError, match="1 descriptors with an order that needs none"):
+        spawn.decode_order(spawn.encode(spawn.Ahead(())), 1)
 
 
 @given(st.binary(max_size=200))
 def test_garbage_is_refused(data: bytes) -> None:
     """Bytes are one of the messages or a ProtocolError, nothing else."""
-    for decode in (spawn.decode_fork, spawn.decode_answer, lambda data: spawn.decode_assignment(data, 1)):
+    for decode in (spawn.decode_fork, spawn.decode_answer, lambda data: spawn.decode_order(data, 1)):
         try:
             decode(data)
         except ProtocolError:
