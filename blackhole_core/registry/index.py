@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from blackhole_core.registry.indexanswer import Answer, Declarer, answer_from_text, answer_key, answer_to_text, make_answer
 from blackhole_core.registry.indexfile import IndexFiles, cache_directory, machine
 from blackhole_core.registry.indexstamp import NOTHING, Stamp, settle, stamp_at, stamp_of
 from blackhole_core.registry.indextable import POINTS, Member, NotPlain, Table, empty_table, table_to_text
@@ -47,27 +48,11 @@ VARIABLE: Final = "BLACKHOLE_DISCOVERY_INDEX"
 #: Its values: in memory and on disk; the same, and every distribution's metadata is compared at every look; in memory only; not at all.
 _MODES: Final = ("on", "deep", "memory", "off")
 
+#: Answers that are kept in memory; a host asks for some groups on one path.
+_MOST_ANSWERS: Final = 64
+
 #: Entries of a directory, and metadata directories in it, from which on a file about it is quicker to read than itself.
 _LARGE, _MANY = 48, 8
-
-
-class Declarer(NamedTuple):
-    """A distribution with entry points of the group that was asked for."""
-
-    name: str  #: normalised as ``importlib.metadata`` does
-    place: str  #: its metadata directory; empty when ``found`` is set
-    points: tuple[tuple[str, str], ...]  #: name and value of each
-    damaged: bool = False  #: its ``entry_points.txt`` cannot be made out, so it may have any
-    found: Any = None  #: the distribution, where something else than a directory has it
-
-    @property
-    def distribution(self) -> Distribution:
-        """What ``importlib.metadata`` makes of it."""
-        if self.found is not None:
-            return self.found  # type: ignore[no-any-return]
-        from importlib.metadata import Distribution
-
-        return Distribution.at(self.place)
 
 
 class IndexedPoint(NamedTuple):
@@ -105,6 +90,8 @@ class DiscoveryIndex:
         self.files = files
         self._deep = deep
         self._clock = clock  # ns; the one that ``files`` were written by
+        #: Group and path → the last answer.
+        self._answers: dict[str, Answer] = {}
         #: Directory → what is known of it: its table, and the text of its records (a tenth of their size), None while only the disk has that.
         self._known: dict[str, tuple[Table, str | None]] = {}
 
@@ -113,17 +100,60 @@ class DiscoveryIndex:
 
         Of two distributions of one name the first counts. Damaged ones are among them, whatever they declare.
         """
-        tables: list[Table] = []
+        entries = _plain_entries(path)
+        key = None if entries is None or self._deep else answer_key(group, entries)
+        if key is None:
+            yield from self._declared(group, path, [])
+            return
+        before = self._answers.get(key) or self._kept(key)
+        if before is not None and before.holds():
+            self._answers[key] = before
+            yield from before.declarers
+        else:
+            yield from self._ask(key, group, entries, before)
+
+    def _ask(self, key: str, group: str, path: Sequence[str] | None, before: Answer | None) -> list[Declarer]:
+        """Ask the directories, and keep their answer."""
+        tables: list[Table | None] = []
+        begun = self._clock()
+        found = list(self._declared(group, path, tables))
+        known = [table for table in tables if table is not None]
+        answer = make_answer(group, known, found, before, begun, self._clock()) if len(known) == len(tables) else None
+        if answer is None:
+            self._answers.pop(key, None)
+            return found
+        if len(self._answers) >= _MOST_ANSWERS:
+            self._answers = {}
+        self._answers[key] = answer
+        if self.files is not None and answer.kept and answer != before:
+            self.files.keep_answer(key, answer_to_text(answer, key, self.files.machine, self.files.clock))
+        return found
+
+    def _kept(self, key: str) -> Answer | None:
+        """Return the answer that is kept on disk."""
+        text = "" if self.files is None else self.files.answer(key)
+        if self.files is None or not text:
+            return None
+        try:
+            read = answer_from_text(text, key, self.files.machine)
+        except ValueError:
+            self.files.trouble = f"an answer in {self.files.directory} cannot be made out; it is made anew"
+            return None
+        if read is None or (read[0].seen and read[1] != self.files.clock):
+            return None
+        return read[0]
+
+    def _declared(self, group: str, path: Sequence[str] | None, tables: list[Table | None]) -> Iterator[Declarer]:
+        """Yield them, and put the tables they come from into ``tables``: None for what is no plain directory."""
         names: set[str] = set()
         for table, found in self._pieces(group, path):
             for declarer in found:
-                known = declarer.name in names or any(before.has(declarer.name) for before in tables)
+                known = declarer.name in names or any(before is not None and before.has(declarer.name) for before in tables)
                 if not known and (declarer.points or declarer.damaged):
                     yield declarer
                 if table is None:
                     names.add(declarer.name)
-            if table is not None:
-                tables.append(table)
+            tables.append(table)
 
     def tables(self) -> list[Table]:
         """Return what is known in memory."""
@@ -162,14 +192,14 @@ class DiscoveryIndex:
         return table, found
 
     def _look(self, entry: str) -> tuple[Table | None, bool]:
-        """Return what is in the directory ``entry`` (None: nothing), and whether all of it was read or compared just now.
+        """Return what is in the directory ``entry`` (None: that is not ours to see), and whether all of it was read or compared just now.
 
         :raises NotPlain: ``importlib.metadata`` has to be asked.
         """
         try:
             found = os.stat(entry or os.curdir)  # noqa: PTH116  (asked of every entry of the path at every look)
         except (OSError, ValueError):
-            return None, True
+            return empty_table(entry, NOTHING, 0), True
         if not stat.S_ISDIR(found.st_mode) or entry.rpartition("/")[2].lower().endswith(".egg"):
             raise NotPlain(entry)
         stamp = stamp_of(found)
@@ -204,7 +234,7 @@ class DiscoveryIndex:
             return None
         self._known[entry] = (table, text)
         if self.files is not None and table != before and _has_file(entry) and (len(names) >= _LARGE or table.distributions >= _MANY):
-            self.files.write(entry, table_to_text(table, self.files.machine), text)
+            self.files.write(entry, table_to_text(table, self.files.clock), text)
         return table
 
     def _records(self, entry: str) -> dict[str, Record]:
@@ -313,6 +343,16 @@ def _join(entry: str, path: str) -> str:
 
 
 # --- what importlib.metadata is asked -------------------------------------------------------------------------------------
+
+
+def _plain_entries(path: Sequence[str] | None) -> list[str] | None:
+    """Return the entries of ``path``, of ``sys.path`` when it is None; None when there are finders that have distributions elsewhere."""
+    if path is None:
+        finders = [finder for finder in sys.meta_path if hasattr(finder, "find_distributions")]
+        if not finders or not all(map(_searches_the_path, finders)):
+            return None
+        path = sys.path
+    return [entry if type(entry) is str else os.fsdecode(entry) for entry in path]
 
 
 def _searches_the_path(finder: object) -> bool:

@@ -1,4 +1,4 @@
-"""The discovery index on disk: one file per directory of the import path, below the user's cache directory.
+"""The discovery index on disk: one file per directory of the import path, and one per question that was answered, below the user's cache directory.
 
 Every file can be thrown away at any time. It is used only when it is whole, in our format, of our Python and of this machine since it was started, and written by this user: a
 file or directory of somebody else, or that others may write to, a link, a file that is damaged or too large counts as missing. Nothing of that
@@ -13,12 +13,12 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from blackhole_core.registry.indextable import Table, table_from_text
 
-__all__ = ["IndexFiles", "cache_directory", "machine"]
+__all__ = ["IndexFiles", "cache_directory", "clock_name", "machine"]
 
 #: The first word of a file, with the version of the format. A change of the format or of the rules changes it.
 _MAGIC: Final = b"blackhole-discovery-2"
@@ -29,13 +29,14 @@ _HEADER: Final = 96
 #: Bytes of one file; 5,000 distributions make about 1 MB.
 _MOST_BYTES: Final = 16 << 20
 
-#: Files that are kept: a developer has some dozens of virtual environments. The one written longest ago goes first.
+#: Files of either kind that are kept: a developer has some dozens of virtual environments. The one written longest ago goes first.
 _MOST_FILES: Final = 256
 
 #: Seconds after which an unfinished file was left behind by a process that was killed.
 _ABANDONED: Final = 3600
 
 _SUFFIX: Final = f".{sys.implementation.cache_tag}.index"
+_ANSWER: Final = f".{sys.implementation.cache_tag}.answer"
 
 
 def cache_directory(environ: Mapping[str, str]) -> str | None:
@@ -52,26 +53,55 @@ def cache_directory(environ: Mapping[str, str]) -> str | None:
 
 
 def machine() -> str | None:
-    """Return what names the clock that counts from this machine's start; None where there is no such name."""
+    """Return what names this start of the machine; None where there is no such name."""
     try:
         file = os.open("/proc/sys/kernel/random/boot_id", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            boot = os.read(file, 64).decode("ascii").strip()
+            return os.read(file, 64).decode("ascii").strip()
         finally:
             os.close(file)
-        return f"{boot} {os.readlink('/proc/self/ns/time')}"  # noqa: PTH115  (a container may shift that clock)
     except (OSError, ValueError):
         return None
+
+
+def clock_name() -> str:
+    """Return what tells the clock that counts from this machine's start from those of other containers, which may be shifted.
+
+    It takes as long as all the rest of a look that finds everything as it was, so it is asked only where a moment counts.
+    """
+    try:
+        return os.readlink("/proc/self/ns/time")  # noqa: PTH115  (paths are text here)
+    except FileNotFoundError:  # before Linux 5.6 there is one clock
+        return ""
+    except OSError:
+        return f"process {os.getpid()}"  # nobody else's moments can be compared
 
 
 class IndexFiles:
     """The files in ``directory``. Safe to use from any thread and any number of processes: files are replaced as a whole, never changed."""
 
-    def __init__(self, directory: str, machine: str) -> None:
+    def __init__(self, directory: str, machine: str, clock: Callable[[], str] = clock_name) -> None:
         self.directory = directory
         self.machine = machine
+        self._clock_name = clock
+        self._clock: str | None = None
         #: What went wrong last, as a sentence; empty when nothing did.
         self.trouble = ""
+
+    @property
+    def clock(self) -> str:
+        """What names the start of the machine and the clock on which the moments in the files are."""
+        if self._clock is None:
+            self._clock = f"{self.machine} {self._clock_name()}"
+        return self._clock
+
+    def answer(self, key: str) -> str:
+        """Return the text that is kept under ``key``, empty when none is to be trusted."""
+        return self._part(_hash(key.encode()).decode() + _ANSWER, 0)
+
+    def keep_answer(self, key: str, text: str) -> bool:
+        """Keep a text under ``key``; tell whether that worked. Two keys of one hash take turns, so the text should name its own."""
+        return self._write(_hash(key.encode()).decode() + _ANSWER, key, text, "")
 
     def read(self, entry: str) -> Table | None:
         """Return the table of the directory ``entry``, None when there is none to be trusted."""
@@ -92,17 +122,20 @@ class IndexFiles:
 
     def write(self, entry: str, table: str, records: str) -> bool:
         """Keep what is known of ``entry``; tell whether that worked."""
-        parts = [text.encode() for text in (table, records)]
+        return self._write(_file_name(entry), entry, table, records)
+
+    def _write(self, name: str, what: str, *texts: str) -> bool:
+        parts = [text.encode() for text in texts]
         header = b" ".join((_MAGIC, *(b"%d %s" % (len(part), _hash(part)) for part in parts)))
         data = b"".join((header.ljust(_HEADER - 1), b"\n", *parts))
         if len(data) > _MOST_BYTES:
-            self.trouble = f"what is known of {entry} takes {len(data)} bytes, more than the {_MOST_BYTES} that are kept on disk"
+            self.trouble = f"what is known of {what} takes {len(data)} bytes, more than the {_MOST_BYTES} that are kept on disk"
             return False
         try:
             _make(self.directory)
             folder = _open_folder(self.directory)
             try:
-                _replace(folder, _file_name(entry), data)
+                _replace(folder, name, data)
                 _tidy(folder)
             finally:
                 os.close(folder)
@@ -134,7 +167,7 @@ class IndexFiles:
         except FileNotFoundError:
             return 0
         try:
-            names = [name for name in os.listdir(folder) if name.endswith((".index", ".tmp"))]
+            names = [name for name in os.listdir(folder) if name.endswith((".index", ".answer", ".tmp"))]
             for name in names:
                 _remove(folder, name)
         finally:
@@ -148,7 +181,7 @@ class IndexFiles:
         except ValueError:
             self.trouble = f"{name} in {self.directory} cannot be made out; it is made anew"
             return None
-        return table if where == self.machine else None
+        return table if where == self.clock else None
 
     def _part(self, name: str, index: int) -> str:
         """Return the table (0) or the records (1) in the file ``name``, empty when they are not to be trusted."""
@@ -262,18 +295,19 @@ def _replace(folder: int, name: str, data: bytes) -> None:
 
 def _tidy(folder: int) -> None:
     """Remove what was left unfinished, and the oldest files over the number that is kept."""
-    files: list[tuple[float, str]] = []
+    kinds: dict[str, list[tuple[float, str]]] = {}
     for name in os.listdir(folder):
         try:
             changed = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
         except FileNotFoundError:
             continue  # another process tidies, too
         if not name.endswith(".tmp"):
-            files.append((changed, name))
+            kinds.setdefault(name.rpartition(".")[2], []).append((changed, name))
         elif time.time() - changed > _ABANDONED:
             _remove(folder, name)
-    for _changed, name in sorted(files)[: max(0, len(files) - _MOST_FILES)]:
-        _remove(folder, name)
+    for files in kinds.values():
+        for _changed, name in sorted(files)[: max(0, len(files) - _MOST_FILES)]:
+            _remove(folder, name)
 
 
 def _remove(folder: int, name: str) -> None:

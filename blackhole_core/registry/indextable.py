@@ -11,13 +11,13 @@ from typing import Final, NamedTuple
 
 from blackhole_core.registry.indexstamp import Stamp, stamp_from_text, stamp_to_text
 
-__all__ = ["FIELD", "GROUP", "POINTS", "Member", "NotPlain", "Table", "empty_table", "table_from_text", "table_to_text"]
+__all__ = ["FIELD", "GROUP", "PART", "POINTS", "Member", "NotPlain", "Table", "empty_table", "pairs", "table_from_text", "table_to_text"]
 
 #: The file in which a distribution declares its entry points.
 POINTS: Final = "entry_points.txt"
 
 GROUP: Final = "\x1c"  #: before the section of a group
-_PART: Final = "\x1d"  #: between the parts of a table
+PART: Final = "\x1d"  #: between the parts of a table, or of an answer
 FIELD: Final = "\x1e"  #: between fields, and around names
 
 
@@ -66,11 +66,11 @@ def empty_table(directory: str, stamp: Stamp, seen: int) -> Table:
     return Table(directory, stamp, seen, settled=not seen, distributions=0, checks=(), damaged=(), names=FIELD, groups="")
 
 
-def table_to_text(table: Table, machine: str) -> str:
-    """Return ``table`` as text; ``machine`` says on which clock its moments are."""
-    return _PART.join(
+def table_to_text(table: Table, clock: str) -> str:
+    """Return ``table`` as text; ``clock`` says on which clock its moments are."""
+    return PART.join(
         (
-            machine,
+            clock,
             table.directory,
             stamp_to_text(table.stamp),
             str(table.seen),
@@ -89,18 +89,18 @@ def table_from_text(text: str) -> tuple[Table, str]:
 
     :raises ValueError: this is no table.
     """
-    machine, directory, stamp, seen, settled, count, checks, damaged, names, groups = text.split(_PART)
-    loose = tuple((path, stamp_from_text(was)) for path, was in _pairs(checks.split(FIELD)))
+    clock, directory, stamp, seen, settled, count, checks, damaged, names, groups = text.split(PART)
+    loose = tuple((path, stamp_from_text(was)) for path, was in pairs(checks.split(FIELD)))
     return Table(
-        directory, stamp_from_text(stamp), int(seen), bool(settled), int(count), loose, _pairs(damaged.split(FIELD)), names, groups
-    ), machine
+        directory, stamp_from_text(stamp), int(seen), bool(settled), int(count), loose, pairs(damaged.split(FIELD)), names, groups
+    ), clock
 
 
 def _member(line: str) -> Member:
     place, name, stamp, *points = line.split(FIELD)
-    return Member(place, name, stamp_from_text(stamp) if stamp else None, _pairs(points))
+    return Member(place, name, stamp_from_text(stamp) if stamp else None, pairs(points))
 
 
-def _pairs(flat: list[str]) -> tuple[tuple[str, str], ...]:
+def pairs(flat: list[str]) -> tuple[tuple[str, str], ...]:
     """Return the fields two by two; none of the one empty field that nothing was split into."""
     return () if flat == [""] else tuple(zip(flat[::2], flat[1::2], strict=True))

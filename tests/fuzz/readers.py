@@ -24,6 +24,7 @@ from blackhole_core.executor.wire.parcels import Packing, Shelf
 from blackhole_core.executor.wire.plain import decode_plain, encode_plain, wrap_plain
 from blackhole_core.executor.wire.signature import ArgumentsDecoder, ResultDecoder, Undecodable
 from blackhole_core.manifest.parse import parse_manifest
+from blackhole_core.registry.indexanswer import Answer, Declarer, answer_from_text, answer_to_text
 from blackhole_core.registry.indexfile import _HEADER, _MAGIC, _hash, _read_part
 from blackhole_core.registry.indextable import empty_table, table_from_text, table_to_text
 from blackhole_core.registry.wheel import inspect_wheel
@@ -243,6 +244,20 @@ def _read_table(data: bytes) -> None:
     table_from_text(data.decode("utf-8", "surrogateescape"))
 
 
+_ANSWER: Final = answer_to_text(
+    Answer(
+        4, ("/usr/lib/python3",), "[(1, 2, 3, 4, 5)]", (Declarer("upper", "/usr/lib/python3/upper-1.dist-info", (("a", "b"),)),), kept=True
+    ),
+    "key",
+    "machine",
+    "clock",
+)
+
+
+def _read_answer(data: bytes) -> None:
+    answer_from_text(data.decode("utf-8", "surrogateescape"), "key", "machine")
+
+
 def _wheel() -> bytes:
     import zipfile
 
@@ -309,5 +324,6 @@ READERS: Final[dict[str, Reader]] = {
     "wheel": Reader(_read_wheel, (SourceError,), (_wheel(),), cost=20),
     "index-file": Reader(_read_index_file, (ValueError,), (_index_file(_TABLE),), cost=2),
     "index-table": Reader(_read_table, (ValueError,), (_TABLE.encode(),)),
+    "index-answer": Reader(_read_answer, (ValueError,), (_ANSWER.encode(),)),
     "control": Reader(_read_control, (ProtocolError,), (*_REQUESTS, *_ANSWERS)),
 }  # fmt: skip

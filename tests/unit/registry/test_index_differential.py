@@ -119,7 +119,7 @@ class World:
         self.index = self._new_index()
 
     def spoil_a_file(self) -> None:
-        for file in Path(self.files.directory).glob("*.index"):
+        for file in Path(self.files.directory).glob("*.[ia]*"):
             data = bytearray(file.read_bytes())
             place = self.chance.randrange(len(data))
             data[place] ^= 1 + self.chance.randrange(255)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from blackhole_core.registry import index as index_module
 from blackhole_core.registry import indexfile
 from blackhole_core.registry.index import DiscoveryIndex
 from blackhole_core.registry.indexfile import IndexFiles, cache_directory, machine
@@ -20,6 +21,12 @@ from tests.unit.registry.sites import Clock, asked_of_index, install
 
 NOTES = {"notes": {"upper": "upper:Plugin"}}
 HERE = "this machine"
+
+
+@pytest.fixture(autouse=True)
+def no_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the files of single directories are read; ``test_index_answer.py`` is about those with whole answers."""
+    monkeypatch.setattr(index_module, "answer_key", lambda *_: None)
 
 
 @pytest.fixture
