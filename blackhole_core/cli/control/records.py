@@ -83,7 +83,9 @@ def concerns(record: dict[str, Any], plugin: str | None) -> bool:
 
 
 class Subscription:
-    """Records on their way to one reader. ``fileno`` is readable when there is something to take: a record, or the end."""
+    """Records on their way to one reader. ``fileno`` is readable when there is something to take, and from the end on for good: a reader that took what
+    was there just before would otherwise never wake up again.
+    """
 
     def __init__(self, records: Records, plugin: str | None, size: int) -> None:
         self._records = records
@@ -128,7 +130,7 @@ class Subscription:
     def take(self) -> tuple[list[dict[str, Any]], int]:
         """Return what waits, and how many records were missed after it. Does not wait for more."""
         with self._lock:
-            if self._signalled:
+            if self._signalled and not self.ended:
                 os.read(self._reading, 1)
                 self._signalled = False
             taken, missed = list(self._waiting), self._missed

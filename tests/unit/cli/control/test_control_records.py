@@ -123,3 +123,13 @@ def test_the_end_wakes_the_reader() -> None:
         subscription.end()
         assert select.select([subscription], [], [], 0)[0]
         assert subscription.ended
+
+
+def test_the_end_wakes_a_reader_that_takes_what_is_left_meanwhile() -> None:
+    """A reader that saw no end, and takes what waits when it has come, is woken once more and sees it."""
+    with Records().subscribe() as subscription:
+        ended = subscription.ended
+        subscription.end()
+        subscription.take()
+        assert (ended, subscription.ended) == (False, True)
+        assert select.select([subscription], [], [], 0)[0] == [subscription]
