@@ -18,6 +18,7 @@ import blackhole_core as bh
 from blackhole_core.events import Event
 from tests.integration.managed import LEVELS, Callers, Log, manager, released, wheel
 from tests.plugins.build import build_wheel, install_plugin, plugin_dir
+from tests.stage import eventually
 
 # --- who may ask ---------------------------------------------------------------------------------------------------------
 
@@ -447,22 +448,29 @@ def test_many_swaps_grow_nothing(level: str, swaps: int, tmp_path: Path) -> None
 
         swap(swaps // 4 * 2)
         gc.collect()
-        before = _size(pm)
+        before, memory = _counts(pm), _resident()
         swap(swaps // 2)
         gc.collect()
-        after = _size(pm)
-        memory = after.pop("memory") / before.pop("memory")
-        assert after == before
-        assert memory <= 1.05
+        assert _resident() <= 1.05 * memory
+        assert eventually(lambda: not _more(before, _counts(pm))), _more(before, _counts(pm))
 
 
-def _size(pm: bh.PluginManager) -> dict[str, int]:
-    status = Path("/proc/self/status").read_text("ascii")
+def _more(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    """Return what there is more of. A thread that has done its work, as that which undoes leases has, may take a moment to end: then, or now."""
+    return {name: count for name, count in after.items() if count > before[name]}
+
+
+def _resident() -> int:
+    """Return how much memory this process has, in kB."""
+    return int(Path("/proc/self/status").read_text("ascii").split("VmRSS:")[1].split()[0])
+
+
+def _counts(pm: bh.PluginManager) -> dict[str, int]:
     children = Path(f"/proc/self/task/{threading.main_thread().native_id}/children").read_text("ascii").split()
     store = pm.registry.store.root
     return {
-        "memory": int(status.split("VmRSS:")[1].split()[0]),
-        "threads": threading.active_count(),
+        # That of the timers is there from when it is first needed: by a look for leaks that a busy machine puts off, for one.
+        "threads": threading.active_count() + all(thread.name != "blackhole-timers" for thread in threading.enumerate()),
         "descriptors": len(list(Path("/proc/self/fd").iterdir())),
         "children": len(children),
         "modules": len(sys.modules),
