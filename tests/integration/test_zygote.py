@@ -85,7 +85,8 @@ def _zygote(launcher: ProcessLauncher) -> Zygote:
 
 
 def _spare_is_ready(launcher: ProcessLauncher) -> bool:
-    return eventually(lambda: launcher._nursery._spare is not None)
+    """Wait until one waits that was told all it can be told: before, it may be out of sight for a moment."""
+    return eventually(lambda: launcher._nursery._spare is not None and launcher._nursery._spare[0].ready)
 
 
 def _spare_pid(launcher: ProcessLauncher) -> int:
@@ -163,7 +164,7 @@ def test_after_one_with_walls_the_next_has_made_its_namespaces(stage: Stage) -> 
     worker = plugin.remote._worker
     assert worker is not None
     assert worker.connection.child.pid == pid
-    assert (plugin.remote.walls_report.open, set(plugin.remote.walls_report.layers.values())) == ({}, {""})
+    assert (plugin.remote.facts.walls_report.open, set(plugin.remote.facts.walls_report.layers.values())) == ({}, {""})
     assert not set(_spaces(plugin.pid).items()) & set(_spaces("self").items())
 
 
@@ -175,7 +176,8 @@ def test_one_that_is_ready_for_walls_is_none_without(stage: Stage, tmp_path: Pat
     plugin = stage.start("adhoc", **stage.write(tmp_path, _LOOKING))
     assert _spaces(plugin.pid) == _spaces("self")
     assert eventually(lambda: _is_gone(ahead))  # one that is like the last took its place
-    assert eventually(lambda: stage.launcher._nursery._spare is not None and not _is_ready_for_walls(stage.launcher))
+    assert _spare_is_ready(stage.launcher)
+    assert not _is_ready_for_walls(stage.launcher)
 
 
 def test_what_waits_ends_with_all_it_has_started(stage: Stage) -> None:
@@ -204,7 +206,7 @@ def test_a_worker_ahead_is_in_groups_of_its_own(stage: Stage) -> None:
     plugin = stage.start("full", confinement=Confinement(resources=Resources(pids=7)))
     assert plugin.pid == pid
     assert Path(f"/proc/{pid}/cgroup").read_text() == before
-    limits = plugin.remote.limits
+    limits = plugin.remote.facts.limits
     assert limits is not None
     places = list(limits._group._directories.values())
     assert len(places) == before.count("/ahead-")

@@ -77,8 +77,8 @@ def ready_role(assignment: spawn.Assignment) -> Iterator[Role]:
 class Newborn:
     """One forked worker that has no role. It runs no plugin code; :meth:`assign` or :meth:`discard` it.
 
-    ``pidfd`` is readable when it has died; ``own`` is the host's end of its socket, ``guard`` knows its process id. ``namespaces`` are those that it has
-    been told to make, and ``group`` the control groups it is in: only of one that waits.
+    ``pidfd`` is readable when it has died; ``own`` is the host's end of its socket, ``guard`` knows its process id. ``ready`` says whether it was told what
+    to do while it waits, ``namespaces`` are those that it is to make, and ``group`` the control groups it is in.
     """
 
     def __init__(self, pid: int, pidfd: int, own: socket.socket, guard: Guard) -> None:
@@ -86,6 +86,7 @@ class Newborn:
         self.pidfd: Final = pidfd
         self._own: Final = own
         self.guard: Final = guard
+        self.ready = False
         self.namespaces: tuple[str, ...] = ()
         self.group: Group | None = None
         own.settimeout(_STEP_SECONDS)
@@ -115,7 +116,7 @@ class Newborn:
             self._own.send(spawn.encode(spawn.Ahead(namespaces)))
         except (TimeoutError, ConnectionError):
             raise SpawnFailed("a forked worker ended before it had a role") from None
-        self.namespaces = namespaces
+        self.ready, self.namespaces = True, namespaces
 
     def assign(self, role: Role, descriptors: Sequence[int]) -> None:
         """Give it its role, with the host's numbers of its descriptors. What goes wrong in it from now on, it writes to its output, and ends.

@@ -36,6 +36,9 @@ _FAILURES: Final = 2
 _HOLD_OFF: Final = 30.0
 #: Workers forked for one request before it is given up: one may have died of old age, or with its zygote.
 _TRIES: Final = 3
+#: Milliseconds in which no worker is asked for, after which there is time to make the spare one ready, 10 ms and more. One after the other that would hold up
+#: a crowd of them: each does by itself what it needs, beside the others.
+_IDLE: Final = 5
 
 
 class NoZygote(Exception):
@@ -55,13 +58,16 @@ class Nursery:
         self._given_up: tuple[float, str] | None = None  # until when (``time.monotonic()``), and why
         self._lock = threading.Lock()
         self._spare: tuple[Newborn, Origin] | None = None
+        self._held = False  # while it is made ready
         self._namespaces: tuple[str, ...] = ()  # of the worker that was wanted last: the next one will be like it
 
     def take(self, origin: Origin, namespaces: tuple[str, ...]) -> Newborn | None:
         """Return the spare worker if there is one of this origin that may make these namespaces. Any thread."""
         with self._lock:
             self._namespaces = namespaces
-            if self._spare is None or not self._spare[1].same_zygote(origin) or self._spare[0].namespaces not in ((), namespaces):
+            if self._spare is None or self._held or not self._spare[1].same_zygote(origin):
+                return None
+            if self._spare[0].namespaces not in ((), namespaces):
                 return None
             newborn, self._spare = self._spare[0], None
             return newborn
@@ -121,8 +127,11 @@ class Nursery:
                     poller.register(zygote.begun, select.POLLIN)
             if spare is not None:
                 poller.register(spare[0].pidfd, select.POLLIN)
-            ready = dict(poller.poll())
-            if zygote is not None and zygote.pidfd in ready:
+            ready = dict(poller.poll(None if spare is None or spare[0].ready else _IDLE))
+            if not ready:
+                assert spare is not None
+                self._make_ready(spare)
+            elif zygote is not None and zygote.pidfd in ready:
                 self._bury("it died")
             elif zygote is not None and zygote.begun is not None and zygote.begun.fileno() in ready:
                 self._keep(zygote)
@@ -162,7 +171,7 @@ class Nursery:
         """Take the worker that was forked ahead."""
         assert self._origin is not None
         try:
-            newborn = self._ahead(_born(zygote, self._guard()))
+            newborn = _born(zygote, self._guard())
         except ZygoteLost as error:
             self._bury(str(error))
         except (SpawnFailed, OSError) as error:
@@ -171,17 +180,24 @@ class Nursery:
             with self._lock:
                 self._spare = (newborn, self._origin)
 
-    def _ahead(self, newborn: Newborn) -> Newborn:
-        """Have it do what the start of a worker would otherwise wait for."""
+    def _make_ready(self, spare: tuple[Newborn, Origin]) -> None:
+        """Have a spare worker do what its start would wait for otherwise. Meanwhile nobody takes it: who wants one waits for this thread."""
+        with self._lock:
+            if self._spare is not spare:
+                return  # somebody has just taken it
+            self._held = True
         try:
+            newborn = spare[0]
             group = self._group(newborn.pid)
             newborn.prepare(self._namespaces, group)
             for place in group.places if group is not None else ():
                 newborn.guard.clear(str(place))
-        except BaseException:
-            newborn.discard()
-            raise
-        return newborn
+        except SpawnFailed as error:
+            _logger.debug("no worker is kept ready: %s", error)
+            self._drop(spare)
+        finally:
+            with self._lock:
+                self._held = False
 
     def _ready(self, origin: Origin, import_path: Sequence[str]) -> Zygote:
         if self._origin is not None and not self._origin.same_zygote(origin):
