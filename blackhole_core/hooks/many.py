@@ -16,9 +16,8 @@ import itertools
 import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import attrs
 from pluggy import HookImpl
 
 from blackhole_core.errors import CallTimeout
@@ -140,8 +139,7 @@ def _count(meter: Meter, calls: int, failures: int, nanoseconds: int) -> None:
         next(meter.aside_failed)
 
 
-@attrs.frozen(eq=False)
-class _Plan:
+class _Plan(NamedTuple):
     """How a hook's calls are answered together: its parameters, and its implementations in the order in which they are called."""
 
     parameters: tuple[str, ...]
@@ -151,13 +149,14 @@ class _Plan:
 
 def _plan(caller: HookCaller, impls: Sequence[HookImpl]) -> _Plan | None:
     """Return the plan for ``impls``; None when the hook is to be called plainly."""
+    if not caller.manager.calls_plainly() or not any(map(_together, impls)):
+        return None
+    for impl in impls:
+        if impl.wrapper or impl.hookwrapper or impl.kwargnames:
+            return None
     order = tuple(reversed(impls))
     parameters = parameters_of(caller.spec, order)
-    if not parameters or not caller.manager.calls_plainly():
-        return None
-    if any(impl.wrapper or impl.hookwrapper or impl.kwargnames for impl in order) or not any(map(_together, order)):
-        return None
-    return _Plan(parameters, order, caller.firstresult())
+    return _Plan(parameters, order, caller.firstresult()) if parameters else None
 
 
 def _together(impl: HookImpl) -> Callable[[Sequence[tuple[Any, ...]], bool], Replies] | None:
@@ -168,7 +167,7 @@ def _together(impl: HookImpl) -> Callable[[Sequence[tuple[Any, ...]], bool], Rep
 
 def _rows(items: Sequence[Item], parameters: Sequence[str]) -> list[tuple[Any, ...]] | None:
     """Return the values of ``parameters`` for each of the calls; None if any of them gives more, or less, or is no plain dict."""
-    if set(map(type, items)) != {dict} or set(map(len, items)) != {len(parameters)}:
+    if list(map(type, items)).count(dict) != len(items) or list(map(len, items)).count(len(parameters)) != len(items):
         return None
     try:
         return _picked(items, parameters)
@@ -231,6 +230,8 @@ class _Window:
         if together is None:
             return self._one_by_one(impl, arguments)
         replies = together(arguments, self._stop)
+        if len(replies.results) == len(arguments):
+            return replies
         results, failures = list(replies.results), dict(replies.failures)
         while len(results) < len(arguments) and not (failures and self._stop):
             replies = together(arguments[len(results) :], self._stop)

@@ -68,6 +68,35 @@ class _Unprintable(SystemExit):
         raise KeyboardInterrupt
 
 
+class _Odd:
+    """Refuses to be compared."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __eq__(self, other: object) -> bool:
+        raise SystemExit("compared")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_each_call_of_a_batch_begins_in_the_callers_context() -> None:
+    """Also behind one that set a variable, whether or not its old and new value can be compared."""
+    variable: contextvars.ContextVar[_Odd] = contextvars.ContextVar("variable")
+    variable.set(_Odd("the caller's"))
+
+    def look(name: str) -> tuple[str, Any]:
+        found = variable.get().name
+        if name:
+            variable.set(_Odd(name))
+        return found, chain.get()
+
+    batch = ThreadBatch(_RUNNER, threading.get_ident(), "transform", look, [("",), ("first",), ("second",), ("",)], new_bell())
+    _end(batch)
+    assert batch.replies().results == [("the caller's", (batch,))] * 4
+    assert variable.get().name == "the caller's"
+
+
 @pytest.mark.parametrize("kind", [SystemExit, _Unprintable])
 def test_an_exit_of_the_plugin_is_an_error(kind: type[BaseException]) -> None:
     """A plugin that wants to end the program ends its call, no more, also when its wish cannot be printed; so in a batch."""
