@@ -24,6 +24,7 @@ from blackhole_core.executor.sandbox.judge import refuse_open
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.plain import NotPlain, encode_plain
 from blackhole_core.executor.wire.policy import Policy, WallReport
+from blackhole_core.ids import Isolation
 from blackhole_core.loader.codes import pack_codes
 from blackhole_core.loader.snapshot import read_sources
 from blackhole_core.messages import Implementation, Surface
@@ -51,8 +52,11 @@ class Started:
 class Startup:
     """One worker's way up, within ``limits.start_timeout`` from when it was launched."""
 
-    def __init__(self, spec: RunnerSpec, host: Host, rebuilder: Rebuilder, policy: Policy | None = None) -> None:
+    def __init__(
+        self, spec: RunnerSpec, host: Host, rebuilder: Rebuilder, policy: Policy | None = None, level: Isolation = Isolation.PROCESS
+    ) -> None:
         """``policy`` says what walls the worker is to build around itself, None: none."""
+        self._level = level
         self._spec = spec
         self._policy = policy
         self._host = host
@@ -101,7 +105,7 @@ class Startup:
         if hello.protocol != codec.PROTOCOL:
             raise LoadFailed(self._plugin, f"its worker speaks protocol {hello.protocol}, the host {codec.PROTOCOL}")
         if self._policy is not None:
-            refuse_open(self._policy, hello.walls)
+            refuse_open(self._policy, hello.walls, self._level)
         surface = self._surface(self._expect(codec.Loaded))
         bindings = tuple(bind(known, self._host.signature(known.hook), self._plugin) for known in surface.implementations)
         send(codec.Bind(tuple(binding.types for binding in bindings), describe_hooks(self._host)))

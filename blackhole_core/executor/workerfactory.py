@@ -119,7 +119,7 @@ class WorkerFactory:
         with contextlib.ExitStack() as undo:
             enclosure = self._enclose(spec)
             undo.callback(enclosure.close)
-            startup = Startup(spec, self.host, rebuilder, enclosure.policy)
+            startup = Startup(spec, self.host, rebuilder, enclosure.policy, self.level)
             environment = {**enclosure.environment, **spec.confinement.environment(os.environ), **spec.environment}
             descriptors: tuple[int, ...] = ()
             lane = HostLane() if self.lane and NO_LANE is None else None

@@ -112,7 +112,9 @@ def test_walls_that_do_not_hold(stage: Stage, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(IsolationUnavailable, match=r"a worker tried its own walls, and they do not hold \(files: it can read /etc/"):
         _start(stage, tmp_path, source=source)
     with monkeypatch.context() as careless:
-        careless.setattr(startup, "refuse_open", lambda policy, report: None)  # the worker itself does not go on, whatever its host does
+        careless.setattr(
+            startup, "refuse_open", lambda policy, report, level: None
+        )  # the worker itself does not go on, whatever its host does
         with pytest.raises(LoadFailed, match="before it was ready"):
             _start(stage, tmp_path, source=source)
     assert not mark.exists()

@@ -23,6 +23,7 @@ from blackhole_core.executor.sandbox.judge import explain
 from blackhole_core.executor.sandbox.plan import draw_up
 from blackhole_core.executor.sandbox.probe import PROGRAM, SECONDS
 from blackhole_core.executor.wire.policy import Layer, WallReport
+from blackhole_core.ids import Isolation
 
 __all__ = ["INSIDE", "Bubblewrap", "bubblewrap_here", "takes_bubblewrap"]
 
@@ -121,4 +122,4 @@ def _try(program: str, import_path: Sequence[str], around: tuple[Layer, ...], *,
     except msgspec.DecodeError:
         said = printable(last_words(tried.stderr), 500) or f"it ended with status {tried.returncode}"
         return Bubblewrap(program, f"{program} makes no sandbox here: {said}", around, bounded)
-    return Bubblewrap(program, explain(report) if report.open else "", around, bounded, report)
+    return Bubblewrap(program, explain(report, Isolation.PROCESS) if report.open else "", around, bounded, report)

@@ -15,23 +15,30 @@ __all__ = ["explain", "layers_of", "refuse_open"]
 #: The walls that stand behind permissions, as the table of :mod:`~blackhole_core.executor.enforcement` calls them.
 _LAYERS: Final[Mapping[Wall, Layer]] = {Wall.FILES: Layer.FILES, Wall.NETWORK: Layer.NETWORK, Wall.PROGRAMS: Layer.PROGRAMS}
 
+#: What could be done about it, by level: what builds the walls differs.
+_NATIVE: Final = "Allow user namespaces here, or use a kernel with Landlock and seccomp"
+_ADVICE: Final[Mapping[Isolation, str]] = {
+    Isolation.CONTAINER: "Use a kernel with Landlock and seccomp, another engine (`container: {runtime: …}`; `blackhole doctor` names those that work), or level vm"
+}
+_WHERE: Final[Mapping[Isolation, str]] = {Isolation.CONTAINER: " inside its container"}
 
-def refuse_open(policy: Policy, report: WallReport) -> None:
-    """Raise when a wall that is required does not hold.
+
+def refuse_open(policy: Policy, report: WallReport, level: Isolation) -> None:
+    """Raise when a wall that is required does not hold around a worker of ``level``.
 
     :raises IsolationUnavailable: with what could be done, and what was missing.
     """
     if any(wall in report.open for wall in policy.required):
-        raise IsolationUnavailable(Isolation.PROCESS.value, explain(report))
+        raise IsolationUnavailable(level.value, explain(report, level))
 
 
-def explain(report: WallReport) -> str:
-    """Return a sentence about walls that do not hold."""
+def explain(report: WallReport, level: Isolation) -> str:
+    """Return a sentence about walls that do not hold around a worker of ``level``."""
     what = "; ".join(f"{wall}: {found}" for wall, found in report.open.items())
     missing = ", ".join(f"{layer} ({reason})" for layer, reason in report.layers.items() if reason)
     return (
-        f"a worker tried its own walls, and they do not hold ({what}). Missing here: {missing or 'nothing that is known'}. "
-        "Allow user namespaces here, or use a kernel with Landlock and seccomp; or set `unenforced: allow` for this plugin to run it all the same"
+        f"a worker tried its own walls{_WHERE.get(level, '')}, and they do not hold ({what}). Missing here: {missing or 'nothing that is known'}. "
+        f"{_ADVICE.get(level, _NATIVE)}; or set `unenforced: allow` for this plugin to run it all the same"
     )
 
 

@@ -72,7 +72,7 @@ class Walls:
         ):
             return self._in_bubblewrap(spec, import_path, new_directory)
         if found.open and spec.confinement.unenforced is Unenforced.REFUSE:
-            raise IsolationUnavailable(Isolation.PROCESS.value, explain(found))
+            raise IsolationUnavailable(Isolation.PROCESS.value, explain(found, Isolation.PROCESS))
         layers = [Layer(name) for name, reason in found.layers.items() if not reason]
         temporary = None if Layer.MOUNT in layers else new_directory(spec.id.name)
         return self._enclosure(spec, import_path, layers, temporary)

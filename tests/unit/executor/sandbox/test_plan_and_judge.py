@@ -13,6 +13,7 @@ from blackhole_core.executor.sandbox.judge import layers_of, refuse_open
 from blackhole_core.executor.sandbox.plan import draw_up
 from blackhole_core.executor.sandbox.probe import ALL_LAYERS
 from blackhole_core.executor.wire.policy import Layer, Policy, Wall, WallReport
+from blackhole_core.ids import Isolation
 
 
 def _policy(confinement: Confinement, import_path: tuple[str, ...] = (), temporary: Path | None = None) -> Policy:
@@ -61,13 +62,25 @@ _OPEN = WallReport(
 def test_an_open_wall_is_refused() -> None:
     """The sentence says what could be done, what is missing, and both ways out."""
     with pytest.raises(IsolationUnavailable) as caught:
-        refuse_open(_policy(Confinement()), _OPEN)
+        refuse_open(_policy(Confinement()), _OPEN, Isolation.PROCESS)
     assert str(caught.value) == (
         "isolation level 'process' cannot run here: a worker tried its own walls, and they do not hold (files: it can read /etc/passwd). Missing here: "
         "Landlock (Function not implemented). Allow user namespaces here, or use a kernel with Landlock and seccomp; or set `unenforced: allow` for this "
         "plugin to run it all the same"
     )
-    refuse_open(_policy(Confinement(unenforced=Unenforced.ALLOW)), _OPEN)
+    refuse_open(_policy(Confinement(unenforced=Unenforced.ALLOW)), _OPEN, Isolation.PROCESS)
+
+
+def test_an_open_wall_in_a_container_is_refused_in_its_words() -> None:
+    """It was the engine that built some of them: what is named is what can be done about that."""
+    with pytest.raises(IsolationUnavailable) as caught:
+        refuse_open(_policy(Confinement()), _OPEN, Isolation.CONTAINER)
+    assert str(caught.value).startswith(
+        "isolation level 'container' cannot run here: a worker tried its own walls inside its container, and they"
+    )
+    assert "another engine (`container: {runtime: …}`; `blackhole doctor` names those that work), or level vm; or set" in str(caught.value)
+    assert "bubblewrap" not in str(caught.value)
+    assert "user namespaces" not in str(caught.value)
 
 
 def test_what_holds_is_what_was_tried() -> None:
