@@ -23,7 +23,8 @@ from blackhole_core.lifecycle.breaker import BreakerPolicy
 from blackhole_core.lifecycle.guard import GuardPolicy
 from blackhole_core.lifecycle.restart import RestartPolicy
 from blackhole_core.lifecycle.settings import Settings
-from blackhole_core.manifest.fields import CONTAINER, PERMISSIONS, RESOURCES
+from blackhole_core.manifest.fields import PERMISSIONS, RESOURCES, container
+from blackhole_core.manifest.images import reference_problem
 from blackhole_core.manifest.kinds import Choice, Field, Flag, Kind, ListOf, Number, Plain, Record, Report, Text
 from blackhole_core.manifest.model import Container, Resources
 from blackhole_core.manifest.yaml import Node, load_strict
@@ -270,7 +271,7 @@ _SHARED: Final = (
         "Whether a plugin starts of which a denial or limit cannot be enforced here.",
     ),
     Field("isolation_fallback", _LEVEL, "The level for a plugin whose own cannot run here; if left out such a plugin does not start."),
-    Field("container", CONTAINER, "How it is run at level container, whatever its manifest says."),
+    Field("container", container(reference_problem), "How it is run at level container, whatever its manifest says."),
     Field("restart", _RESTART, "When a plugin that dies is given up."),
 )
 _PLUGIN: Final = Record(

@@ -8,6 +8,7 @@ fall out of the tests without anybody noticing.
 from __future__ import annotations
 
 import os
+import shutil
 from typing import Final
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from blackhole_core.executor.levels import levels_here
 from blackhole_core.ids import Isolation
 
-__all__ = ["REQUIRED_LEVELS", "require_level", "required_levels", "why_unavailable"]
+__all__ = ["REQUIRED_LEVELS", "require_level", "require_program", "required_levels", "why_unavailable"]
 
 #: Environment variable with the levels that must run, separated by commas.
 REQUIRED_LEVELS: Final = "BLACKHOLE_REQUIRE_LEVELS"
@@ -40,3 +41,13 @@ def require_level(name: str) -> Isolation:
     if level in required_levels(os.environ.get(REQUIRED_LEVELS, "")):
         pytest.fail(f"level {level} must run here ({REQUIRED_LEVELS}) and cannot: {reason}", pytrace=False)
     pytest.skip(f"level {level} cannot run here: {reason}")
+
+
+def require_program(name: str, variable: str) -> str:
+    """Return the path of a program; skip the test where it is not installed, fail it where ``variable`` is set."""
+    program = shutil.which(name)
+    if program is not None:
+        return program
+    if os.environ.get(variable):
+        pytest.fail(f"{name} must be installed here ({variable}) and is not", pytrace=False)
+    pytest.skip(f"{name} is not installed")

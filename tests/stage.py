@@ -28,6 +28,7 @@ from blackhole_core.executor.workerfactory import WorkerFactory
 from blackhole_core.hooks.manager import HookManager
 from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.lifecycle.specs import SpecBook
+from blackhole_core.manifest.model import Container
 from blackhole_core.messages import CONTRACT, Call, Surface
 from tests.levels import require_level
 from tests.plugins.build import HERE
@@ -78,6 +79,7 @@ class Stage:
         """``zygote`` says whether workers are forked or executed; ``level`` is where plugins run when nothing else is said."""
         self.level = require_level(level)
         self.confinement = Confinement()  # of plugins for which nothing else is said
+        self.container = Container()  # likewise
         self.hooks = HookManager(notes_api.PROJECT)
         self.hooks.add_hookspecs(notes_api.NotesSpecs)
         self.hooks.add_hookspecs(notes_api.LiveSpecs)
@@ -122,6 +124,7 @@ class Stage:
         config: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
         confinement: Confinement | None = None,
+        container: Container | None = None,
         **limits: Any,
     ) -> RunnerSpec:
         """Describe the test plugin ``name`` 1.0.0, or the one at ``path`` with ``entry``."""
@@ -143,6 +146,7 @@ class Stage:
             config or {},
             environment or {},
             confinement=confinement or self.confinement,
+            container=container or self.container,
         )
 
     def make(self, name: str, level: str, **options: Any) -> Runner:

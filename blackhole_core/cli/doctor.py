@@ -83,6 +83,7 @@ def examine(state_dir: Path | None, socket_directory: Path) -> Report:
             _sockets(socket_directory),
             *([_state(state_dir)] if state_dir is not None else []),
             *([] if levels["process"] else [_sandbox(), _bubblewrap()]),
+            *([] if levels["container"] else [_images()]),
             _control_groups(),
             _index(),
             *damaged,
@@ -208,6 +209,24 @@ def _bubblewrap() -> Finding:
     if found.problem:
         return Finding(what, f"not usable: {found.problem}")
     return Finding(what, f"{version_of(found.program)} at {found.program}: works")
+
+
+def _images() -> Finding:
+    """Ask the programs that keep images whether they work. A plugin without one needs none of them, and an image by its path neither, so nothing is a problem."""
+    from blackhole_core.executor.launch.oci.image.store import images_directory
+    from blackhole_core.executor.launch.oci.image.suppliers import SUPPLIERS, suppliers_here
+    from blackhole_core.executor.launch.packages import install_command
+
+    here = {supplier.name: supplier for supplier in suppliers_here(os.environ.get("PATH"))}
+    facts = []
+    for name in SUPPLIERS:
+        if name not in here:
+            facts.append(f"{name} is not installed ({install_command(name)})")
+        elif problem := here[name].problem():
+            facts.append(f"{name} does not work here: {problem}")
+        else:
+            facts.append(f"{name} at {here[name].program} works")
+    return Finding("images", f"{'; '.join(facts)}; laid out in {images_directory(os.environ, os.geteuid())}")
 
 
 def _control_groups() -> Finding:

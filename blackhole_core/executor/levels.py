@@ -16,16 +16,18 @@ from blackhole_core.executor.confinement import Sandbox
 from blackhole_core.executor.limits.enforcing import refuse_unenforced
 from blackhole_core.executor.relay.rules import refuse_listening, rules_of
 from blackhole_core.executor.runner import Host, Runner, RunnerSpec
-from blackhole_core.ids import Isolation
+from blackhole_core.ids import Isolation, PluginId
 
 if TYPE_CHECKING:
     from blackhole_core.executor.launch.child import Launcher
+    from blackhole_core.executor.launch.oci.image.store import Unpacked
     from blackhole_core.executor.launch.oci.launcher import ContainerLauncher
     from blackhole_core.executor.launch.process import ProcessLauncher
     from blackhole_core.executor.launch.vm import VmLauncher
     from blackhole_core.executor.limits.limiter import Limiter
     from blackhole_core.executor.limits.tree import Abilities
     from blackhole_core.executor.relay.host import Relay
+    from blackhole_core.executor.sandbox.imageroot import ImageRoot
 
 __all__ = ["Level", "Levels", "import_path", "levels_here"]
 
@@ -103,7 +105,7 @@ class Levels:
         self._lane = lane
         self._process_launcher: ProcessLauncher | None = None
         self._worker_limiter = limiter
-        self._container_launchers: dict[str, ContainerLauncher] = {}  # by engine
+        self._container_launchers: dict[tuple[str, str | None], ContainerLauncher] = {}  # by engine and image
         self._network_relay: Relay | None = None
         self._vm_launcher: VmLauncher | None = None
 
@@ -145,19 +147,39 @@ class Levels:
     def _container(self, spec: RunnerSpec) -> Runner:
         from blackhole_core.executor.launch.oci.choosing import choose_engine
         from blackhole_core.executor.launch.oci.launcher import ContainerLauncher
+        from blackhole_core.executor.sandbox.imageroot import ImageRoot
 
-        if spec.container.image is not None:
-            raise IsolationUnavailable(
-                Isolation.CONTAINER.value,
-                f"plugin {spec.id} wants the image {spec.container.image!r}, and this version makes containers from the host's own system and "
-                "interpreter only; take image out of its container settings",
-            )
         engine = choose_engine(spec.container.runtime)
+        image = None if spec.container.image is None else self._image(spec.id, spec.container.image)
         with self._lock:
-            launcher = self._container_launchers.setdefault(engine.name, ContainerLauncher(engine))
-        return self._remote(spec, Isolation.CONTAINER, launcher)
+            key = (engine.name, None if image is None else image.id)
+            if key not in self._container_launchers:
+                self._container_launchers[key] = ContainerLauncher(engine, image=image)
+            launcher = self._container_launchers[key]
+        root = None if image is None else ImageRoot(image.root, image.about)
+        return self._remote(spec, Isolation.CONTAINER, launcher, image=root)
 
-    def _remote(self, spec: RunnerSpec, level: Isolation, launcher: Launcher, *, shared_memory: bool = True) -> Runner:
+    def _image(self, plugin: PluginId, reference: str) -> Unpacked:
+        """Return the image that a plugin runs in, laid out.
+
+        :raises IsolationUnavailable: it cannot be had.
+        """
+        from blackhole_core.executor.launch.oci.image.errors import BadImage
+        from blackhole_core.executor.launch.oci.image.store import ImageStore, images_directory
+
+        store = ImageStore(
+            images_directory(os.environ, os.geteuid()), lambda said: self._host.emit("image.unpacking", plugin.name, said=said)
+        )
+        try:
+            return store.get(reference, os.environ.get("PATH"))
+        except (BadImage, OSError) as error:
+            raise IsolationUnavailable(
+                Isolation.CONTAINER.value, f"plugin {plugin} wants the image {reference!r}, which cannot be used: {error}"
+            ) from None
+
+    def _remote(
+        self, spec: RunnerSpec, level: Isolation, launcher: Launcher, *, shared_memory: bool = True, image: ImageRoot | None = None
+    ) -> Runner:
         from blackhole_core.executor.remote import RemoteRunner
         from blackhole_core.executor.sandbox.walls import Walls
         from blackhole_core.executor.workerfactory import WorkerFactory
@@ -172,7 +194,7 @@ class Levels:
             relay=self._relay(spec, level),
             lane=self._lane and shared_memory,
             arena=shared_memory,
-            walls=Walls(level) if _has_walls(spec, level) else None,
+            walls=Walls(level, image) if _has_walls(spec, level) else None,
         )
         return RemoteRunner(spec, factory)
 

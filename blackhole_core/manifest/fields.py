@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import keyword
+from collections.abc import Callable
 from typing import Final
 
 from blackhole_core.ids import NAME, Isolation, canonical_name
+from blackhole_core.manifest.images import stored_problem
 from blackhole_core.manifest.kinds import Choice, Field, Flag, ListOf, Number, Path, Plain, Record, Report, Text
 from blackhole_core.manifest.model import Container, Dependency, Manifest, Resources, SnapshotPolicy, StateDeclaration
 from blackhole_core.manifest.permissions import canonical, permission_problem
 from blackhole_core.manifest.yaml import Node
 
-__all__ = ["CAPABILITIES", "CONTAINER", "DEPENDENCY", "MANIFEST", "PERMISSIONS", "RESOURCES", "SNAPSHOT", "STATE"]
+__all__ = ["CAPABILITIES", "DEPENDENCY", "MANIFEST", "PERMISSIONS", "RESOURCES", "SNAPSHOT", "STATE", "container"]
 
 #: What a plugin may say that it offers (the seed's list and the two that its examples use).
 CAPABILITIES: Final = ("storage", "networking", "computation", "ui", "integration", "analytics")
@@ -150,15 +152,23 @@ STATE: Final = Record(
 )
 #: Programs that can run a container.
 RUNTIMES: Final = ("runc", "crun")
-CONTAINER: Final = Record(
-    Container,
-    (
-        Field("runtime", Choice(RUNTIMES), "The program that runs it; the first that works here if left out."),
-        Field(
-            "image", Text("a reference of a container image"), "An image to run it in; the host's own system and interpreter if left out."
+
+
+def container(rule: Callable[[str], str | None]) -> Record:
+    """Return the keys of a container, whose image has a name by this rule."""
+    return Record(
+        Container,
+        (
+            Field("runtime", Choice(RUNTIMES), "The program that runs it; the first that works here if left out."),
+            Field(
+                "image",
+                Text("a reference of an image such as docker.io/library/python:3.11-slim", rule=rule),
+                "An image to run it in, which is here already; the host's own system and interpreter if left out.",
+            ),
         ),
-    ),
-)
+    )
+
+
 MANIFEST: Final = Record(
     Manifest,
     (
@@ -185,7 +195,7 @@ MANIFEST: Final = Record(
         Field("optional_permissions", PERMISSIONS, "What it asks to touch and can do without."),
         Field("resources", RESOURCES, "What it may use; a key left out means no limit is declared."),
         Field("isolation", Choice(tuple(Isolation), Isolation), "How far it is kept from the host; process if left out."),
-        Field("container", CONTAINER, "How it is run at level container."),
+        Field("container", container(stored_problem), "How it is run at level container."),
         Field(
             "dependencies",
             ListOf(

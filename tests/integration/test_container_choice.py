@@ -18,6 +18,7 @@ import blackhole_core as bh
 from blackhole_core.errors import IsolationUnavailable, LoadFailed
 from blackhole_core.executor.launch.oci import choosing
 from blackhole_core.executor.launch.oci.choosing import choose_engine, container_missing, verdicts
+from tests.images import interpreter_layer, write_layout
 from tests.integration.managed import Log, manager
 from tests.levels import require_level
 from tests.plugins.build import NOTES_API, plugin_dir
@@ -109,17 +110,20 @@ def test_every_engine_that_proved_itself_runs_a_plugin(tmp_path: Path) -> None:
     assert {path.name for path in _verdicts_file(tmp_path).parent.iterdir()} == {"all", "verdicts.json"}
 
 
-_IMAGE = {"counter": {"isolation": "container", "container": {"image": "python:3.11"}}}
+_IMAGE = {"counter": {"isolation": "container", "container": {"image": "oci:/nowhere"}}}
 
 
 def test_a_plugin_whose_level_cannot_run_fails_and_says_why(tmp_path: Path) -> None:
-    """Nothing weaker is used; an image is what cannot be run anywhere in this version."""
+    """Nothing weaker is used; an image that is not there is what can be run nowhere."""
     require_level("container")
     with manager({"plugins": _IMAGE}) as pm:
-        with pytest.raises(LoadFailed, match="isolation level 'container' cannot run here: .*the image 'python:3.11'"):
+        with pytest.raises(
+            LoadFailed,
+            match="isolation level 'container' cannot run here: plugin counter@1.0.0 wants the image 'oci:/nowhere', which .*No such file",
+        ):
             pm.load("counter", source=plugin_dir("counter", "1.0.0", tmp_path))
         assert pm.plugin("counter").phase == "failed"
-        assert "python:3.11" in str(pm.plugin("counter").last_error)
+        assert "oci:/nowhere" in str(pm.plugin("counter").last_error)
 
 
 def test_the_level_that_the_operator_allows_instead(tmp_path: Path) -> None:
@@ -148,18 +152,22 @@ for path in "$@"; do
     fi
 done
 cd /
-exec setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set -all --inh-caps -all env -i PATH="$PATH" HOME=/ XDG_RUNTIME_DIR="$HERE" \\
+exec setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set -all --inh-caps -all env -i PATH="$PATH" HOME=/ XDG_RUNTIME_DIR="$HERE" XDG_CACHE_HOME="$HERE" \\
     PYTHONDONTWRITEBYTECODE=1 "$PYTHON" -c "$PROGRAM"
 """
 
 _PROGRAM = """
 import os, sys
 sys.path[:] = {path!r}
+from blackhole_core.manifest.model import Container
 from tests.stage import Stage
 with Stage(level="container").closing() as stage:
     full = stage.start("full")
     print(os.geteuid(), full("transform", "abc"), full.remote.facts.transport, full.remote.facts.start_way)
     print(sorted(os.listdir({here!r} + "/blackhole/containers")))
+with Stage(level="container").closing() as stage:
+    full = stage.start("full", container=Container(image="oci:{here}/image"))
+    print(full("transform", "abc"), full.remote.start_way, dict(full.remote.walls_report.open))
 print(sorted(os.listdir({here!r} + "/blackhole/containers")))
 """
 
@@ -175,8 +183,9 @@ def here() -> Iterator[Path]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody; any other user runs every test here without root's rights")
 def test_a_host_without_rights(here: Path) -> None:
-    """Rootless: in a user namespace, with everything else the same, and nothing left."""
+    """Rootless: in a user namespace, with everything else the same, images among it, and nothing left."""
     require_level("container")
+    write_layout(here / "image", [interpreter_layer()], environment=["PATH=/usr/local/bin"])
     prefixes = {str(Path(one).resolve()) for one in (sys.prefix, sys.base_prefix, str(_ROOT)) if not one.startswith("/usr")}
     path = [str(_ROOT), str(NOTES_API), *(entry for entry in sys.path if entry)]
     done = subprocess.run(
@@ -189,10 +198,12 @@ def test_a_host_without_rights(here: Path) -> None:
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=90,
         check=False,
     )
-    first, while_running, after = done.stdout.splitlines() or ["", "", done.stderr]
+    first, while_running, in_image, after = done.stdout.splitlines() or ["", "", "", done.stderr]
     assert first.startswith("65534 cba shared memory container: "), done.stderr
     assert len(eval(while_running)) == 3
+    assert in_image.startswith("cba container: ")
+    assert in_image.endswith(" {}")
     assert eval(after) == ["all", "verdicts.json"]

@@ -42,6 +42,10 @@ class Plugin:
 
 _GONE, _READ_ONLY, _DENIED, _FORBIDDEN, _FULL = "ENOENT", "EROFS", "EACCES", "EPERM", "ENOSPC"
 
+#: What comes of a device that was granted, if the machine has it.
+_KVM = "did it: None" if Path("/dev/kvm").exists() else _GONE
+_DEVICES = "did it: ['kvm']" if Path("/dev/kvm").exists() else "did it: []"
+
 _FILES = {
     "open('/etc/shadow')": _GONE,
     "open('{home}/secret')": _GONE,
@@ -170,11 +174,12 @@ def test_the_network_that_it_was_granted_goes_through_the_host(tmp_path: Path) -
         ("filesystem", {"open('{note}').read()": "did it: 'read me'", "open('{note}', 'w')": _READ_ONLY, "os.path.exists('/proc/{host}')": "did it: False"}),
         ("filesystem:write:{home}", {"open('{note}', 'r+').read()": "did it: 'read me'", "open('/etc/hostname')": _GONE}),
         ("process:exec:/bin/sh", {"subprocess.run(['/bin/sh', '-c', 'exit 7']).returncode": "did it: 7", "os.execv('/bin/ls', ['ls'])": _GONE}),
-        ("device:kvm", {"os.path.exists('/dev/kvm')": "did it: False"}),
+        ("device:kvm", {"os.close(os.open('/dev/kvm', os.O_RDWR))": _KVM, "sorted(set(os.listdir('/dev')) & {'kvm', 'mem', 'vda', 'sda'})": _DEVICES}),
+        ("env:PATH", {"os.open('/dev/kvm', os.O_RDWR)": _GONE, "os.path.exists('/proc/{host}')": "did it: False"}),
     ],
 )  # fmt: skip
 def test_what_it_was_granted_is_there(permission: str, attempts: dict[str, str]) -> None:
-    """Files in the spelling that was granted, also all of them; a program with what it loads. Devices are not given at this level."""
+    """Files in the spelling that was granted, also all of them; a program with what it loads; a device, and no other."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as home, Stage(level="container").closing() as stage:
         Path(home, "note").write_text("read me")
         granted = permission.replace("{home}", home)

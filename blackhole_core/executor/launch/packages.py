@@ -21,7 +21,13 @@ _COMMANDS: Final = {
 
 #: What a package is called elsewhere, by the command; where nothing stands it has Debian's name.
 _ELSEWHERE: Final[Mapping[str, Mapping[str, str]]] = {
-    "dnf install": {"qemu-system-x86": "qemu-system-x86-core", "busybox-static": "busybox", "linux-image-cloud-amd64": "kernel-core"},
+    "apt-get install": {"docker": "docker.io"},
+    "dnf install": {
+        "qemu-system-x86": "qemu-system-x86-core",
+        "busybox-static": "busybox",
+        "linux-image-cloud-amd64": "kernel-core",
+        "docker": "moby-engine",
+    },
     "zypper install": {"qemu-system-x86": "qemu-x86", "squashfs-tools": "squashfs", "linux-image-cloud-amd64": "kernel-default"},
     "pacman -S": {"busybox-static": "busybox", "linux-image-cloud-amd64": "linux"},
     "apk add": {"qemu-system-x86": "qemu-system-x86_64", "linux-image-cloud-amd64": "linux-virt"},

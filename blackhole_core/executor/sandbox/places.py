@@ -15,10 +15,11 @@ from typing import Final
 
 import attrs
 
+from blackhole_core.executor.sandbox.imageroot import ImageRoot
 from blackhole_core.executor.wire.policy import Place
 from blackhole_core.manifest import permissions
 
-__all__ = ["Granted", "UnsafePath", "interpreter_places", "is_in", "places_of", "simplify"]
+__all__ = ["Granted", "UnsafePath", "interpreter_places", "is_in", "places_of", "simplify", "spelled"]
 
 #: Where shared libraries lie, and what the dynamic loader, the C library and OpenSSL read when a program starts.
 _SYSTEM: Final = (
@@ -54,10 +55,11 @@ class UnsafePath(Exception):
 
 @attrs.frozen
 class Granted:
-    """What a plugin may reach beside what every program needs. ``own`` maps ``${data}`` and its like to directories."""
+    """What a plugin may reach beside what every program needs. ``own`` maps ``${data}`` and its like to directories; ``image`` is where its programs are, None: here."""
 
     permissions: Sequence[permissions.Permission]
     own: Mapping[str, Path]
+    image: ImageRoot | None = None
 
     @property
     def programs(self) -> bool:
@@ -68,7 +70,7 @@ class Granted:
 def interpreter_places(import_path: Iterable[str]) -> Iterator[Place]:
     """Return what an interpreter with this import path needs to run."""
     for path in (*_SYSTEM, *_prefixes(), sys.executable, *import_path):
-        yield from _spelled(path)
+        yield from spelled(path)
 
 
 def _prefixes() -> Iterator[str]:
@@ -84,47 +86,58 @@ def _prefixes() -> Iterator[str]:
 def places_of(granted: Granted) -> Iterator[Place]:
     """Return what the plugin was granted.
 
-    :raises UnsafePath: a path leads out of a directory that the plugin can write.
+    :raises UnsafePath: a path leads out of a directory that the plugin can write, or would hide the image.
     """
-    writable = [path for path, write, _ in _paths(granted) if write]
-    for path, write, execute in _paths(granted):
+    writable = [path for path, write in _paths(granted) if write]
+    for path, write in _paths(granted):
         _refuse_escape(path, writable)
-        yield from _with_parts(path, write=write, execute=execute)
-    if granted.programs:
-        for loader in _LOADERS:
-            yield from _spelled(loader, execute=True)
-    if any(permission.area == "network" for permission in granted.permissions):
+        yield from _with_parts(path, write, granted.image)
+    for program in (*_programs(granted), *(_LOADERS if granted.programs else ())):
+        _refuse_escape(program, writable)
+        yield from spelled(program, execute=True) if granted.image is None else granted.image.program(program)
+    if granted.image is None and any(permission.area == "network" for permission in granted.permissions):
         for path in _AUTHORITIES:
-            yield from _spelled(path)
+            yield from spelled(path)
     for permission in granted.permissions:
         if permission.area == "device":
             for pattern in _DEVICES[permission.action]:
                 for device in Path("/dev").glob(pattern):
-                    yield from _spelled(str(device), device=True)
+                    yield from spelled(str(device), device=True)
 
 
-def _paths(granted: Granted) -> Iterator[tuple[str, bool, bool]]:
-    """Return every granted path, and whether it may be written and executed."""
+def _paths(granted: Granted) -> Iterator[tuple[str, bool]]:
+    """Return every granted file and directory, and whether it may be written."""
     for root, directory in granted.own.items():
-        yield str(directory), root in ("${data}", "${cache}"), False
+        yield str(directory), root in ("${data}", "${cache}")
     for permission in granted.permissions:
         value = permission.value
         if isinstance(value, permissions.Place):
             path = _locate(value, granted.own)
             if path is not None:
-                yield path, permission.action == "write", False
+                yield path, permission.action == "write"
         elif permission.area == "filesystem":
-            yield "/", False, False
-        elif permission.area in _EXECUTING:
+            yield "/", False
+
+
+def _programs(granted: Granted) -> Iterator[str]:
+    """Return every granted program, and directory of programs."""
+    for permission in granted.permissions:
+        value = permission.value
+        if permission.area in _EXECUTING and not isinstance(value, permissions.Place):
             named = value.name if isinstance(value, permissions.Exact) else None
-            yield from ((program, False, True) for program in ((named,) if named is not None else _PROGRAMS))
+            yield from (named,) if named is not None else _PROGRAMS
 
 
-def _with_parts(path: str, *, write: bool, execute: bool) -> Iterator[Place]:
-    """Return ``path``; for the root directory what is in it and no worker has of its own."""
+def _with_parts(path: str, write: bool, image: ImageRoot | None) -> Iterator[Place]:
+    """Return ``path``; for the root directory what is in it and no worker has of its own.
+
+    :raises UnsafePath: it is the root directory, and an image is there.
+    """
     whole = os.path.abspath(path) == "/"  # noqa: PTH100 - Path.absolute keeps ".."
+    if whole and image is not None:
+        raise UnsafePath("all files of this machine would hide those of its image; grant what it needs of them, or run it without an image")
     for part in [str(top) for top in Path("/").iterdir() if top.name not in _OWN] if whole else [path]:
-        yield from _spelled(part, write=write, execute=execute)
+        yield from spelled(part, write=write)
 
 
 def _locate(place: permissions.Place, own: Mapping[str, Path]) -> str | None:
@@ -144,12 +157,12 @@ def _refuse_escape(path: str, writable: Sequence[str]) -> None:
             )
 
 
-def _spelled(path: str, *, write: bool = False, execute: bool = False, device: bool = False) -> Iterator[Place]:
+def spelled(path: str, *, write: bool = False, execute: bool = False, device: bool = False) -> Iterator[Place]:
     """Return ``path`` as it is spelled and as it really is; nothing where there is nothing."""
-    spelled, real = os.path.abspath(path), os.path.realpath(path)  # noqa: PTH100 - Path.absolute keeps ".."
+    given, real = os.path.abspath(path), os.path.realpath(path)  # noqa: PTH100 - Path.absolute keeps ".."
     if "\0" in path or not os.path.exists(real):  # noqa: PTH110 - of a path that pathlib need not parse
         return
-    for target in dict.fromkeys((spelled, real)):
+    for target in dict.fromkeys((given, real)):
         yield Place(os.fsencode(real), os.fsencode(target), write, execute, device)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from blackhole_core.executor.confinement import Confinement, Unenforced
-from blackhole_core.executor.sandbox.places import Granted, interpreter_places, is_in, places_of, simplify
+from blackhole_core.executor.sandbox.imageroot import ImageRoot
+from blackhole_core.executor.sandbox.places import Granted, interpreter_places, is_in, places_of, simplify, spelled
 from blackhole_core.executor.wire import policy as policy_module
 from blackhole_core.executor.wire.policy import Layer, Place, Policy, Wall
 from blackhole_core.manifest.permissions import parse_permission
@@ -35,16 +36,20 @@ def draw_up(
     layers: Iterable[Layer],
     temporary: Path | None,
     around: Iterable[Layer] = (),
+    image: ImageRoot | None = None,
 ) -> Policy:
-    """Return the walls of a worker of the plugin at ``plugin``, which has to build ``layers``, and finds ``around`` there. ``temporary`` is a directory made for it, None where it has a root, and so a /tmp, of its own.
+    """Return the walls of a worker of the plugin at ``plugin``, which has to build ``layers``, and finds ``around`` there.
+
+    ``temporary`` is a directory made for it, None where it has a root, and so a /tmp, of its own. ``image`` is what that root is made of, None: of this machine.
 
     :raises UnsafePath: a granted path leads somewhere else than it says.
     """
     around = tuple(around)
     own = _own_directories(confinement, plugin)
-    granted = Granted([parse_permission(text) for text in confinement.effective], own)
+    granted = Granted([parse_permission(text) for text in confinement.effective], own, image)
     private = () if temporary is None else (_whole(temporary, write=True),)
-    places = simplify((*interpreter_places((*import_path, str(plugin))), *places_of(granted), *private))
+    needed = interpreter_places((*import_path, str(plugin))) if image is None else (*image.places(import_path), *spelled(str(plugin)))
+    places = simplify((*needed, *places_of(granted), *private))
     own_temporary = next(path for path in _TEMPORARY if not any(is_in(path, place.target) for place in places if place.target != b"/"))
     writable = own.get("${data}", temporary)
     return Policy(
@@ -57,8 +62,8 @@ def draw_up(
         temporary=own_temporary if temporary is None else os.fsencode(temporary),
         temporary_size=TEMPORARY_SIZE if temporary is None else 0,
         home=os.fsencode(writable) if writable is not None else own_temporary,
-        unreadable=_first(_UNREADABLE, places, write=False),
-        unwritable=_first((policy_module.__file__,), places, write=True),
+        unreadable=_first(_UNREADABLE, places, write=False) if image is None else os.fsencode(image.unreadable),
+        unwritable=_first((policy_module.__file__,), places, write=True) if image is None else image.unwritable,
         limits=((_RLIMIT_CORE, 0, 0),),
     )
 

@@ -12,6 +12,7 @@ from blackhole_core.errors import IsolationUnavailable, LoadFailed
 from blackhole_core.executor.confinement import Sandbox, Unenforced
 from blackhole_core.executor.runner import RunnerSpec
 from blackhole_core.executor.sandbox.bubblewrap import INSIDE, bubblewrap_here, takes_bubblewrap
+from blackhole_core.executor.sandbox.imageroot import ImageRoot
 from blackhole_core.executor.sandbox.judge import explain
 from blackhole_core.executor.sandbox.places import UnsafePath
 from blackhole_core.executor.sandbox.plan import draw_up
@@ -53,8 +54,10 @@ _CONTAINER: Final = (Layer.PID, Layer.MOUNT, Layer.NET, Layer.IPC, Layer.UTS, La
 class Walls:
     """Orders the walls of workers of ``level``: process, or container, which has some already."""
 
-    def __init__(self, level: Isolation) -> None:
+    def __init__(self, level: Isolation, image: ImageRoot | None = None) -> None:
+        """``image`` is what the root directory of a container is made of; None: of this machine."""
         self._level: Final = level
+        self._image: Final = image
 
     def around(self, spec: RunnerSpec, import_path: Sequence[str], new_directory: Callable[[str], Path]) -> Enclosure:
         """Return the walls of a new worker; ``new_directory`` makes one whose name begins as it is told.
@@ -95,11 +98,18 @@ class Walls:
             Enclosure(temporary=temporary).close()
             raise
 
-    @staticmethod
     def _draw_up(
-        spec: RunnerSpec, import_path: Sequence[str], layers: Sequence[Layer], temporary: Path | None, around: Sequence[Layer] = ()
+        self, spec: RunnerSpec, import_path: Sequence[str], layers: Sequence[Layer], temporary: Path | None, around: Sequence[Layer] = ()
     ) -> Policy:
         try:
-            return draw_up(spec.confinement, plugin=spec.path, import_path=import_path, layers=layers, temporary=temporary, around=around)
+            return draw_up(
+                spec.confinement,
+                plugin=spec.path,
+                import_path=import_path,
+                layers=layers,
+                temporary=temporary,
+                around=around,
+                image=self._image,
+            )
         except UnsafePath as error:
             raise LoadFailed(str(spec.id), f"what it was granted cannot be given: {error}") from None

@@ -57,6 +57,22 @@ def test_doctor_says_which_limits_the_kernel_holds_and_why_not_the_others(runner
     assert found["problem"] is None
 
 
+def test_doctor_says_who_keeps_images(runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What works, what does not and why, and what is not installed, with the command that installs it; none of it is a problem."""
+    (tmp_path / "bin").mkdir()
+    podman = tmp_path / "bin" / "podman"
+    podman.write_text("#!/bin/sh\necho 'no room for images' >&2\nexit 125\n")
+    podman.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    finding = doctor_module._images()
+    assert finding.facts.startswith("podman does not work here: no room for images; docker is not installed (")
+    assert "install docker" in finding.facts
+    podman.write_text("#!/bin/sh\n")
+    finding = doctor_module._images()
+    assert finding.facts.startswith(f"podman at {podman} works; docker is not installed")
+    assert finding.problem == ""
+
+
 def test_doctor_as_json_is_one_document(runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The keys that scripts rely on."""
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -130,6 +130,13 @@ def test_version_without_quotes(written: str, meant: str) -> None:
         ("entry: ../a:b", "entry", "module or module:attribute", "'../a:b'"),
         ("entry: 'a:'", "entry", "module or module:attribute", "'a:'"),
         ("entry: a.class:b", "entry", "module or module:attribute", "'a.class:b'"),
+        ("container: {image: 'Tools:1'}", "container.image", "a reference of an image", "'Tools:1'"),
+        (
+            "container: {image: 'oci:/srv/tools'}",
+            "container.image",
+            "a reference of an image",
+            "'oci:/srv/tools'; only the host's configuration can",
+        ),
         ("config: []", "config", "a mapping", "a list"),
         ("config_schema: true", "config_schema", "a JSON Schema (a mapping)", "true"),
         ("config_schema: {type: dict}", "config_schema.type", "one of null, boolean", "'dict'"),

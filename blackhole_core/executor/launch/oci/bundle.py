@@ -1,7 +1,7 @@
 """The ``config.json`` of a container, as the OCI runtime specification 1.0 has it. Pure: a value in, a dictionary out.
 
 A container has nothing of the host but what :attr:`Box.binds` names, none of it writable unless that says so; no capability, no network interface but a
-loopback of its own, no device but the six that hold no secret, and no way to get more: no new privileges, no namespaces, no mounts.
+loopback of its own, no device but the six that hold no secret and those of :attr:`Box.devices`, and no way to get more: no new privileges, no namespaces, no mounts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import attrs
 
 from blackhole_core.executor.launch.oci.seccomp import PROFILE
 
-__all__ = ["MASKED", "SHARED_MEMORY", "Bind", "Box", "config"]
+__all__ = ["MASKED", "SHARED_MEMORY", "Bind", "Box", "Device", "config"]
 
 #: Bytes of the container's own /dev/shm; what docker gives.
 SHARED_MEMORY: Final = 64 * 1024 * 1024
@@ -46,6 +46,17 @@ class Bind:
 
 
 @attrs.frozen
+class Device:
+    """A device of the host that is in the container as well, by its numbers; ``kind`` is ``c`` or ``b``, ``mode`` who may use it."""
+
+    path: str
+    kind: str
+    major: int
+    minor: int
+    mode: int
+
+
+@attrs.frozen
 class Box:
     """What one container is to be. ``root`` is a directory, of which nothing can be changed from inside."""
 
@@ -58,6 +69,7 @@ class Box:
     temporary: tuple[str, int] = ("/tmp", 64 * 1024 * 1024)  #: where a file system of its own is for temporary files, and its bytes  # noqa: S108
     limits: Sequence[tuple[str, int, int]] = ()  #: resource limits (``RLIMIT_…``), soft and hard
     umask: int = 0o022
+    devices: Sequence[Device] = ()
 
 
 def config(box: Box) -> dict[str, Any]:
@@ -108,10 +120,27 @@ def _mount(bind: Bind) -> dict[str, Any]:
     return {"destination": bind.target, "type": "bind", "source": bind.source, "options": [*(_FILE if bind.file else _DIRECTORY), access]}
 
 
+def _allow(device: Device) -> dict[str, Any]:
+    """Return that a device may be used, and not made anew."""
+    return {"allow": True, "type": device.kind, "major": device.major, "minor": device.minor, "access": "rw"}
+
+
 def _linux(box: Box) -> dict[str, Any]:
     linux: dict[str, Any] = {
         "namespaces": [{"type": name} for name in _NAMESPACES],
-        "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+        "devices": [
+            {
+                "path": device.path,
+                "type": device.kind,
+                "major": device.major,
+                "minor": device.minor,
+                "fileMode": device.mode,
+                "uid": 0,
+                "gid": 0,
+            }
+            for device in box.devices
+        ],
+        "resources": {"devices": [{"allow": False, "access": "rwm"}, *map(_allow, box.devices)]},
         "maskedPaths": list(MASKED),
         "readonlyPaths": list(_READONLY),
         "seccomp": PROFILE,

@@ -18,17 +18,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import attrs
+
 from blackhole_core.errors import IsolationUnavailable
 from blackhole_core.executor.confinement import Confinement
 from blackhole_core.executor.container import TAKE
 from blackhole_core.executor.launch.child import LaunchSpec
-from blackhole_core.executor.launch.oci.binds import binds_of, interpreter
+from blackhole_core.executor.launch.oci.binds import binds_of, devices_of, interpreter
 from blackhole_core.executor.launch.oci.bundle import Bind, Box, config
 from blackhole_core.executor.launch.oci.engines import Engine
+from blackhole_core.executor.launch.oci.image.root import lay_out
+from blackhole_core.executor.launch.oci.image.store import Unpacked
 from blackhole_core.executor.launch.oci.place import Place, containers_directory
 from blackhole_core.executor.launch.oci.running import ContainerChild, Engaged, NotUp, remove_container
 from blackhole_core.executor.launch.plumbing import Plumbing
 from blackhole_core.executor.launch.process import PROGRAM, environment
+from blackhole_core.executor.sandbox.imageroot import import_path_inside
 from blackhole_core.executor.sandbox.plan import draw_up
 from blackhole_core.executor.wire.policy import Policy
 
@@ -36,6 +41,22 @@ __all__ = ["ContainerLauncher"]
 
 #: What runs before the worker's program, which is the same as at level process.
 _FIRST_PROGRAM: Final = "import sys; sys.path[:] = sys.argv[2:]; from blackhole_core.executor.container import main; main()\n"
+#: The same with an interpreter that may be any: it has to be able to read what is ours, and what that needs. The worker's program, and then
+#: the host's import path, are around its own. Any Python 3 can read it.
+_FIRST_PROGRAM_IN_IMAGE: Final = """
+import sys
+if sys.version_info < (3, 11):
+    sys.exit("the Python of the image is %d.%d, and a plugin needs 3.11 or later in there" % sys.version_info[:2])
+sys.path[:] = [sys.argv[2], *sys.path, *sys.argv[3:]]
+sys.argv[2:] = sys.path
+try:
+    import msgspec
+except ImportError as error:
+    sys.exit("the image has no msgspec for its Python %d.%d, and that of this host cannot be used there (%s): " % (*sys.version_info[:2], error)
+        + "install msgspec in the image, or use one with the Python of this host")
+from blackhole_core.executor.container import main
+main()
+"""
 #: What a worker without a plugin needs beside the import path.
 _OURS: Final = Path(__file__).parent
 #: The number of the socket in there: the first after the three standard streams.
@@ -47,15 +68,17 @@ _UP_SECONDS: Final = 30.0
 
 
 class ContainerLauncher:
-    """Brings up workers in containers run by ``engine``; ``program`` is what a worker runs, as for a :class:`ProcessLauncher`.
+    """Brings up workers in containers run by ``engine``; ``program`` is what a worker runs, as for a :class:`ProcessLauncher`. ``image`` is what their
+    root directory is made of; None: of this machine.
 
     ``_place`` is made with the first container and goes with :meth:`close`; both under ``_lock``. ``host`` is a pidfd of this process, by which
     each container sees it end.
     """
 
-    def __init__(self, engine: Engine, program: str = PROGRAM) -> None:
+    def __init__(self, engine: Engine, program: str = PROGRAM, image: Unpacked | None = None) -> None:
         self._engine = engine
-        self._program: Final = _FIRST_PROGRAM + program
+        self._image = image
+        self._program: Final = (_FIRST_PROGRAM if image is None else _FIRST_PROGRAM_IN_IMAGE) + program
         self._pid: Final = os.getpid()
         self._lock = threading.Lock()
         self._place: Place | None = None
@@ -139,7 +162,8 @@ class ContainerLauncher:
     def _write(self, bundle: Path, spec: LaunchSpec) -> None:
         root = bundle / "root"
         root.mkdir()  # the engine adds the places to mount on
-        (bundle / "config.json").write_text(json.dumps(config(_box(spec, self._program, str(root)))), "utf-8")
+        box = _box(spec, self._program, str(root)) if self._image is None else _box_of_image(spec, self._program, root, self._image)
+        (bundle / "config.json").write_text(json.dumps(config(box)), "utf-8")
 
 
 def _box(spec: LaunchSpec, program: str, root: str) -> Box:
@@ -149,10 +173,29 @@ def _box(spec: LaunchSpec, program: str, root: str) -> Box:
         arguments=(interpreter(), "-I", "-S", "-c", program, str(_LIFE), *spec.import_path),
         environment={**environment(os.environ.get), **spec.environment},
         binds=(*binds_of(policy.places), *_hidden(spec, policy)),
+        devices=tuple(devices_of(policy.places)),
         rootless=(os.geteuid(), os.getegid()) if os.geteuid() else None,
         temporary=(os.fsdecode(policy.temporary), policy.temporary_size),
         limits=_limits(spec),
         umask=_umask(),
+    )
+
+
+def _box_of_image(spec: LaunchSpec, program: str, root: Path, image: Unpacked) -> Box:
+    """Return what the container of a plugin with an image is to be, and make in ``root`` what of the image is not mounted."""
+    assert spec.policy is not None  # of a plugin, always
+    box = _box(spec, program, str(root))
+    binds = [bind for bind in binds_of(spec.policy.places) if not Path(bind.source).is_relative_to(image.root)]
+    laid = lay_out(image.root, binds, box.temporary[0])
+    for directory in laid.directories:
+        (root / directory[1:]).mkdir(0o755)
+    for path, target in laid.links:
+        (root / path[1:]).symlink_to(target)
+    return attrs.evolve(
+        box,
+        arguments=(image.python, "-I", "-c", program, str(_LIFE), *import_path_inside(spec.import_path)),
+        environment={**environment(os.environ.get), **image.environment, **spec.environment},
+        binds=(*laid.binds, *binds),
     )
 
 

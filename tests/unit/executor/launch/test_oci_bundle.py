@@ -6,8 +6,8 @@ from typing import Any
 
 import attrs
 
-from blackhole_core.executor.launch.oci.binds import binds_of
-from blackhole_core.executor.launch.oci.bundle import Bind, Box, config
+from blackhole_core.executor.launch.oci.binds import binds_of, devices_of
+from blackhole_core.executor.launch.oci.bundle import Bind, Box, Device, config
 from blackhole_core.executor.launch.packages import install_command
 from blackhole_core.executor.wire.policy import Place
 
@@ -60,7 +60,7 @@ def test_outer_directories_are_mounted_first() -> None:
 
 
 def test_places_as_mounts() -> None:
-    """Each under its own spelling; no device, and nothing of the machine."""
+    """Each under its own spelling; no device, which the engine makes, and nothing of the machine."""
     one = Place(b"/real", b"/spelled", write=True)
     assert list(binds_of((one, Place(b"/dev/dri", b"/dev/dri", device=True)))) == [Bind("/real", "/spelled", write=True, file=True)]
     assert list(binds_of((Place(b"/sys", b"/sys"), Place(b"/usr", b"/usr")))) == [Bind("/usr", "/usr")]
@@ -82,3 +82,17 @@ def test_what_to_type_to_install_something() -> None:
     assert install_command("runc", release={"ID": "mint", "ID_LIKE": "ubuntu debian"}) == "apt-get install runc"
     assert install_command("a", "b", release={"ID": "rocky", "ID_LIKE": "rhel centos fedora"}) == "dnf install a b"
     assert install_command("runc", release={"ID": "own"}) == "install runc"
+
+
+def test_a_device_is_made_and_may_be_used() -> None:
+    """By its numbers, under the spelling that was granted, also in a directory of them; every other one stays forbidden."""
+    null = Device("/dev/own/null", "c", 1, 3, 0o666)
+    linux = config(attrs.evolve(BOX, devices=(null,)))["linux"]
+    assert linux["devices"] == [{"path": "/dev/own/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666, "uid": 0, "gid": 0}]
+    assert linux["resources"]["devices"] == [
+        {"allow": False, "access": "rwm"},
+        {"allow": True, "type": "c", "major": 1, "minor": 3, "access": "rw"},
+    ]
+    assert list(devices_of([Place(b"/dev/null", b"/dev/own/null", device=True), Place(b"/dev/zero", b"/dev/zero")])) == [null]
+    found = {device.path for device in devices_of([Place(b"/dev", b"/dev/all", device=True)])}
+    assert {"/dev/all/null", "/dev/all/full"} <= found
