@@ -167,7 +167,7 @@ with Stage(level="container").closing() as stage:
     print(sorted(os.listdir({here!r} + "/blackhole/containers")))
 with Stage(level="container").closing() as stage:
     full = stage.start("full", container=Container(image="oci:{here}/image"))
-    print(full("transform", "abc"), full.remote.start_way, dict(full.remote.walls_report.open))
+    print(full("transform", "abc"), full.remote.facts.start_way, dict(full.remote.facts.walls_report.open))
 print(sorted(os.listdir({here!r} + "/blackhole/containers")))
 """
 

@@ -87,7 +87,7 @@ def test_its_files_are_those_of_the_image(stage: Stage, images: Path) -> None:
         }
         assert {attempt: plugin("raw", attempt) for attempt in answers} == answers
         assert Path(home, "data", "own").read_text() == "x"
-        assert plugin.remote.transport == "shared memory"
+        assert plugin.remote.facts.transport == "shared memory"
     assert _laid_out(images) == before
 
 
@@ -100,7 +100,7 @@ def test_its_walls_are_the_same(stage: Stage, tmp_path: Path) -> None:
         f"os.kill({os.getpid()}, 0)": "ESRCH",
     }
     assert {attempt: plugin("raw", attempt) for attempt in attempts} == attempts
-    assert plugin.remote.walls_report.open == {}
+    assert plugin.remote.facts.walls_report.open == {}
 
 
 def test_all_files_of_the_host_are_not_to_be_had_with_an_image(stage: Stage, tmp_path: Path) -> None:
