@@ -401,13 +401,13 @@ def test_no_call_is_lost_or_doubled_while_workers_are_killed(  # noqa: C901 - on
     options = stage.write(tmp_path / "plugin", _RECORDING)
     plugin = stage.start("adhoc", environment={"RECORD": str(record)}, threads=2 if interval == "fast" else 1, **options)
     deaths = Deaths(plugin, restart=True)
-    end = time.monotonic() + 2.5
+    over = threading.Event()
     results: list[list[str]] = [[] for _ in range(8)]
     failed: list[list[str]] = [[] for _ in range(8)]
 
     def call(caller: int) -> None:
         number = 0
-        while time.monotonic() < end:
+        while not over.is_set():
             name = f"{caller}:{number}"
             number += 1
             try:
@@ -420,15 +420,20 @@ def test_no_call_is_lost_or_doubled_while_workers_are_killed(  # noqa: C901 - on
 
     def kill(_: int) -> None:
         chance = random.Random(interval)
-        while time.monotonic() < end:
+        while not over.is_set():
             if chance.random() < 0.8:  # else strike while it comes up
                 eventually(lambda: plugin.remote._state.value == "ready", 1)
             time.sleep(chance.uniform(0.02, 0.1))
             if plugin.remote.pid is not None:
                 plugin.remote._worker.connection.child.signal(signal.SIGKILL)  # type: ignore[union-attr]  # never a stranger's pid
 
-    outcomes = in_threads(9, lambda number: kill(number) if number == 8 else call(number))
-    assert outcomes == [None] * 9
+    def end(_: int) -> None:
+        met = eventually(lambda: len(deaths.ends) > 10 and sum(map(len, results)) > 100, 60)
+        over.set()
+        assert met, f"{len(deaths.ends)} deaths, {sum(map(len, results))} answers"
+
+    outcomes = in_threads(10, lambda number: {8: kill, 9: end}.get(number, call)(number))
+    assert outcomes == [None] * 10
     for attempt in itertools.count():  # the last death may not have been noticed yet
         name = f"last:{attempt}"
         try:
@@ -442,8 +447,6 @@ def test_no_call_is_lost_or_doubled_while_workers_are_killed(  # noqa: C901 - on
     executed = Counter(record.read_text().split())
     answered = {name for names in results for name in names}
     unknown = {name for names in failed for name in names}
-    assert len(deaths.ends) > 5
-    assert len(answered) > 100
     assert [name for name, count in executed.items() if count > 1] == []
     assert answered <= executed.keys()
     assert executed.keys() - answered <= unknown
@@ -490,12 +493,12 @@ def test_many_calls_at_once_are_not_lost_or_doubled_while_workers_are_killed(sta
     record = tmp_path / "record"
     plugin = stage.start("adhoc", environment={"RECORD": str(record)}, **stage.write(tmp_path / "plugin", _RECORDING))
     deaths = Deaths(plugin, restart=True)
-    end = time.monotonic() + 3
+    over = threading.Event()
     replied: dict[str, BaseException | None] = {}
 
     def call(caller: int) -> None:
         for number in itertools.count():
-            if time.monotonic() > end:
+            if over.is_set():
                 return
             names = [f"{caller}:{number}:{item}" for item in range(100)]
             replies = plugin.runner.call_many(Calls("transform", [(name,) for name in names], _index(plugin, "transform")))
@@ -506,12 +509,17 @@ def test_many_calls_at_once_are_not_lost_or_doubled_while_workers_are_killed(sta
 
     def kill(_: int) -> None:
         chance = random.Random(3)
-        while time.monotonic() < end:
+        while not over.is_set():
             time.sleep(chance.uniform(0.02, 0.1))
             if plugin.remote._state.value == "ready" and plugin.remote.pid is not None:
                 plugin.remote._worker.connection.child.signal(signal.SIGKILL)  # type: ignore[union-attr]  # never a stranger's pid
 
-    assert in_threads(4, lambda number: kill(number) if number == 3 else call(number)) == [None] * 4
+    def end(_: int) -> None:
+        met = eventually(lambda: len(deaths.ends) > 10 and None in list(replied.values()), 60)
+        over.set()
+        assert met, f"{len(deaths.ends)} deaths, {len(replied)} calls have ended"
+
+    assert in_threads(5, lambda number: {3: kill, 4: end}.get(number, call)(number)) == [None] * 5
     while True:  # the last death may not have been noticed yet
         with contextlib.suppress(WorkerDied):
             plugin("transform", "last")
@@ -523,7 +531,6 @@ def test_many_calls_at_once_are_not_lost_or_doubled_while_workers_are_killed(sta
     assert all(isinstance(error, WorkerDied) and error.executed == "unknown" for error in failed.values())
     assert all(ran[name] == 1 for name in replied if name not in failed)
     assert all(ran[name] <= 1 for name in failed)
-    assert len(failed) < len(replied) / 2
 
 
 def _index(plugin: Running, hook: str) -> int:
