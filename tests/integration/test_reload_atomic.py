@@ -16,6 +16,7 @@ import pytest
 import blackhole_core as bh
 from blackhole_core.errors import LoadFailed, SwapFailed
 from blackhole_core.events import Event
+from tests.integration.managed import Callers
 
 #: Seconds for anything that must happen.
 LONG = 20.0
@@ -174,12 +175,13 @@ def test_callers_never_see_two_files_mixed(order: str, loaded: bh.PluginManager,
             if len(found) != 1 or len(set(found[0])) != 1:
                 wrong.append(found)
             answers.add(tuple(found[0]))
+            stop.wait(Callers.PAUSE)
 
     callers = [threading.Thread(target=call) for _ in range(4)]
     for caller in callers:
         caller.start()
     try:
-        for v in range(2, 7):
+        for v in range(2, 22):
             write_version(root, v, order)
             loaded.reload("p")
             assert set(loaded.hook.versions()[0]) == {v}

@@ -42,6 +42,7 @@ def call(pm):
         earlier, later = pm.hook.first(), pm.hook.last()
         if later < earlier:
             torn.append((earlier, later))
+        ended.wait(0.0002)  # or the swaps would mostly wait for their turn
 
 with bh.PluginManager("pair") as pm:
     pm.add_hookspecs(Specs)
