@@ -8,7 +8,6 @@ import os
 import random
 import resource
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,8 +18,7 @@ import pytest
 from blackhole_core.errors import GrantsError
 from blackhole_core.lifecycle.grantfile import POINTS, FileGrants, GrantStore, MemoryGrants
 from blackhole_core.lifecycle.grants import Grants, with_grants
-
-WRITER = Path(__file__).with_name("grant_writer.py")
+from tests.unit.killed_writer import start_writer
 
 
 def grant(store: GrantStore, *permissions: str, name: str = "echo") -> None:
@@ -29,10 +27,6 @@ def grant(store: GrantStore, *permissions: str, name: str = "echo") -> None:
 
 def granted(store: GrantStore, name: str = "echo") -> set[str]:
     return {one.permission for one in store.read().grants if one.plugin == name}
-
-
-def writer(directory: Path, *arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, str(WRITER), str(directory), *map(str, arguments)], stdout=subprocess.PIPE, text=True)
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -211,7 +205,7 @@ def test_a_write_that_the_kernel_cuts_short_leaves_the_grants_as_they_were(tmp_p
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at_each_step(tmp_path: Path, point: str) -> None:
     """S-11: SIGKILL at each step of the third change: two grants or three, whole; the next one works and removes what was left."""
-    with writer(tmp_path, "echo", 5, point, 3) as process:
+    with start_writer("grants", tmp_path, 5, "echo", point, 3) as process:
         assert process.stdout is not None
         assert len(process.stdout.readlines()) == 2
     assert process.returncode == -signal.SIGKILL
@@ -224,8 +218,8 @@ def test_killed_at_each_step(tmp_path: Path, point: str) -> None:
 
 def test_two_hosts_at_once_lose_nothing_even_when_one_is_killed(tmp_path: Path) -> None:
     """Every grant that was reported kept is there."""
-    processes = [writer(tmp_path, f"p{number}", 40) for number in range(2)]
-    victim = writer(tmp_path, "victim", 100_000)
+    processes = [start_writer("grants", tmp_path, 40, f"p{number}") for number in range(2)]
+    victim = start_writer("grants", tmp_path, 100_000, "victim")
     assert victim.stdout is not None
     lines = [victim.stdout.readline() for _ in range(random.Random(1).randrange(2, 20))]
     victim.kill()

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from blackhole_core.state.files import POINTS, FileStateStore
-
-WRITER = Path(__file__).with_name("state_writer.py")
-
-
-def writer(root: Path, *arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, str(WRITER), str(root), *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+from tests.unit.killed_writer import start_writer
 
 
 def acknowledged(lines: list[str]) -> dict[str, int]:
@@ -44,7 +37,7 @@ def check(root: Path, acks: dict[str, int], keep: int) -> FileStateStore:
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at_each_step_of_a_put(tmp_path: Path, point: str) -> None:
     """S-11: SIGKILL at each step of the third put leaves two or three whole snapshots, and the next host goes on."""
-    with writer(tmp_path, 5, 10, point, 3) as process:
+    with start_writer("state", tmp_path, 5, 10, point, 3) as process:
         assert process.stdout is not None
         acks = acknowledged(process.stdout.readlines())
     assert process.returncode == -signal.SIGKILL
@@ -56,7 +49,7 @@ def test_killed_at_each_step_of_a_put(tmp_path: Path, point: str) -> None:
     assert latest is not None
     published = point in ("linked", "settled", "pruned")
     assert latest.data["number"] == (2 if published else 1)
-    with writer(tmp_path, 1, 10) as process:
+    with start_writer("state", tmp_path, 1, 10) as process:
         assert process.stdout is not None
         (following,) = acknowledged(process.stdout.readlines())
     assert following > latest.id
@@ -66,7 +59,7 @@ def test_killed_at_each_step_of_a_put(tmp_path: Path, point: str) -> None:
 def test_killed_at_a_random_moment(tmp_path: Path, seed: int) -> None:
     """S-11: SIGKILL from outside while puts run in a loop; the newest finished one is there, every one there is whole."""
     chance = random.Random(seed)
-    with writer(tmp_path, 100_000, 3) as process:
+    with start_writer("state", tmp_path, 100_000, 3) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(chance.randrange(1, 40))]
         for _ in range(chance.randrange(20_000)):  # land anywhere within the put that runs now
@@ -81,7 +74,7 @@ def test_killed_at_a_random_moment(tmp_path: Path, seed: int) -> None:
 
 def test_several_processes_write_at_once_and_some_are_killed(tmp_path: Path) -> None:
     """Four writers of one plugin, two of them killed: ids are given once, and all that was acknowledged is there."""
-    processes = [writer(tmp_path, count, 100_000) for count in (25, 25, 100_000, 100_000)]
+    processes = [start_writer("state", tmp_path, count, 100_000) for count in (25, 25, 100_000, 100_000)]
     lines: list[list[str]] = [[] for _ in processes]
     for process, mine in zip(processes[2:], lines[2:], strict=True):
         assert process.stdout is not None
