@@ -27,8 +27,8 @@ _ROUNDS: Final = 200
 #: Targets, ms: from a crash to the typed error in 99 of 100 cases, and from there to the next answer.
 _ERROR_P99: Final = 50.0
 _ANSWER: Final = 30.0
-#: Seconds between a crash and the next one: restarts in quick succession wait on purpose, and a spare worker is forked in 10 ms.
-_REST: Final = 0.05
+#: Seconds between a crash and the next one: restarts in quick succession wait on purpose, and a spare worker is ready after 0.1 s.
+_REST: Final = 0.15
 
 _SOURCE: Final = """
 import os, signal, time

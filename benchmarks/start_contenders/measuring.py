@@ -48,8 +48,8 @@ _MEMORY: Final = f"private memory of one of {_CROWD} workers"
 #: (row, peer) → how many times faster; MB.
 _TARGETS: Final = {(_ONE, "spawn"): 20.0, (_MANY, "spawn"): 25.0}
 _PRIVATE: Final = 2.0
-#: Seconds between two starts: a worker is forked ahead in 10 ms.
-_REST: Final = 0.05
+#: Seconds between two starts: the worker that is forked ahead is ready after 0.1 s.
+_REST: Final = 0.15
 #: Threads that bring up a crowd of ours.
 _STARTERS: Final = 4
 

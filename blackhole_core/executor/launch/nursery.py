@@ -36,9 +36,9 @@ _FAILURES: Final = 2
 _HOLD_OFF: Final = 30.0
 #: Workers forked for one request before it is given up: one may have died of old age, or with its zygote.
 _TRIES: Final = 3
-#: Milliseconds in which no worker is asked for, after which there is time to make the spare one ready, 10 ms and more. One after the other that would hold up
-#: a crowd of them: each does by itself what it needs, beside the others.
-_IDLE: Final = 5
+#: Milliseconds in which no worker is asked for, after which there is time to make the spare one ready. While the kernel moves a process to another control
+#: group no thread can be started anywhere, for 10 ms: the worker that was just started must be up by then. And a crowd would wait for each other.
+_IDLE: Final = 50
 
 
 class NoZygote(Exception):

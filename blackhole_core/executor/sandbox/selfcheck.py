@@ -5,9 +5,9 @@ Nothing tried here does harm where it succeeds. A number that a kernel reports i
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
-import socket
 from collections.abc import Callable
 from typing import Final
 
@@ -18,12 +18,15 @@ from blackhole_core.executor.wire.policy import Layer, Policy, Wall
 __all__ = ["find_open"]
 
 _PR_GET_NO_NEW_PRIVS: Final = 39
+# ``socket(2)``; the module ``socket`` would take 3 ms to import, as much as everything here.
+_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
+_STREAM, _DATAGRAM, _RAW = 1, 2, 3
 #: Families and kinds of sockets to try: the internet, files, the kernel's own, raw packets.
 _SOCKETS: Final = (
-    (socket.AF_INET, socket.SOCK_STREAM),
-    (socket.AF_INET6, socket.SOCK_DGRAM),
-    (socket.AF_UNIX, socket.SOCK_STREAM),
-    (socket.AF_NETLINK, socket.SOCK_RAW),
+    ("AF_INET", _AF_INET, _STREAM),
+    ("AF_INET6", _AF_INET6, _DATAGRAM),
+    ("AF_UNIX", _AF_UNIX, _STREAM),
+    ("AF_NETLINK", _AF_NETLINK, _RAW),
 )
 #: What a call answers that is denied, or whose object cannot be seen.
 _DENIED: Final = frozenset({errno.EPERM, errno.EACCES, errno.ENOENT, errno.EROFS, errno.ESRCH, errno.ENOTDIR})
@@ -54,12 +57,19 @@ def _files(policy: Policy) -> str:
 def _network(layers: dict[str, str]) -> str:
     if layers.get(Layer.NET) == "" and layers.get(Layer.MOUNT) == "":
         return ""  # sockets can be made, and there is nobody to reach: neither an interface nor a socket in a file system
-    for family, kind in _SOCKETS:
-        if not _is_denied(lambda family=family, kind=kind: socket.socket(family, kind).close()):  # type: ignore[misc]
-            return f"it can make sockets of family {family.name}"
-    if not _is_denied(lambda: tuple(map(socket.socket.close, socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)))):
+    for name, family, kind in _SOCKETS:
+        if not _is_denied(lambda family=family, kind=kind: os.close(call("socket", family, kind, 0))):  # type: ignore[misc]
+            return f"it can make sockets of family {name}"
+    if not _is_denied(_make_datagram_pair):
         return "it can make datagram sockets, which send to any address"
     return ""
+
+
+def _make_datagram_pair() -> None:
+    pair = (ctypes.c_int * 2)()
+    call("socketpair", _AF_UNIX, _DATAGRAM, 0, pair)
+    for descriptor in pair:
+        os.close(descriptor)
 
 
 def _programs() -> str:
