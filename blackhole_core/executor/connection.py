@@ -106,7 +106,7 @@ class Connection:
         self._out_lock = threading.Lock()
         self._outbox = Outbox()
         self._open = True
-        self._trusted = True
+        self.trusted = True  #: whether everything it said until its end is read; not after a breach
         try:
             self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         except OSError:
@@ -158,7 +158,7 @@ class Connection:
 
     def breach(self, error: ProtocolError) -> None:
         """Cut off a worker that sends what is not our protocol; nothing more of it is read."""
-        self._trusted = False
+        self.trusted = False
         self.kill(f"it broke the protocol: {printable(str(error), 500)}")
 
     @property
@@ -283,7 +283,7 @@ class Connection:
             wait_readable(child.pidfd, None)
         try:
             # What it wrote before it died is still in the pipes: answers first, they decide what was executed.
-            if self._trusted:
+            if self.trusted:
                 _exhaust(child.receive, self._receive)
         except ProtocolError as error:
             self.breach(error)

@@ -583,6 +583,9 @@ class RemoteRunner:
             lost, untouched = worker.ledger.split()
             worker.ledger = Ledger(self._spec.limits.threads)
             convicted = self._poison.died(self._outstanding[number] for number in lost) if died_ready else None
+            if not worker.connection.trusted:
+                # What it said after the breach was not read, so it may have answered, and begun, any of them before it was killed.
+                lost, untouched = (*lost, *untouched), ()
             for number in lost:
                 self._settle(self._outstanding[number], lambda hook: self._died(hook, ended, executed="unknown"))
             self._requeue([self._outstanding[number] for number in untouched])

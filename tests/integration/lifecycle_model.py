@@ -65,6 +65,15 @@ class Model:
         self.die()
         return "WorkerDied unknown"
 
+    def together(self, calls: int, end: str) -> object:
+        """The first is held until ``end`` has begun; what waits behind it begins after that, in order."""
+        if self.version is None or self.broken:
+            return [self.call("no") for _ in range(calls)]
+        if end == "crash":
+            return [self.call("after"), *(self.call("no") for _ in range(calls - 1))]
+        got = [self.call("no") for _ in range(calls)]
+        return [*got, self.swap("2.0.0")] if end == "swap" else got
+
     def die(self) -> None:
         if self.version is None or self.broken:
             return

@@ -1,4 +1,8 @@
-"""Histories of a plugin, compared with a model after every step: thousands without processes and without time, some of them with real workers."""
+"""Histories of a plugin: one step after the other, compared with a model after each, with simulated workers and with real ones; and everything beside everything, judged
+by what callers were told and what was executed.
+
+Set ``HISTORIES_SEED`` to another number for other histories; a failure prints the history and the seeds that lead to it.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,24 @@ import random
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given, note, seed, settings
 from hypothesis import strategies as st
 
 import blackhole_core as bh
+from blackhole_core.executor import remote
 from tests.integration.lifecycle_model import FAULTS, POLICY, Model
-from tests.integration.scripted import Clock, ScriptedRunner, script
+from tests.simulated.histories import HOW, VERSIONS, candidates, play
+from tests.simulated.host import Simulation, simulation
+from tests.simulated.worker import SimulatedWorker
 from tests.stage import eventually
 
 SOURCE: Final = """
-import os, signal
+import os, pathlib, signal, time
 import blackhole_core as bh
 hookimpl = bh.HookimplMarker("histories")
 FAULT = "<fault>"
@@ -30,13 +37,18 @@ FAULT = "<fault>"
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
+def hold():
+    while not pathlib.Path(LOG + ".go").exists():
+        time.sleep(0.001)
+
 class Plugin:
     def __init__(self):
         self.count = 0
 
     @bh.hookimpl
     def plugin_start(self, context):
-        self.log = context.config["log"]
+        global LOG
+        LOG = self.log = context.config["log"]
         if FAULT == "start":
             raise RuntimeError("on purpose")
 
@@ -67,6 +79,8 @@ class Plugin:
         self.count += 1
         if death == "after":
             die()
+        if death == "hold":
+            hold()
         return self.count
 """
 SOURCES: Final = {version: SOURCE.replace("<fault>", fault) for version, fault in FAULTS.items()}
@@ -95,17 +109,21 @@ STEPS: Final[tuple[Step, ...]] = (
     ("unload",),
     *[("load", version) for version in ("1.0.0", "2.0.0", "3.0.0", "4.0.0", "6.0.0")],
     ("wait", 31.0),
+    *[("together", 3, end) for end in ("go on", "crash", "swap")],
 )
 
 
 class World:
-    """A host with the plugin, driven step by step beside a model. ``living`` are the scripted workers, None with real ones."""
+    """A host with the plugin, driven step by step beside a model; ``simulated`` is what stands for its workers and its time, None where they are real."""
 
-    def __init__(self, pm: bh.PluginManager, folder: Path, clock: Clock | None) -> None:
-        self.pm, self.model, self._folder, self._clock = pm, Model(), folder, clock
-        self.living: set[ScriptedRunner] | None = None if clock is None else script(pm, SOURCES, clock)
+    def __init__(self, pm: bh.PluginManager, folder: Path, simulated: Simulation | None, log: Path) -> None:
+        self.pm, self.model, self._folder, self._simulated, self._log = pm, Model(), folder, simulated, log
         self._calls: dict[int, str] = {}
         self.do(("load", "1.0.0"))
+
+    @property
+    def living(self) -> list[SimulatedWorker]:
+        return self._simulated.machine.living if self._simulated is not None else []
 
     def do(self, step: Step) -> None:
         """Do one step in both, and compare."""
@@ -117,17 +135,20 @@ class World:
 
     def _compare(self, step: Step) -> None:
         plugin = self.pm.plugin("counter")
-        if self._clock is None:
-            assert eventually(lambda: plugin.phase == self.model.phase), f"{step}: {plugin.phase}, the model says {self.model.phase}"
-        else:
-            self._clock.advance(0.0)
+        assert self._until(lambda: plugin.phase == self.model.phase), f"{step}: {plugin.phase}, the model says {self.model.phase}"
         instance = self.pm.parts.supervisor.member("counter").instance
         assert (plugin.phase, plugin.version if instance else None) == (self.model.phase, self.model.version), step
         implementations = self.pm.hook.add.get_hookimpls()
         assert len(implementations) == (self.model.version is not None), f"{step}: {implementations} serve"
-        if self.living is not None:
+        if self._simulated is not None:
             assert len(self.living) == (self.model.phase == "running"), f"{step}: {len(self.living)} workers live"
-            assert [runner.plugin.count for runner in self.living] == [self.model.count] * len(self.living), f"{step}: the state is another"
+            assert [worker.plugin.count for worker in self.living] == [self.model.count] * len(self.living), f"{step}: the state is another"
+
+    def _until(self, condition: Callable[[], object]) -> bool:
+        if self._simulated is None:
+            return eventually(condition)
+        self._simulated.scheduler.settle()
+        return self._simulated.scheduler.block(condition, 1.0)
 
     # --- the steps ---------------------------------------------------------------------------------------------------
 
@@ -149,15 +170,48 @@ class World:
         if self.model.version is None or self.pm.plugin("counter").pid is None:
             return
         restarts = self.pm.plugin("counter").restarts
-        if self.living is not None:
-            for runner in list(self.living):
-                runner.die()
-            return
+        self._kill()
+        plugin = self.pm.plugin("counter")
+        assert self._until(lambda: plugin.restarts > restarts or plugin.phase == "broken")
+
+    def _kill(self) -> None:
         pid = self.pm.plugin("counter").pid
         assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        plugin = self.pm.plugin("counter")
-        assert eventually(lambda: plugin.restarts > restarts or plugin.phase == "broken")
+        if self._simulated is None:
+            os.kill(pid, signal.SIGKILL)
+        for worker in self.living:
+            worker.signal(signal.SIGKILL)
+
+    def _together(self, calls: int, end: str) -> object:
+        """Make several calls at once, the first of which is held until the others wait behind it and ``end`` has begun; return what they got."""
+        got: list[object] = [None] * calls
+        runner: Any = getattr(self.pm.parts.supervisor.member("counter").instance, "runner", None)
+        if runner is None or self.pm.plugin("counter").phase != "running":
+            return [self._call("no") for _ in range(calls)]
+        threads = []
+        for place in range(calls):
+            threads.append(self._begin(lambda place=place: got.__setitem__(place, self._call("hold" if place == 0 else "no"))))  # type: ignore[misc]
+            assert self._until(lambda place=place: len(runner._outstanding) > place and (place or runner._worker.ledger))  # type: ignore[misc]
+        log = self._log
+        assert self._until(lambda: str(len(self._calls) - calls) in log.read_text().split() if log.exists() else False)
+        if end == "crash":
+            self._kill()
+        if end == "swap":
+            swapped: list[object] = []
+            threads.append(self._begin(lambda: swapped.append(self._swap("2.0.0"))))
+            assert self._until(lambda: swapped or self.pm.plugin("counter").phase == "draining")
+        if end != "crash":
+            log.with_name(log.name + ".go").touch()
+            for worker in self.living:
+                worker.go_on()
+        assert self._until(lambda: not any(thread.is_alive() for thread in threads))
+        log.with_name(log.name + ".go").unlink(missing_ok=True)
+        return [*got, *swapped] if end == "swap" else got
+
+    def _begin(self, action: Callable[[], object]) -> Any:
+        thread = remote.threading.Thread(target=action)  # a simulated one, in a simulation
+        thread.start()
+        return thread
 
     def _swap(self, version: str) -> object:
         with self._swapping() as outcome:
@@ -196,8 +250,8 @@ class World:
         return "not kept" if snapshot is None else snapshot.data["count"]
 
     def _wait(self, seconds: float) -> None:
-        assert self._clock is not None, "real time is not waited for"
-        self._clock.advance(seconds)
+        assert self._simulated is not None, "real time is not waited for"
+        self._simulated.scheduler.advance(seconds)
 
     def audit(self, log: Path) -> None:
         """No accepted call is lost or run twice unless its error says so."""
@@ -208,8 +262,9 @@ class World:
 
 
 @contextlib.contextmanager
-def _world(folder: Path, clock: Clock | None) -> Iterator[World]:
-    with tempfile.TemporaryDirectory() as own:
+def _world(folder: Path, seed: int | None) -> Iterator[World]:
+    """Give a world with real workers, or with simulated ones whose order ``seed`` decides."""
+    with tempfile.TemporaryDirectory() as own, contextlib.ExitStack() as stack:
         log = Path(own, "log")
         config = {
             "restart": POLICY,
@@ -218,9 +273,10 @@ def _world(folder: Path, clock: Clock | None) -> Iterator[World]:
             "sandbox": "off",
             "plugins": {"counter": {"config": {"log": str(log)}}},
         }
-        with bh.PluginManager("histories", config=config) as pm:
+        simulated = stack.enter_context(simulation(seed, candidates(1), SOURCES, config)) if seed is not None else None
+        with simulated.pm if simulated is not None else bh.PluginManager("histories", config=config) as pm:
             pm.add_hookspecs(_Specs)
-            world = World(pm, folder, clock)
+            world = World(pm, folder, simulated, log)
             yield world
             world.audit(log)
         assert not world.living, "a worker is left after the end of the host"
@@ -238,22 +294,69 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@settings(max_examples=100, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@example(history=[("swap", "2.0.0"), ("unload",), ("load", "1.0.0"), ("rollback",)])  # to what served before the load
-@example(history=[("call", "no"), ("snapshot",), ("crash",)])  # the state that was kept
-@given(history=st.lists(st.sampled_from(STEPS), min_size=12, max_size=40))
-def test_every_history_is_as_the_model_says(history: list[Step], folder: Path) -> None:
+#: What Hypothesis draws from.
+SEED: Final = int(os.environ.get("HISTORIES_SEED", "0"))
+
+
+@seed(SEED)
+@settings(max_examples=60, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(history=[("swap", "2.0.0"), ("unload",), ("load", "1.0.0"), ("rollback",)], order=0)  # to what served before the load
+@example(history=[("call", "no"), ("snapshot",), ("crash",)], order=0)  # the state that was kept
+@given(history=st.lists(st.sampled_from(STEPS), min_size=12, max_size=40), order=st.integers(0, 2**32))
+def test_every_history_is_as_the_model_says(history: list[Step], order: int, folder: Path) -> None:
     """F27-F31, S-04 … S-06, S-12: one version serves at most, no accepted call is lost or run twice, state and phase are the model's, restarts stay within the intensity."""
-    with _world(folder, Clock()) as world:
+    with _world(folder, order) as world:
         for step in history:
             world.do(step)
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_real_workers_do_the_same(seed: int, folder: Path) -> None:
+@pytest.mark.parametrize("number", range(10))
+def test_real_workers_do_the_same(number: int, folder: Path) -> None:
     """The same steps with processes that are killed lead to the same."""
     steps = [step for step in STEPS if step[0] != "wait"]
-    history = random.Random(seed).choices(steps, k=12)
-    with _world(folder, None) as world:
-        for step in history:
-            world.do(step)
+    history = [*random.Random(SEED + number).choices(steps, k=11), ("together", 3, ("go on", "crash", "swap")[number % 3])]
+    for order in (number, None):
+        with _world(folder, order) as world:
+            for step in history:
+                world.do(step)
+
+
+#: Steps of everything beside everything; what is there several times comes so much more often.
+BESIDE: Final = st.one_of(
+    *[st.tuples(st.just("call"), st.sampled_from(("no",) * 6 + HOW + ("poison",)))] * 5,
+    *[st.tuples(st.just("run"), st.integers(1, 60))] * 2,
+    st.tuples(st.just("wait"), st.sampled_from((0.1, 1.0, 6.0, 31.0, 61.0))),
+    st.tuples(st.just("signal"), st.sampled_from((signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGSTOP, signal.SIGCONT))),
+    *[st.tuples(st.just("swap"), st.sampled_from((*VERSIONS, *["1.0.0", "2.0.0"] * 4)))] * 2,
+    st.tuples(st.just("load"), st.sampled_from((*VERSIONS, *["1.0.0", "2.0.0"] * 4))),
+    st.sampled_from(
+        (("rollback",), ("rollback",), ("snapshot",), ("snapshot",), ("unload",), ("release",), ("force", "1.0.0"), ("force", "2.0.0"))
+    ),
+    st.tuples(st.just("narrow"), st.sampled_from((64, 300, 65536))),
+)
+
+
+@seed(SEED)
+@settings(max_examples=120, deadline=None, print_blob=True)
+@given(history=st.lists(BESIDE, min_size=10, max_size=40), order=st.integers(0, 2**32), threads=st.integers(1, 2))
+def test_everything_beside_everything(history: list[Step], order: int, threads: int) -> None:
+    """F01-F08, F27-F31, S-01 … S-13: whatever happens beside whatever, each call is told the truth of how often it ran, by a version that served then; no state is lost; all comes to rest."""
+    note(f"HISTORIES_SEED={SEED}; play({history!r}, {order}, {threads})")
+    played = play(history, order, threads)
+    assert not played.faults, "\n".join(played.faults)
+
+
+def test_the_same_seed_is_the_same_history() -> None:
+    """A failure can be played again."""
+    history: list[Step] = [
+        ("call", "no"),
+        ("swap", "2.0.0"),
+        ("call", "after"),
+        ("call", "no"),
+        ("run", 20),
+        ("signal", 9),
+        ("call", "late"),
+    ]
+    first, second, other = (play(history, order) for order in (5, 5, 6))
+    assert (first.told, first.decisions) == (second.told, second.decisions)
+    assert first.decisions != other.decisions

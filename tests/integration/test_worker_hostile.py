@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,20 @@ def test_a_breach_of_the_protocol_cuts_the_worker_off(stage: Stage, breach: str)
     assert ends[0].exit == -9
     assert plugin.remote.drained(0)
     assert other("add", 1) == 1
+
+
+def test_what_waits_behind_a_breach_is_not_run_again(stage: Stage) -> None:
+    """What a worker says after a breach is not read: it may have answered and begun whatever it had been sent, until it was killed."""
+    plugin, ends = _up(stage, "come_up()\nhear(), hear()\nsay(codec.Answer(77, NONE))\nhold()")
+
+    def call(text: str) -> str:
+        with pytest.raises(WorkerDied) as caught, bh.deadline(20):
+            plugin("transform", text)
+        return caught.value.executed
+
+    with ThreadPoolExecutor() as pool:
+        assert list(pool.map(call, ["first", "second"])) == ["unknown", "unknown"]
+    assert len(ends) == 1
 
 
 _BAD_STARTS = {

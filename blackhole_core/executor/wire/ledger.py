@@ -2,7 +2,8 @@
 
 A worker begins requests strictly in the order in which they were sent, on ``threads`` threads, and writes each answer before
 the thread that made it takes the next request. So the unanswered requests that can have begun are exactly the first
-``threads`` ones; every later one is untouched and may go to another worker without ever running twice.
+``threads`` ones; every later one is untouched and may go to another worker without ever running twice. That holds as long as every
+answer is read that it wrote before its end: after a breach of the protocol none is, and all may have begun.
 
 Nested requests run at once on a thread that is blocked in an outer call: they count as begun from the start.
 """

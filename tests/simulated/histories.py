@@ -1,0 +1,535 @@
+"""Histories of one plugin: what a host, its callers and its workers do, step by step, beside each other.
+
+A history is a list of steps and the seed of the scheduler; both together say everything that happens. Steps begin things and do not wait for them: a swap goes on while callers
+call and workers die. The :class:`Judge` writes down what everybody was told and what was really executed, and says what is wrong.
+"""
+
+from __future__ import annotations
+
+import itertools
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+import blackhole_core as bh
+from blackhole_core.ids import Isolation, PluginId
+from blackhole_core.lifecycle.restart import RestartPolicy
+from blackhole_core.manifest.model import Manifest
+from blackhole_core.registry.candidate import Candidate, Origin
+from tests.simulated.host import Simulation, simulation
+from tests.simulated.worker import BREACHES, SimulatedWorker
+
+__all__ = ["HOW", "SOURCE", "VERSIONS", "Step", "play"]
+
+#: The code of the plugin; ``worker`` is what it runs in.
+SOURCE: Final = """
+import blackhole_core as bh
+hookimpl = bh.HookimplMarker("histories")
+FAULT = "<fault>"
+
+def stumble(place):
+    if FAULT == place:
+        raise RuntimeError("on purpose")
+    if FAULT == "dies in " + place:
+        worker.die()
+    if FAULT == "hangs in " + place:
+        worker.hang()
+
+class Plugin:
+    def __init__(self):
+        self.count = 0
+
+    @bh.hookimpl
+    def plugin_start(self, context):
+        worker.start(context.config)
+        stumble("start")
+
+    @bh.hookimpl
+    def plugin_health(self):
+        return "sick" if FAULT == "health" else None
+
+    @bh.hookimpl
+    def plugin_prepare_shutdown(self):
+        stumble("prepare")
+
+    @bh.hookimpl
+    def plugin_stop(self):
+        stumble("stop")
+
+    @hookimpl
+    def add(self, call: int, how: str) -> list[int]:
+        if how == "before":
+            worker.die()
+        self.count += 1
+        worker.note(call, self.count)
+        worker.answer(how)
+        return [call, self.count]
+<state>"""
+_STATE: Final = """
+    @bh.hookimpl
+    def plugin_export_state(self):
+        stumble("export")
+        worker.exported(self.count)
+        return {"count": self.count}
+
+    @bh.hookimpl
+    def plugin_import_state(self, state, version):
+        stumble("import")
+        worker.imported(state["count"])
+        self.count = state["count"]
+"""
+#: version → what is wrong with it; "stateless": it has no state to hand over.
+VERSIONS: Final = {
+    "1.0.0": "",
+    "2.0.0": "",
+    "3.0.0": "start",
+    "4.0.0": "health",
+    "5.0.0": "import",
+    "6.0.0": "export",
+    "7.0.0": "dies in import",
+    "8.0.0": "dies in export",
+    "9.0.0": "hangs in export",
+    "10.0.0": "hangs in import",
+    "11.0.0": "dies in start",
+    "12.0.0": "stateless",
+    "13.0.0": "stateless",
+    "14.0.0": "hangs in prepare",
+    "15.0.0": "dies in prepare",
+    "16.0.0": "dies in stop",
+}
+STATELESS: Final = frozenset(version for version, fault in VERSIONS.items() if fault == "stateless")
+SOURCES: Final = {
+    version: SOURCE.replace("<fault>", fault).replace("<state>", "" if version in STATELESS else _STATE)
+    for version, fault in VERSIONS.items()
+}
+#: What becomes of a call: it raises; its worker dies before or after the effect, in the middle of the answer or just after it; it answers twice, with what is no message or with one
+#: that is too long; its worker closes the channel; it hangs, or answers late.
+HOW: Final = ("no", "raise", "before", "after", "mid-answer", "answered", "twice", "breach", "too long", "closes", "hang", "late")
+
+CALL_TIMEOUT: Final = 20.0
+LATE: Final = 3.0
+CONFIG: Final[dict[str, Any]] = {
+    "restart": {"intensity": 3, "period": 60.0, "delay": 0.5, "max_delay": 4.0},
+    "poison_deaths": 3,
+    "probation": 5,
+    "breaker": {"failures": 4, "period": 60, "open": 10},
+    "call_timeout": CALL_TIMEOUT,
+    "start_timeout": 8,
+    "stop_grace": 2,
+    "hang_grace": 2,
+    "heartbeat": 1,
+    "hung_after": 10,
+    "drain_timeout": 4,
+    "state_timeout": 3,
+}
+_RESTARTS: Final = RestartPolicy(**CONFIG["restart"])
+#: Seconds in which the callers of a worker that died are told: it may first be waited for after it closed its channel.
+_TOLD: Final = 0.3
+
+Step = tuple[Any, ...]
+
+hookspec = bh.HookspecMarker("histories")
+
+
+class Specs:
+    """What the host calls."""
+
+    @hookspec(firstresult=True)
+    def add(self, call: int, how: str) -> list[int]:
+        """Count one more, and return the call's number and the count."""
+        raise NotImplementedError
+
+
+def candidates(threads: int) -> dict[str, Candidate]:
+    """Return every version."""
+    return {
+        version: Candidate(
+            PluginId("counter", version),
+            Origin.WHEEL,
+            Path(version),
+            "counter_plugin:Plugin",
+            Path("/nowhere"),
+            ("counter_plugin",),
+            version,
+            Manifest(name="counter", version=version, isolation=Isolation.PROCESS, threads=threads),
+        )
+        for version in VERSIONS
+    }
+
+
+@attrs.define(eq=False)
+class Caller:
+    """One call: when it began, and what its caller was told. Instants are numbers of decisions, ``…_at`` seconds."""
+
+    number: int
+    how: str
+    begun: int
+    begun_at: float
+    ended: int | None = None
+    ended_at: float = 0.0
+    answer: list[int] | None = None
+    error: BaseException | None = None
+
+    @property
+    def executed(self) -> tuple[int, ...]:
+        """How often it may have been executed, by what its caller was told."""
+        error = self.error
+        if error is None:
+            return (1,) if self.answer is not None else (0,)
+        if isinstance(error, bh.WorkerDied):
+            return (0,) if error.executed == "no" else (0, 1)
+        if isinstance(error, bh.CallTimeout):
+            return (0,) if "executed: no" in str(error) else (0, 1)
+        return (1,) if self.how == "raise" and "on purpose" in str(error) else (0,)
+
+
+@attrs.frozen
+class Reign:
+    """A generation that serves: since when, after which other, with which version."""
+
+    generation: int
+    version: str
+    since: int
+    adopted: int
+    adopted_at: float
+
+
+class Judge:
+    """Watches one simulation."""
+
+    def __init__(self, world: Simulation) -> None:
+        self.world, self.scheduler = world, world.scheduler
+        self.callers: list[Caller] = []
+        self.effects: dict[int, list[tuple[SimulatedWorker, int, int]]] = defaultdict(list)  # worker, count, decision
+        self.exports: dict[int, int] = {}  # generation → decision of its last export
+        self.events: list[tuple[int, float, Any]] = []
+        self.reigns: list[Reign] = []
+        self.faults: list[str] = []
+        self.deaths: list[tuple[SimulatedWorker, float, list[int]]] = []
+        self.forced = 0  # swaps that go on without the calls that had begun
+        self._begins = 0
+        self._serving: int | None = None
+        self._member: Any = None
+        self._seen_dead: set[int] = set()
+        world.pm.on_event(self._event)
+        self.scheduler.sources.append(self._look)
+
+    # --- what happens ------------------------------------------------------------------------------------------------
+
+    def _event(self, event: Any) -> None:
+        self.events.append((self.scheduler.decisions, self.scheduler.now, event))
+        if (event.name, event.data.get("phase")) in (("swap.phase", "switch"), ("plugin.phase", "starting")):
+            self._begins = self.scheduler.decisions
+
+    def _look(self) -> list[Callable[[], object]]:
+        """Write down who serves, and who has died. Asked at each decision; nothing happens here."""
+        if self._member is None:
+            self._member = next((one for one in self.world.pm.parts.supervisor.members() if one.name == "counter"), None)
+        instance = self._member.instance if self._member is not None else None
+        serving = instance.generation if instance is not None else None
+        if serving != self._serving:
+            self._serving = serving
+            if instance is not None:
+                decision = self.scheduler.decisions
+                self.reigns.append(Reign(instance.generation, instance.id.version, self._begins, decision, self.scheduler.now))
+        for worker in self.world.machine.workers[-6:]:
+            if worker.exit is not None and worker.number not in self._seen_dead:
+                self._seen_dead.add(worker.number)
+                self.deaths.append((worker, self.scheduler.now, worker.left))
+        return []
+
+    # --- what is wrong -----------------------------------------------------------------------------------------------
+
+    def verdict(self) -> list[str]:
+        """Say everything that is wrong with what happened so far; nobody is under way any more."""
+        checks = (
+            self._callers,
+            self._answers,
+            self._told_in_time,
+            self._unknown,
+            self._counts,
+            self._restarts,
+            self._breaches,
+            self._probation,
+        )
+        self.faults += ["a thread ended with " + "".join(traceback.format_exception(error)) for error in self.scheduler.failures]
+        for check in checks:
+            self.faults += check()
+        return self.faults
+
+    def _callers(self) -> Iterator[str]:
+        """Each call has ended, and was executed as often as its caller was told."""
+        for caller in self.callers:
+            times = len(self.effects[caller.number])
+            if caller.ended is None:
+                yield f"call {caller.number} ({caller.how}) was never answered"
+            elif caller.number >= 0 and times not in caller.executed:
+                yield f"call {caller.number} ({caller.how}) was executed {times} times, its caller got {caller.error or caller.answer!r}"
+            error = caller.error
+            if isinstance(
+                error, bh.PluginBroken | bh.PluginUnloaded | bh.BreakerOpen | bh.PoisonedCall | bh.WorkerDied | bh.CallTimeout | None
+            ):
+                continue
+            if not (caller.how == "raise" and isinstance(error, RuntimeError)):
+                yield f"call {caller.number} ({caller.how}) failed with {error!r}"
+
+    def _answers(self) -> Iterator[str]:
+        """An answer is the call's own, and of a version that served while it was under way."""
+        ends = {reign.generation: following.adopted for reign, following in itertools.pairwise(self.reigns)}
+        spans = {reign.generation: (reign.since, ends.get(reign.generation, float("inf"))) for reign in self.reigns}
+        for caller in self.callers:
+            if caller.answer is None or caller.number < 0:
+                continue
+            worker, count, _ = self.effects[caller.number][0]
+            assert worker.load is not None
+            generation = worker.load.generation
+            begin, end = spans.get(generation, (float("inf"), 0))
+            if caller.answer != [caller.number, count]:
+                yield f"call {caller.number} got the answer {caller.answer}, its own is {[caller.number, count]}"
+            if caller.begun > end or (caller.ended or 0) < begin:
+                yield f"call {caller.number} was answered by generation {generation}, which did not serve then"
+
+    def _told_in_time(self) -> Iterator[str]:
+        """Whoever waits for a worker that dies is told at once."""
+        callers = {caller.number: caller for caller in self.callers}
+        for worker, at, left in self.deaths:
+            for number in left:
+                caller = callers.get(number)
+                if caller is not None and caller.ended_at > at + _TOLD:
+                    yield f"call {number} was on worker {worker.number}, which died at {at:g}, and was told at {caller.ended_at:g}"
+
+    def _unknown(self) -> Iterator[str]:
+        """No more calls fail with a worker than it can have begun; what one had begun that broke the protocol cannot be known."""
+        if any(worker.answered_badly for worker in self.world.machine.workers):
+            return
+        unknown = sum(isinstance(caller.error, bh.WorkerDied) and caller.error.executed == "unknown" for caller in self.callers)
+        most = sum((worker.load.threads if worker.load is not None else 0) for worker, _, _ in self.deaths)
+        if unknown > most:
+            yield f"{unknown} calls failed with their workers, which can have begun {most}"
+
+    def _counts(self) -> Iterator[str]:
+        """Each worker goes on from the state it was given, nothing that was counted is lost in a swap, and a restart brings back what was kept."""
+        by_worker: dict[SimulatedWorker, list[tuple[int, int]]] = defaultdict(list)
+        for effects in self.effects.values():
+            for worker, count, decision in effects:
+                by_worker[worker].append((decision, count))
+        for worker, effects in by_worker.items():
+            counts = [count for _, count in sorted(effects)]
+            first = worker.given if worker.given is not None else 0
+            if counts != list(range(first + 1, first + 1 + len(counts))):
+                yield f"worker {worker.number} began at {first} and counted {counts}"
+        for old, new in itertools.pairwise(self.reigns):
+            exported = self.exports.get(old.generation)
+            if exported is None or self.forced:
+                continue
+            late = [
+                count
+                for worker, effects in by_worker.items()
+                if worker.load is not None and worker.load.generation == old.generation
+                for decision, count in effects
+                if decision > exported
+            ]
+            handed = any(
+                w.given is not None and w.load is not None and w.load.generation == new.generation for w in self.world.machine.workers
+            )
+            if late and handed and not self._broke(old.generation, exported):
+                yield f"generation {old.generation} counted {late} after it had handed over its state to {new.generation}"
+
+    def _broke(self, generation: int, after: int) -> bool:
+        return any(
+            event.name == "plugin.broken" or (event.name == "plugin.phase" and event.data["phase"] in ("stopped", "starting"))
+            for decision, _, event in self.events
+            if decision > after
+        )
+
+    def _restarts(self) -> Iterator[str]:
+        """Restarts keep their distance, and there are no more of them than allowed."""
+        died = {worker.number: at for worker, at, _ in self.deaths}
+        by_generation: dict[int, list[SimulatedWorker]] = defaultdict(list)
+        for worker in self.world.machine.workers:
+            by_generation[worker.generation].append(worker)
+        for generation, workers in by_generation.items():
+            restarts: list[float] = []
+            for before, worker in itertools.pairwise(workers):
+                recent = sum(before_that >= died[before.number] - _RESTARTS.period for before_that in restarts)
+                delay = 0.0 if not recent else min(_RESTARTS.max_delay, _RESTARTS.delay * 2 ** (recent - 1))
+                if recent >= _RESTARTS.intensity:
+                    yield f"generation {generation} was started again {recent + 1} times within {_RESTARTS.period:g} s"
+                if worker.born < died[before.number] + delay - 1e-6:
+                    yield f"generation {generation} was started again {worker.born - died[before.number]:g} s after a death, {delay:g} s are due"
+                restarts.append(worker.born)
+
+    def _breaches(self) -> Iterator[str]:
+        """Whoever breaks the protocol is ended."""
+        for caller in self.callers:
+            if caller.how in BREACHES:
+                for worker, _, _ in self.effects[caller.number]:
+                    if worker.answered_badly and worker.exit is None:
+                        yield f"worker {worker.number} broke the protocol ({caller.how}) and goes on"
+
+    def _probation(self) -> Iterator[str]:
+        """The host goes back from what died within its probation, and from nothing else."""
+        told = [(decision, event) for decision, _, event in self.events if event.name in ("swap.rolled_back", "swap.rollback_failed")]
+        for decision, event in told:
+            if event.name != "swap.rolled_back":
+                continue
+            bad = event.data["bad"].rpartition("@")[2]
+            reigns = [reign for reign in self.reigns if reign.version == bad and reign.adopted <= decision]
+            spans = [(reign.adopted_at, reign.adopted_at + CONFIG["probation"] + _TOLD) for reign in reigns]
+            deaths = [at for worker, at, _ in self.deaths for begin, end in spans if begin <= at <= end]
+            if not deaths:
+                yield f"the host went back from {bad}, which did not die within its probation"
+
+
+class Player:
+    """Does the steps of one history."""
+
+    def __init__(self, world: Simulation) -> None:
+        self.world, self.pm, self.scheduler = world, world.pm, world.scheduler
+        self.judge = Judge(world)
+        self.under_way: list[Any] = []
+        world.machine.judge = self.judge
+        world.pm.add_hookspecs(Specs)
+
+    def do(self, step: Step) -> None:
+        name, *arguments = step
+        getattr(self, f"_{name}")(*arguments)
+
+    def begin(self, name: str, action: Callable[[], object]) -> None:
+        from blackhole_core.executor import remote
+
+        thread = remote.threading.Thread(target=action, name=name)
+        self.under_way.append(thread)
+        thread.start()
+
+    # --- steps -------------------------------------------------------------------------------------------------------
+
+    def _call(self, how: str) -> None:
+        # What kills a worker each time it comes is known by its arguments, so it has the same ones each time.
+        number = -1 if how == "poison" else len(self.judge.callers)
+        caller = Caller(number, how, self.scheduler.decisions, self.scheduler.now)
+        self.judge.callers.append(caller)
+
+        def call() -> None:
+            try:
+                caller.answer = self.pm.hook.add(call=number, how="before" if how == "poison" else how)
+            except Exception as error:
+                caller.error = error.with_traceback(None)
+            caller.ended, caller.ended_at = self.scheduler.decisions, self.scheduler.now
+
+        self.begin(f"caller-{len(self.judge.callers)}", call)
+
+    def _operate(self, name: str, action: Callable[[], object]) -> None:
+        def operate() -> None:
+            try:
+                action()
+            except bh.BlackholeError:
+                pass  # refused, or failed, and said so
+            except RuntimeError as error:
+                if "on purpose" not in str(error):  # what the plugin raises in a contract that was asked for is told as it is
+                    raise
+
+        self.begin(name, operate)
+
+    def _load(self, version: str) -> None:
+        self._operate("load", lambda: self.pm.load("counter", source=Path(version)))
+
+    def _swap(self, version: str) -> None:
+        self._operate("swap", lambda: self.pm.swap("counter", source=Path(version)))
+
+    def _force(self, version: str) -> None:
+        self.judge.forced += 1
+        self._operate("swap", lambda: self.pm.swap("counter", source=Path(version), force=True))
+
+    def _rollback(self) -> None:
+        self._operate("rollback", lambda: self.pm.rollback("counter"))
+
+    def _unload(self) -> None:
+        self._operate("unload", lambda: self.pm.unload("counter"))
+
+    def _snapshot(self) -> None:
+        self._operate("snapshot", lambda: self.pm.export_state("counter"))
+
+    def _release(self) -> None:
+        self.pm.plugin("counter").release_poison()
+
+    def _signal(self, number: int) -> None:
+        for worker in self.world.machine.living:
+            worker.signal(number)
+
+    def _run(self, decisions: int) -> None:
+        for _ in range(decisions):
+            if not self.scheduler.step(patient=False):
+                return
+
+    def _wait(self, seconds: float) -> None:
+        self.scheduler.advance(seconds)
+
+    def _narrow(self, capacity: int) -> None:
+        self.world.machine.capacity = capacity
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Let everything come to its end, ask the plugin once more how it is, and end the host."""
+        self._signal(18)  # SIGCONT: nobody is left standing still
+        self.scheduler.advance(300.0)
+        busy = [thread.name for thread in self.under_way if thread.is_alive()]
+        if busy:
+            self.judge.faults.append(f"{busy} never ended:\n{self.scheduler.waiting()}")
+            return
+        self._at_rest()
+        phase = self.pm.plugin("counter").phase if self.judge._member is not None else None
+        for _ in range(2):
+            self._call("no")
+            self.scheduler.advance(1.0)
+        last = self.judge.callers[-1]
+        if phase == "running" and last.answer is None:
+            self.judge.faults.append(f"a plugin that runs, and was left alone for minutes, says {last.error!r}")
+
+    def _at_rest(self) -> None:
+        """What the host says of the plugin is what there is."""
+        if self.judge._member is None:
+            return
+        plugin, living = self.pm.plugin("counter"), self.world.machine.living
+        serving = self.judge._member.instance
+        if plugin.phase not in ("running", "broken", "stopped", "failed"):
+            self.judge.faults.append(f"minutes later its phase is {plugin.phase}")
+        if len(living) != (plugin.phase == "running"):
+            self.judge.faults.append(f"its phase is {plugin.phase}, and {len(living)} workers live")
+        if (serving is not None) != (plugin.phase in ("running", "broken")):
+            self.judge.faults.append(f"its phase is {plugin.phase}, and {serving} serves")
+        hooks = len(self.pm.hook.add.get_hookimpls())
+        if hooks != (serving is not None):
+            self.judge.faults.append(f"{serving} serves, with {hooks} hook implementations")
+
+
+@attrs.frozen
+class Played:
+    """What became of a history."""
+
+    faults: list[str]
+    decisions: int
+    told: list[str]
+
+
+def play(history: list[Step], seed: int, threads: int = 1) -> Played:
+    """Do all steps, then let everything come to its end; return what is wrong."""
+    with simulation(seed, candidates(threads), SOURCES, CONFIG) as world:
+        player = Player(world)
+        with world.pm:
+            player.do(("load", "1.0.0"))
+            world.scheduler.settle()
+            for step in history:
+                player.do(step)
+            player.finish()
+        world.scheduler.settle()
+        faults = player.judge.verdict()
+        if world.machine.living or world.scheduler.busy:
+            faults.append(f"after the end of the host: {world.machine.living} live, {world.scheduler.busy} run")
+        told = [f"{caller.how}: {caller.error!r}" if caller.error else f"{caller.how}: {caller.answer}" for caller in player.judge.callers]
+        return Played(faults, world.scheduler.decisions, told)
