@@ -38,7 +38,7 @@ _START, _TRIP = 1 / 2, 1 / 1.2
 
 _ALONE: Final = "import os; os.write(1, b'x')"
 _IMPORTS: Final = (
-    "import sys; sys.path[:] = sys.argv[1:]; import blackhole_core.executor.worker, blackhole_core.executor.sandbox.enclose; " + _ALONE
+    "import sys; sys.path[:] = sys.argv[1:]; import blackhole_core.executor.working, blackhole_core.executor.sandbox.enclose; " + _ALONE
 )
 
 

@@ -1,7 +1,8 @@
 """The worker: the one program that holds plugin code away from the host, whatever brought it up.
 
 Of ours it imports the wire, the loader and the shared values, nothing of the host. It begins alone, with one thread: the first message says what walls it
-is to build around itself. Only when they stand does it become a :class:`~blackhole_core.executor.serving.Worker`, which is told what to load.
+is to build around itself. Only when they stand is the rest imported (:mod:`~blackhole_core.executor.working`): then it becomes a
+:class:`~blackhole_core.executor.serving.Worker`, which is told what to load.
 """
 
 from __future__ import annotations
@@ -9,14 +10,10 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
-import stat
 import sys
 from typing import TYPE_CHECKING, Final
 
 from blackhole_core.errors import ProtocolError
-from blackhole_core.executor.arena import MappedShelf
-from blackhole_core.executor.lane import WorkerLane
-from blackhole_core.executor.serving import Worker
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.frames import HEADER
 from blackhole_core.executor.wire.policy import Policy, WallReport
@@ -74,23 +71,9 @@ def serve(receive: int, send: int, further: tuple[int, ...], begun: Begun | None
         pid, walls, ready = os.getpid(), WallReport(), True
     else:
         raise ProtocolError("a worker without walls that was made ready for walls")
-    further = _use_relay(further)
-    lane, arena = further[: len(further) // 3 * 3], further[len(further) // 3 * 3 :]
-    worker = Worker(receive, send, WorkerLane(*lane) if lane else None, _map(*arena) if arena else None, pid=pid, walls=walls)
-    if ready:
-        worker.run()
-    else:
-        worker.greet()  # the host says what is missing; no plugin code comes into this process
+    from blackhole_core.executor.working import work  # not before the walls stand
 
-
-def _use_relay(further: tuple[int, ...]) -> tuple[int, ...]:
-    """Let the network go through the relay, if one of the descriptors is a socket: no other kind of them is. Return the others."""
-    relay = next((descriptor for descriptor in further if stat.S_ISSOCK(os.fstat(descriptor).st_mode)), None)
-    if relay is not None:
-        from blackhole_core.executor.relay.stage import install
-
-        install(relay)
-    return tuple(descriptor for descriptor in further if descriptor != relay)
+    work(receive, send, further, pid=pid, walls=walls, ready=ready)
 
 
 def _confinement(receive: int) -> Policy | None:
@@ -117,13 +100,3 @@ def _enclose(policy: Policy, keep: tuple[int, ...], begun: Begun | None) -> tupl
 
     enclosed = enclose(policy, keep, begun)
     return enclosed.pid, enclosed.report, not enclosed.missing(policy)
-
-
-def _map(arena: int) -> MappedShelf | None:
-    """Return the worker's end of its arena; None where a limit on address space leaves no room for it, and then everything travels inside messages."""
-    try:
-        return MappedShelf(arena, first=False, limit=0, in_place=True)
-    except OSError:
-        return None
-    finally:
-        os.close(arena)

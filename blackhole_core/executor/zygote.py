@@ -25,7 +25,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from blackhole_core.errors import ProtocolError
-from blackhole_core.executor import worker
+from blackhole_core.executor import (
+    worker,
+    working,  # noqa: F401 - which every worker imports: here it is there in all of them
+)
 from blackhole_core.executor.cloning import CannotClone, Cloner
 from blackhole_core.executor.rehearsal import rehearse
 from blackhole_core.executor.sandbox import enclose
