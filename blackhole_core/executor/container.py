@@ -22,7 +22,7 @@ import struct
 import sys
 from typing import Final, NoReturn
 
-__all__ = ["END", "EXIT_CODE", "MOST_DESCRIPTORS", "TAKE", "UP", "main"]
+__all__ = ["END", "EXIT_CODE", "MOST_DESCRIPTORS", "TAKE", "UP", "main", "main_on_streams"]
 
 TAKE: Final = b"take"
 UP: Final = b"up"
@@ -34,6 +34,10 @@ MOST_DESCRIPTORS: Final = 253
 _LEAST_DESCRIPTORS: Final = 4
 #: ``prctl(2)``: whether others may look at this process's memory.
 _PR_SET_DUMPABLE: Final = 4
+#: Signals that a host sends to a worker, beside the one that nothing can pass on.
+_PASSED_ON: Final = (signal.SIGTERM, signal.SIGABRT, signal.SIGCONT, signal.SIGINT)
+#: What an engine, as a shell, adds to the number of the signal that ended a program.
+_SIGNALLED: Final = 128
 
 
 def main() -> None:
@@ -54,6 +58,46 @@ def main() -> None:
     os.close(host)
     os.setsid()
     sys.argv[1:2] = [str(receive), str(send), str(os.getppid()), ",".join(map(str, further))]
+
+
+def main_on_streams() -> None:
+    """Do the same in a container into which nothing can be passed but its standard streams, which are the channel and the output of the worker.
+
+    There are no pidfds either. So the engine tells how this process ended, which is how the worker did (128 and the number of a signal, as a shell has it); it sends signals to this
+    process, which passes them on; and that the host has ended is seen by the end of the pipe to it.
+    """
+    receive, send = os.dup(0), os.dup(1)
+    _use_streams(os.dup(2))
+    import ctypes
+
+    worker = os.fork()
+    if worker:
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+        _keep_by_streams(worker, send)
+    os.setsid()
+    sys.argv[1:2] = [str(receive), str(send), str(os.getppid()), ""]
+
+
+def _keep_by_streams(worker: int, send: int) -> NoReturn:
+    """Be process 1 of such a container."""
+    code = 1
+    try:
+        waking = _woken_by_children()
+        for number in _PASSED_ON:
+            signal.signal(number, lambda number, _: (_pass_on(worker, bytes((number,))), None)[1])
+        _close_all_but(send, *waking)
+        poller = select.poll()
+        poller.register(waking[0], select.POLLIN)
+        poller.register(send, 0)  # whose reader is the host
+        while (ended := _collect(worker)) is None:
+            ready = dict(poller.poll())
+            if send in ready:
+                break
+            os.read(waking[0], select.PIPE_BUF)
+        else:
+            code = ended if ended >= 0 else _SIGNALLED - ended
+    finally:
+        os._exit(code)
 
 
 def _use_streams(output: int) -> None:

@@ -145,8 +145,7 @@ class Levels:
         return self._remote(spec, Isolation.PROCESS, self._launcher())
 
     def _container(self, spec: RunnerSpec) -> Runner:
-        from blackhole_core.executor.launch.oci.choosing import choose_engine
-        from blackhole_core.executor.launch.oci.launcher import ContainerLauncher
+        from blackhole_core.executor.launch.oci.choosing import choose_engine, launcher_for
         from blackhole_core.executor.sandbox.imageroot import ImageRoot
 
         engine = choose_engine(spec.container.runtime)
@@ -154,10 +153,10 @@ class Levels:
         with self._lock:
             key = (engine.name, None if image is None else image.id)
             if key not in self._container_launchers:
-                self._container_launchers[key] = ContainerLauncher(engine, image=image)
+                self._container_launchers[key] = launcher_for(engine, image)
             launcher = self._container_launchers[key]
         root = None if image is None else ImageRoot(image.root, image.about)
-        return self._remote(spec, Isolation.CONTAINER, launcher, image=root)
+        return self._remote(spec, Isolation.CONTAINER, launcher, shared_memory=engine.passes, image=root)
 
     def _image(self, plugin: PluginId, reference: str) -> Unpacked:
         """Return the image that a plugin runs in, laid out.

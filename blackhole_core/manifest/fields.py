@@ -151,7 +151,7 @@ STATE: Final = Record(
     ),
 )
 #: Programs that can run a container.
-RUNTIMES: Final = ("runc", "crun")
+RUNTIMES: Final = ("runc", "crun", "runsc")
 
 
 def container(rule: Callable[[str], str | None]) -> Record:

@@ -88,7 +88,7 @@ def test_a_damaged_file_of_verdicts_is_no_verdict(runc: Path, tmp_path: Path) ->
 def test_what_is_missing_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each engine, and the command of this distribution."""
     monkeypatch.setattr("shutil.which", lambda name, path=None: None)
-    assert container_missing().count("is not installed (") == 2
+    assert container_missing().count("is not installed (") == 3
     assert "install runc" in container_missing()
 
 

@@ -33,6 +33,9 @@ _ELSEWHERE: Final[Mapping[str, Mapping[str, str]]] = {
     "apk add": {"qemu-system-x86": "qemu-system-x86_64", "linux-image-cloud-amd64": "linux-virt"},
 }
 
+#: What not every distribution has, with those commands that install it.
+_ONLY: Final[Mapping[str, frozenset[str]]] = {"runsc": frozenset({"apt-get install"})}
+
 
 def install_command(*packages: str, release: Mapping[str, str] | None = None) -> str:
     """Return the command that installs ``packages``, as they are called on Debian; ``release`` is what ``/etc/os-release`` says if not this system's."""
@@ -43,5 +46,7 @@ def install_command(*packages: str, release: Mapping[str, str] | None = None) ->
             release = {}
     words = (release.get("ID", ""), *release.get("ID_LIKE", "").split())
     command = next((_COMMANDS[word] for word in words if word in _COMMANDS), None)
+    if command is not None and any(command not in _ONLY.get(package, {command}) for package in packages):
+        command = None
     names = " ".join(_ELSEWHERE.get(command or "", {}).get(package, package) for package in packages)
     return f"{command} {names}" if command else f"install {names}"

@@ -16,19 +16,26 @@ from pathlib import Path
 from typing import Any, Final
 
 from blackhole_core.errors import IsolationUnavailable
-from blackhole_core.executor.launch.child import LaunchSpec
+from blackhole_core.executor.launch.child import Child, LaunchSpec, wait_readable
 from blackhole_core.executor.launch.oci.binds import interpreter
-from blackhole_core.executor.launch.oci.engines import ENGINES, Engine, find_engine
+from blackhole_core.executor.launch.oci.engines import ENGINES, Engine, find_engine, last_complaint
+from blackhole_core.executor.launch.oci.gvisor import GvisorLauncher
+from blackhole_core.executor.launch.oci.image.store import Unpacked
 from blackhole_core.executor.launch.oci.launcher import ContainerLauncher
 from blackhole_core.executor.launch.oci.place import containers_directory
 from blackhole_core.executor.launch.packages import install_command
+from blackhole_core.executor.printable import printable
+from blackhole_core.executor.wire import codec
+from blackhole_core.executor.wire.frames import frame
 
-__all__ = ["choose_engine", "container_missing", "verdicts"]
+__all__ = ["choose_engine", "container_missing", "launcher_for", "verdicts"]
 
 #: The file with the verdicts of earlier trials.
 _FILE: Final = "verdicts.json"
 #: Bytes of it that are read: some hundred verdicts.
 _MOST: Final = 65_536
+#: Seconds for a worker to come up and speak: half of one, unless the machine is busy.
+_HELLO_SECONDS: Final = 30.0
 
 _known: dict[str, str] = {}  # key → why the engine cannot run containers, empty when it can
 _lock: Final = threading.Lock()  # one trial at a time, and guards what is known
@@ -97,17 +104,36 @@ def _key(engine: Engine) -> str:
 
 
 def _try(engine: Engine) -> str:
-    """Bring up a container and end it. Return why that failed, empty when it did not."""
-    launcher = ContainerLauncher(engine)
+    """Bring up a container, have its worker say hello, and end it. Return why that failed, empty when it did not."""
+    launcher = launcher_for(engine)
     try:
-        launcher.launch(LaunchSpec("trial", [str(Path(entry).absolute()) for entry in sys.path])).discard()
+        child = launcher.launch(LaunchSpec("trial", [str(Path(entry).absolute()) for entry in sys.path]))
+        try:
+            return _greeted(child)
+        finally:
+            child.discard()
     except IsolationUnavailable as error:
         return error.reason
     except OSError as error:
         return str(error)
     finally:
         launcher.close()
-    return ""
+
+
+def _greeted(child: Child) -> str:
+    """Return why the worker did not say hello, empty when it did."""
+    os.write(child.send, frame(codec.encode(codec.Confine(None))))
+    if not wait_readable(child.receive, int(_HELLO_SECONDS * 1000)):
+        return f"a worker said nothing for {_HELLO_SECONDS:g} s"
+    if os.read(child.receive, 1):
+        return ""
+    said = os.read(child.output, _MOST).decode("utf-8", "replace") if wait_readable(child.output, 0) else ""
+    return printable(last_complaint(said), 2000) or "a worker ended without a word"
+
+
+def launcher_for(engine: Engine, image: Unpacked | None = None) -> ContainerLauncher:
+    """Return what brings up containers by ``engine``, made from ``image`` if there is one."""
+    return ContainerLauncher(engine, image=image) if engine.passes else GvisorLauncher(engine, image=image)
 
 
 def _file() -> Path:

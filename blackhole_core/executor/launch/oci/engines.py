@@ -18,15 +18,19 @@ COMMAND_SECONDS: Final = 20.0
 
 @attrs.frozen
 class Engine:
-    """One program. ``options`` come before each command."""
+    """One program. ``options`` come before each command. ``passes`` says whether it passes descriptors into the container beside the standard streams,
+    and has that on the host's own kernel, so that memory can be shared.
+    """
 
     name: str
     program: str = ""  #: its path
     options: tuple[str, ...] = ()
+    passes: bool = True
 
     def run(self, root: Path, bundle: Path, container: str) -> list[str]:
-        """Return the command that runs a container until it ends, with descriptor 3 passed in."""
-        return [*self._begin(root), "run", "--bundle", str(bundle), "--preserve-fds", "1", container]
+        """Return the command that runs a container until it ends, with descriptor 3 passed in if it can be."""
+        passed = ["--preserve-fds", "1"] if self.passes else []
+        return [*self._begin(root), "run", "--bundle", str(bundle), *passed, container]
 
     def delete(self, root: Path, container: str) -> list[str]:
         """Return the command that ends a container, whatever state it is in, and removes all that belongs to it."""
@@ -45,7 +49,7 @@ class Engine:
 
 
 #: In the order in which they are tried.
-ENGINES: Final = (Engine("runc"), Engine("crun"))
+ENGINES: Final = (Engine("runc"), Engine("crun"), Engine("runsc", options=("--network=none", "--ignore-cgroups"), passes=False))
 #: Where system programs are that a user's PATH may not name.
 _SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

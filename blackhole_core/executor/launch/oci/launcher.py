@@ -16,14 +16,14 @@ import socket
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
 from blackhole_core.errors import IsolationUnavailable
 from blackhole_core.executor.confinement import Confinement
 from blackhole_core.executor.container import TAKE
-from blackhole_core.executor.launch.child import LaunchSpec
+from blackhole_core.executor.launch.child import Child, LaunchSpec
 from blackhole_core.executor.launch.oci.binds import binds_of, devices_of, interpreter
 from blackhole_core.executor.launch.oci.bundle import Bind, Box, config
 from blackhole_core.executor.launch.oci.engines import Engine
@@ -37,10 +37,10 @@ from blackhole_core.executor.sandbox.imageroot import import_path_inside
 from blackhole_core.executor.sandbox.plan import draw_up
 from blackhole_core.executor.wire.policy import Policy
 
-__all__ = ["ContainerLauncher"]
+__all__ = ["ContainerLauncher", "start_engine"]
 
 #: What runs before the worker's program, which is the same as at level process.
-_FIRST_PROGRAM: Final = "import sys; sys.path[:] = sys.argv[2:]; from blackhole_core.executor.container import main; main()\n"
+_FIRST_PROGRAM: Final = "import sys; sys.path[:] = sys.argv[2:]\n"
 #: The same with an interpreter that may be any: it has to be able to read what is ours, and what that needs. The worker's program, and then
 #: the host's import path, are around its own. Any Python 3 can read it.
 _FIRST_PROGRAM_IN_IMAGE: Final = """
@@ -54,9 +54,8 @@ try:
 except ImportError as error:
     sys.exit("the image has no msgspec for its Python %d.%d, and that of this host cannot be used there (%s): " % (*sys.version_info[:2], error)
         + "install msgspec in the image, or use one with the Python of this host")
-from blackhole_core.executor.container import main
-main()
 """
+_MAIN: Final = "from blackhole_core.executor.container import {0}; {0}()\n"
 #: What a worker without a plugin needs beside the import path.
 _OURS: Final = Path(__file__).parent
 #: The number of the socket in there: the first after the three standard streams.
@@ -78,14 +77,15 @@ class ContainerLauncher:
     def __init__(self, engine: Engine, program: str = PROGRAM, image: Unpacked | None = None) -> None:
         self._engine = engine
         self._image = image
-        self._program: Final = (_FIRST_PROGRAM if image is None else _FIRST_PROGRAM_IN_IMAGE) + program
+        first = _MAIN.format("main" if engine.passes else "main_on_streams")
+        self._program: Final = (_FIRST_PROGRAM if image is None else _FIRST_PROGRAM_IN_IMAGE) + first + program
         self._pid: Final = os.getpid()
         self._lock = threading.Lock()
         self._place: Place | None = None
         self._host = -1
         self._closed = False
 
-    def launch(self, spec: LaunchSpec) -> ContainerChild:
+    def launch(self, spec: LaunchSpec) -> Child:
         """Bring up a container with a worker in it.
 
         :raises IsolationUnavailable: the engine could not start it, and says why.
@@ -135,7 +135,7 @@ class ContainerLauncher:
     def _clean(self, left: Path) -> None:
         """End the containers that a dead host left in its directory."""
         engine = left / "engine"
-        for container in [entry.name for entry in engine.iterdir()] if engine.is_dir() else []:
+        for container in {entry.name.partition("_sandbox:")[0] for entry in engine.iterdir()} if engine.is_dir() else ():
             remove_container(self._engine, engine, container)
 
     def _engage(self, place: Place, spec: LaunchSpec, pipes: Plumbing) -> Engaged:
@@ -148,7 +148,7 @@ class ContainerLauncher:
                 passed = [self._host, pipes.worker_output, pipes.worker_receive, pipes.worker_send, *spec.descriptors]
                 socket.send_fds(life, [TAKE], passed)
                 self._write(bundle, spec)
-                pid = _start(self._engine.run(place.engine, bundle, bundle.name), bundle / "log", theirs.fileno())
+                pid = start_engine(self._engine.run(place.engine, bundle, bundle.name), bundle / "log", {_LIFE: theirs.fileno()})
                 return Engaged(pid=pid, pidfd=os.pidfd_open(pid), life=life, engine=self._engine, root=place.engine, bundle=bundle)
         except BaseException:
             life.close()
@@ -163,7 +163,10 @@ class ContainerLauncher:
         root = bundle / "root"
         root.mkdir()  # the engine adds the places to mount on
         box = _box(spec, self._program, str(root)) if self._image is None else _box_of_image(spec, self._program, root, self._image)
-        (bundle / "config.json").write_text(json.dumps(config(box)), "utf-8")
+        (bundle / "config.json").write_text(json.dumps(self._config(box)), "utf-8")
+
+    def _config(self, box: Box) -> dict[str, Any]:
+        return config(box)
 
 
 def _box(spec: LaunchSpec, program: str, root: str) -> Box:
@@ -223,13 +226,17 @@ def _umask() -> int:
     return 0o022
 
 
-def _start(command: list[str], log: Path, life: int) -> int:
-    """Start the engine in a session of its own, with ``life`` as number 3. Return its process id.
+def start_engine(command: list[str], log: Path, passed: Mapping[int, int]) -> int:
+    """Start the engine in a session of its own, with descriptors under the numbers that it is to have them by. Return its process id.
 
-    What it says goes to ``log``; so does what the interpreter in the container says before it has its own output.
+    What it says goes to ``log``, unless these are its streams; so does what the interpreter in the container says before it has its own output.
     """
-    above = fcntl.fcntl(life, fcntl.F_DUPFD_CLOEXEC, _LIFE + 1)  # to be given its number, it must have had another one
+    above: dict[int, int] = {}
     try:
+        for number, descriptor in passed.items():
+            above[number] = fcntl.fcntl(
+                descriptor, fcntl.F_DUPFD_CLOEXEC, _LIFE + 1
+            )  # to be given its number, it must have had another one
         return os.posix_spawn(
             command[0],
             command,
@@ -238,14 +245,15 @@ def _start(command: list[str], log: Path, life: int) -> int:
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
                 (os.POSIX_SPAWN_DUP2, 1, 2),
-                (os.POSIX_SPAWN_DUP2, above, _LIFE),
+                *((os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in above.items()),
             ],
             setsid=True,  # no Ctrl-C of the host's terminal
             setsigmask=(),
             setsigdef=[number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)],
         )
     finally:
-        os.close(above)
+        for descriptor in above.values():
+            os.close(descriptor)
 
 
 def _engine_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -49,7 +49,7 @@ class Engaged(Inside):
 
 def remove_container(engine: Engine, root: Path, container: str) -> None:
     """Have ``engine`` end and remove a container whose own engine process was killed; nothing where that has done it itself."""
-    if (root / container).exists():
+    if any(root.glob(f"{container}*")):  # a directory of that name, or files that begin so
         with contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run(
                 engine.delete(root, container), stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_SECONDS, check=False

@@ -82,6 +82,13 @@ def test_what_to_type_to_install_something() -> None:
     assert install_command("runc", release={"ID": "mint", "ID_LIKE": "ubuntu debian"}) == "apt-get install runc"
     assert install_command("a", "b", release={"ID": "rocky", "ID_LIKE": "rhel centos fedora"}) == "dnf install a b"
     assert install_command("runc", release={"ID": "own"}) == "install runc"
+    for system, command in (("fedora", "dnf install"), ("alpine", "apk add"), ("arch", "pacman -S"), ("ubuntu", "apt-get install")):
+        assert install_command("runc", release={"ID": system}) == f"{command} runc"
+        assert install_command("podman", release={"ID": system}) == f"{command} podman"
+    assert install_command("docker", release={"ID": "debian"}) == "apt-get install docker.io"
+    assert install_command("docker", release={"ID": "fedora"}) == "dnf install moby-engine"
+    assert install_command("runsc", release={"ID": "debian"}) == "apt-get install runsc"
+    assert install_command("runsc", release={"ID": "fedora"}) == "install runsc"  # it has no such package
 
 
 def test_a_device_is_made_and_may_be_used() -> None:
