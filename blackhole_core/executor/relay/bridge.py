@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import select
 import socket
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from blackhole_core.executor.relay.link import hung_up
 from blackhole_core.executor.relay.rules import Target
 from blackhole_core.executor.relay.traffic import CHUNK, Account
 
@@ -190,7 +190,7 @@ class Bridge:
         if end.other.ended:
             self._near.close()
             self._far.close()
-        elif end is self._near and _hung_up(end.socket):
+        elif end is self._near and hung_up(end.socket):
             self._give_up()
         else:
             end.other.write_end()
@@ -206,7 +206,7 @@ class Bridge:
         """End it when nobody needs it any more: nothing else tells that a worker has closed a stream after it had ended its own direction."""
         if now - self.last > idle_seconds:
             self.abort()
-        elif self._near.ended and not self._near.lost and _hung_up(self._near.socket):
+        elif self._near.ended and not self._near.lost and hung_up(self._near.socket):
             self._give_up()
 
     def _give_up(self) -> None:
@@ -219,13 +219,6 @@ class Bridge:
         self._aborted = True
         self._near.abort()
         self._far.abort()
-
-
-def _hung_up(near: socket.socket) -> bool:
-    """Whether the other half of the pair is closed, not only its direction."""
-    poller = select.poll()
-    poller.register(near, 0)
-    return any(event & select.POLLHUP for _, event in poller.poll(0))
 
 
 def make_scratch() -> bytearray:

@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar
 from blackhole_core.executor.relay.bounds import Bounds, Seats, seats_here
 from blackhole_core.executor.relay.bridge import make_scratch
 from blackhole_core.executor.relay.dial import LookUp, look_up
+from blackhole_core.executor.relay.guests import HostCarrier
 from blackhole_core.executor.relay.rules import Rules
 from blackhole_core.executor.relay.session import Common, Session
 from blackhole_core.executor.relay.traffic import Account, NetworkUsage
@@ -87,11 +88,13 @@ class Relay:
         self._closed = False
         self._accounts: dict[str, Account] = {}  # changed by the relay's thread
         self._sessions: set[Session] = set()  # the relay's thread alone
+        self._carriers: dict[Session, HostCarrier] = {}  # of those whose worker is in a virtual machine; likewise
         self._endings: set[asyncio.Task[None]] = set()  # likewise
 
-    def attach(self, plugin: str, rules: Rules, mbps: float | None, breach: Callable[[str], object]) -> Attachment:
+    def attach(self, plugin: str, rules: Rules, mbps: float | None, breach: Callable[[str], object], *, framed: bool = False) -> Attachment:
         """Make a relay socket for a worker of ``plugin``, and begin to serve it.
 
+        :param framed: make a stream socket instead, for a worker to which no sockets can be passed: a virtual machine's.
         :param mbps: megabits per second of the plugin, both directions together; None: unlimited.
         :param breach: told, on the relay's thread, why a worker that does not hold to the protocol must be ended.
         :raises OSError: the system refused.
@@ -101,6 +104,8 @@ class Relay:
         host_end, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         host_end.setblocking(False)
 
+        port, guest_port = socket.socketpair() if framed else (None, None)
+
         def begin() -> Session:
             account = self._accounts.get(plugin)
             if account is None:
@@ -108,13 +113,17 @@ class Relay:
             account.limit(mbps)
             session = Session(self._common, rules, account, host_end, breach)
             self._sessions.add(session)
+            if port is not None:
+                port.setblocking(False)
+                self._carriers[session] = HostCarrier(port.detach(), worker_end, breach)
             return session
 
         try:
-            return Attachment(self, self.run(begin), worker_end)
+            return Attachment(self, self.run(begin), guest_port or worker_end)
         except BaseException:
-            host_end.close()
-            worker_end.close()
+            for one in (host_end, worker_end, port, guest_port):
+                if one is not None:
+                    one.close()
             raise
 
     def usage(self, plugin: str) -> NetworkUsage | None:
@@ -158,7 +167,7 @@ class Relay:
         def begin() -> None:
             if session in self._sessions:
                 self._sessions.discard(session)
-                self._spawn(session.end(self._bounds.linger_seconds))
+                self._spawn(self._end(session, self._bounds.linger_seconds))
 
         with contextlib.suppress(RelayClosed):  # and with it the session
             self._post(begin)
@@ -207,8 +216,16 @@ class Relay:
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
 
+    async def _end(self, session: Session, linger: float) -> None:
+        try:
+            await session.end(linger)
+        finally:
+            carrier = self._carriers.pop(session, None)
+            if carrier is not None:
+                carrier.close()
+
     async def _wind_up(self) -> None:
-        await asyncio.gather(*(session.end(0.0) for session in self._sessions), *self._endings)
+        await asyncio.gather(*(self._end(session, 0.0) for session in self._sessions), *self._endings)
         self._sessions.clear()
         await asyncio.sleep(0)  # transports close their sockets in the turn after they were told to
 

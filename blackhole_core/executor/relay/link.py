@@ -11,13 +11,14 @@ import errno
 import os
 import select
 import socket
+import struct
 import threading
 import time
 from typing import Any, Final
 
 from blackhole_core.executor.relay.messages import MAX_PREFACE, VERDICT_HEAD, Ask, decode_verdict, encode_ask
 
-__all__ = ["Link", "Plain"]
+__all__ = ["Link", "Plain", "hung_up", "send_descriptor", "take_packet"]
 
 #: The socket class of the standard library, before it is replaced: what it does with a descriptor is done through it.
 Plain: Final = socket.socket
@@ -93,7 +94,7 @@ class Link:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
-                socket.send_fds(self._control, [data], [self._far], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                send_descriptor(self._control, data, self._far)
             except BlockingIOError:
                 self._wait_for_room(deadline)
             else:
@@ -151,3 +152,30 @@ class Link:
         except OSError as error:
             return (0, "") if error.errno == errno.ENOTCONN else (error.errno or errno.EIO, str(error.strerror))
         return 0, ""
+
+
+def send_descriptor(control: socket.socket, data: bytes, descriptor: int) -> None:
+    """Send a packet with a descriptor beside it, without waiting. ``socket.send_fds`` takes flags and ignores them (CPython 3.11 to 3.13).
+
+    :raises BlockingIOError: there is no room for it.
+    """
+    beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))]
+    Plain.sendmsg(control, [data], beside, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+
+def take_packet(control: socket.socket, size: int) -> tuple[bytes, list[int], int]:
+    """Receive a packet, the descriptor beside it if there is one, and flags, without waiting. ``socket.recv_fds`` ignores flags, too.
+
+    :raises BlockingIOError: there is none.
+    """
+    room = socket.CMSG_LEN(struct.calcsize("i"))
+    data, beside, flags, _address = Plain.recvmsg(control, size, room, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+    rights = [content for level, kind, content in beside if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)]
+    return data, [number for content in rights for (number,) in struct.iter_unpack("i", content[: len(content) // 4 * 4])], flags
+
+
+def hung_up(sock: socket.socket) -> bool:
+    """Whether the other half of the pair is closed, not only its direction."""
+    poller = select.poll()
+    poller.register(sock, 0)
+    return any(event & select.POLLHUP for _descriptor, event in poller.poll(0))

@@ -24,6 +24,7 @@ from blackhole_core.executor.limits.bucket import Bucket
 from blackhole_core.executor.relay.bounds import Bounds, Seats
 from blackhole_core.executor.relay.bridge import Bridge, NearSocket
 from blackhole_core.executor.relay.dial import LookUp, Lookups, Refused, dial
+from blackhole_core.executor.relay.link import take_packet
 from blackhole_core.executor.relay.messages import MAX_ASK, Ask, Verdict, decode_ask, encode_verdict
 from blackhole_core.executor.relay.rules import Rules, Target
 from blackhole_core.executor.relay.traffic import Account
@@ -128,7 +129,7 @@ class Session:
         :raises ProtocolError: it is none.
         """
         try:
-            data, descriptors, flags, _ = socket.recv_fds(self._control, MAX_ASK, 1, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+            data, descriptors, flags = take_packet(self._control, MAX_ASK)
         except BlockingIOError:
             return False
         except OSError:  # nobody is at the other end
