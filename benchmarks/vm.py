@@ -67,13 +67,10 @@ def _bare() -> Iterator[_Bare]:
     kernel = images.kernel()
     accelerator = prove_accelerator(images, kernel)
     disks = (images.interpreter(), *images.imports(sys.path))
-    plan = Plan((str(interpreter_program()), "-I", "-S", "-c", _ECHO), {"LC_CTYPE": "C.UTF-8"}, len(disks), temporary="size=50%")
+    plan = Plan((str(interpreter_program()), "-I", "-S", "-c", _ECHO), len(disks), len(disks))
     pace = 0 if accelerator.name == "kvm" else tsc_khz()
     with archive_for(images.initramfs(kernel), plan.text()) as archive, Sockets() as sockets:
-        machine = Machine(
-            kernel.image, archive.fileno(), accelerator, sockets.guest_console, disks,
-            channel=sockets.guest_channel, output=sockets.guest_output, status=sockets.guest_status, tsc_khz=pace,
-        )  # fmt: skip
+        machine = sockets.connected(Machine(kernel.image, accelerator, archive.fileno(), disks=disks, tsc_khz=pace))
         begun = time.perf_counter()
         process = subprocess.Popen(qemu_command(machine), pass_fds=machine.descriptors, stdin=subprocess.DEVNULL)
         with process, socket.socket(fileno=os.dup(sockets.channel)) as channel:

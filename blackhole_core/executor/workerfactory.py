@@ -179,7 +179,8 @@ class WorkerFactory:
         rules = rules_of(spec.confinement, self.level)
         if self.relay is None or rules is None:
             return None
-        return self.relay.attach(spec.id.name, rules, spec.confinement.resources.network, breach)
+        framed = self.level is Isolation.VM
+        return self.relay.attach(spec.id.name, rules, spec.confinement.resources.network, breach, framed=framed)
 
 
 def _with_data_directory(spec: RunnerSpec) -> RunnerSpec:

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import ssl
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,13 +26,14 @@ from blackhole_core.executor.guest.kernel import Kernel, NoKernel, fetch_kernel,
 from blackhole_core.executor.guest.libraries import LibraryFinder
 from blackhole_core.executor.guest.tools import BUSYBOX, KERNEL, MKSQUASHFS, how_to_install, static_busybox
 from blackhole_core.executor.guest.tree import Tree
+from blackhole_core.executor.sandbox.places import AUTHORITIES
 
 __all__ = ["WORKER_UID", "CannotBuild", "Images", "cache_directory", "replace_file"]
 
 #: Part of every name: images of another shape are not taken for ours.
 _SHAPE: Final = 1
 #: Images of a kind that are kept: interpreters are few, environments large, plugins small.
-_KEPT: Final = {"interpreter": 4, "imports": 8, "plugin": 64, "initramfs": 4}
+_KEPT: Final = {"interpreter": 4, "imports": 8, "plugin": 64, "initramfs": 4, "memory": 6}
 #: How images are made. LZ4, because an emulated machine unpacks it fast: a boot takes no longer than from an uncompressed one of twice the size.
 _SQUASH: Final = (
     "-tar",
@@ -169,6 +171,13 @@ class Images:
         except OSError as error:
             raise CannotBuild(f"the plugin's code at {path} cannot be put into an image: {error}") from None
 
+    def memory(self, digest: bytes, build: Callable[[Path], object]) -> Path:
+        """Return the memory of a guest that has booted and waits; ``digest`` names all that it depends on.
+
+        :raises CannotBuild: ``build`` says why.
+        """
+        return self._keep("memory", digest, build)
+
     def _busybox(self) -> Path:
         busybox = static_busybox()
         if busybox is None:
@@ -194,8 +203,8 @@ class Images:
         return path
 
     def size(self) -> int:
-        """Return the bytes that all of it takes."""
-        return sum(path.stat().st_size for path in self.directory.rglob("*") if path.is_file())
+        """Return the bytes that all of it takes on the disk."""
+        return sum(path.stat().st_blocks * 512 for path in self.directory.rglob("*") if path.is_file())
 
     def _forget(self, kind: str, keep: Path) -> None:
         images = sorted(self.directory.glob(f"{kind}-*"), key=lambda image: (image != keep, -image.stat().st_mtime_ns))
@@ -271,6 +280,11 @@ def _add_system(tree: Tree, busybox: Path) -> None:
     for path in ("/etc/localtime", "/usr/share/zoneinfo/UTC"):
         if Path(path).exists():
             tree.add(path)
+    looked_for = ssl.get_default_verify_paths()
+    for place in map(Path, (*AUTHORITIES, looked_for.openssl_cafile, looked_for.openssl_capath)):  # TLS is the plugin's own
+        for file in sorted([place, *place.rglob("*")]):
+            if file.exists():  # else nothing, or a dangling link
+                tree.add(file)
 
 
 def replace_file(path: Path, data: bytes) -> None:

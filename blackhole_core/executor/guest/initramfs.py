@@ -1,21 +1,22 @@
 """What the kernel starts from: an archive in memory with the first program, the modules it loads, and a plan of what to run.
 
-The plan is another archive behind the first (the kernel unpacks both), so one file for all guests and a few hundred bytes for each make
-what is given to a guest, and nothing of it touches a disk: the plan holds the environment, and what is granted there may be secret.
+The plan is another archive behind the first (the kernel unpacks both). It holds what is the same for all guests of one shape: which disks there are, and
+the interpreter's command line. What one plugin gets comes later, as :mod:`orders <blackhole_core.executor.guest.orders>` over the channel.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import attrs
 
-__all__ = ["CHANNEL", "OUTPUT", "PROOF", "STATUS", "UP", "Plan", "base_archive", "disk_name", "plan_archive"]
+__all__ = ["CHANNEL", "OUTPUT", "PROOF", "RELAY", "STATUS", "UP", "Plan", "base_archive", "disk_name", "plan_archive"]
 
-#: Numbers of the guest's serial ports: the protocol, the worker's output, and its exit status in words.
-CHANNEL, OUTPUT, STATUS = 1, 2, 3
+#: Numbers of the guest's serial ports: the protocol, the worker's output, its exit status in words (and the other way the names of signals to send it),
+#: and the streams to the network.
+CHANNEL, OUTPUT, STATUS, RELAY = 1, 2, 3, 4
 
 #: What the first program says when a boot is all that is wanted.
 UP: Final = "up"
@@ -35,61 +36,51 @@ if cd /sys/kernel/mm/lru_gen; then echo y >enabled; echo 1000 >min_ttl_ms; cd /;
 while read -r module; do $b insmod "/modules/$module.ko" || fail "module $module cannot be loaded"; done </modules/order
 port() {{ set -- /dev/vport*p"$1"; port=$1; [ -e "$port" ]; }}
 until port {STATUS} && [ -e "/dev/$last_disk" ]; do $b usleep 2000; done
-layers= temporaries=
+layers=
 for disk in $disks; do
     $b mkdir -p "/layers/$disk"
     $b mount -t squashfs -o ro "/dev/$disk" "/layers/$disk" || fail "disk $disk cannot be mounted"
     layers="/layers/$disk${{layers:+:$layers}}"
-    [ ! -d "/layers/$disk/tmp" ] || temporaries="/layers/$disk/tmp${{temporaries:+:$temporaries}}"
 done
 $b mount -t overlay -o "ro,lowerdir=$layers" root /root || fail "the disks cannot be put together"
-# what the disks have below /tmp stays in sight, and what is written goes to memory
-$b mount -t tmpfs -o "nosuid,nodev,$temporary" tmp /scratch && $b mkdir /scratch/work && $b mkdir -m 1777 /scratch/tmp
-$b mount -t overlay -o "nosuid,nodev,lowerdir=$temporaries,upperdir=/scratch/tmp,workdir=/scratch/work" tmp /root/tmp ||
-    fail "there is no place for temporary files"
-$b mkdir -p /dev/shm && $b mount -t tmpfs -o "mode=1777,nosuid,nodev,$temporary" shm /dev/shm
-if [ -n "$data" ]; then
-    $b mount -t ext4 -o nosuid,nodev,noatime /dev/$last_disk "/root$data" || fail "the data disk cannot be mounted"
-fi
+$b mkdir -p /dev/shm
 $b ifconfig lo up
 port {CHANNEL}; channel=$port
 port {OUTPUT}; output=$port
 port {STATUS}; status=$port
-for kind in dev proc sys; do $b mount --move /$kind /root/$kind; done
-exec 3<>"/root$channel" 4>&3
+for kind in dev proc sys; do $b mount --bind /$kind /root/$kind; done
 say() {{ echo "guest: $*" >/root/dev/console; }}
-run >"/root$output" 2>&1
+exec 6<>"/root$status"
+run 3<>"/root$channel" 4>&3 5</ >"/root$output" 2>&1 &
+worker=$!
+while read -r signal; do $b kill -"$signal" $worker; done <&6 &
+wait $worker
 ended=$?
 while read -r name value; do [ "$name" != oom_kill ] || killed=$value; done </root/proc/vmstat
-echo "$ended ${{killed:-0}}" >"/root$status"
-[ -z "$data" ] || $b umount "/root$data" || $b sync
+$b kill -9 -1  # what the worker started, and the reader of signals
+echo "$ended ${{killed:-0}}" >&6
+$b mount -o remount,ro /data 2>/dev/null || $b sync  # the plugin's own disk is left clean
 off /root
 """
 
 
 @attrs.frozen
 class Plan:
-    """What one guest does: mount so many read-only disks and perhaps one for data, then run a command as the only program.
+    """What guests of one shape do: mount so many read-only disks, wait for the last of all ``disks``, then run ``command`` as the only program.
 
-    ``temporary`` are options of the file system for temporary files, ``data`` is the directory of the disk that comes after the read-only ones.
+    The command inherits 3 and 4 (the channel), 5 (the directory that everything is mounted in) and 6 (the port for its status).
     """
 
     command: Sequence[str]
-    environment: Mapping[str, str]
+    layers: int
     disks: int
-    data: str = ""
-    temporary: str = ""
 
     def text(self) -> str:
         """Return it as lines for the shell that :data:`_INIT` is."""
-        names = [disk_name(number) for number in range(self.disks + bool(self.data))]
-        variables = " ".join(shlex.quote(f"{name}={value}") for name, value in sorted(self.environment.items()))
         return (
-            f"disks={shlex.quote(' '.join(names[: self.disks]))}\n"
-            f"last_disk={names[-1]}\n"
-            f"data={shlex.quote(self.data)}\n"
-            f"temporary={shlex.quote(self.temporary)}\n"
-            f"run() {{ $b setsid $b env -i {variables} $b chroot /root {shlex.join(self.command)}; }}\n"
+            f"disks={shlex.quote(' '.join(map(disk_name, range(self.layers))))}\n"
+            f"last_disk={disk_name(self.disks - 1)}\n"
+            f"run() {{ exec $b setsid $b env -i LC_CTYPE=C.UTF-8 $b chroot /root {shlex.join(self.command)}; }}\n"
         )
 
 
@@ -105,7 +96,7 @@ def disk_name(number: int) -> str:
 def base_archive(busybox: bytes, modules: Sequence[tuple[str, bytes]]) -> bytes:
     """Return the part that is the same for all guests; the same input gives the same bytes."""
     order = "".join(f"{name}\n" for name, _data in modules).encode()
-    directories = ("bin", "dev", "layers", "modules", "proc", "root", "scratch", "sys")
+    directories = ("bin", "data", "dev", "final", "layers", "modules", "proc", "root", "scratch", "sys")
     files = {
         "bin/busybox": (busybox, 0o755),
         "init": (_INIT.encode(), 0o755),

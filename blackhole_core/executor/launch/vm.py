@@ -10,11 +10,13 @@ by the :mod:`~blackhole_core.executor.launch.guard`, and by a guest that finds i
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -23,17 +25,21 @@ import attrs
 
 from blackhole_core.errors import IsolationUnavailable
 from blackhole_core.executor.guest.images import WORKER_UID, CannotBuild, Images, cache_directory
-from blackhole_core.executor.guest.initramfs import Plan
+from blackhole_core.executor.guest.initramfs import Plan, disk_name
 from blackhole_core.executor.guest.interpreter import interpreter_program
 from blackhole_core.executor.guest.kernel import Kernel, NoKernel
+from blackhole_core.executor.guest.orders import Orders, encode_orders
 from blackhole_core.executor.launch.child import Child, LaunchSpec, Start
 from blackhole_core.executor.launch.clock import tsc_khz
 from blackhole_core.executor.launch.execute import taken_over
 from blackhole_core.executor.launch.guard import Guard
 from blackhole_core.executor.launch.vmarchive import archive_for
 from blackhole_core.executor.launch.vmchild import Sockets, VmChild
-from blackhole_core.executor.launch.vmcommand import Accelerator, Machine, memory_of, processors_of, qemu_command
-from blackhole_core.executor.launch.vmproof import prove_accelerator
+from blackhole_core.executor.launch.vmcommand import Accelerator, Machine, memory_of, processors_of
+from blackhole_core.executor.launch.vmmemory import Shape, keep_memory, slot_for
+from blackhole_core.executor.launch.vmmonitor import Monitor, MonitorFailed, open_state
+from blackhole_core.executor.launch.vmprocess import start_qemu
+from blackhole_core.executor.launch.vmproof import machine_marks, prove_accelerator
 from blackhole_core.executor.runner import RunnerSpec
 from blackhole_core.ids import Isolation
 from blackhole_core.manifest.permissions import Level, level_of, parse_permission
@@ -42,25 +48,14 @@ __all__ = ["VmLauncher", "images_for"]
 
 #: Variables a worker in a guest gets from the host's environment: how to spell text and time. What names places here means nothing there.
 _PASSED_ON: Final = ("TZ", "LANG", "LC_ALL", "LC_CTYPE")
-#: The worker's program: it gives up being root before anything else, then is the worker that it is at every level.
-_PROGRAM: Final = """
-import os, sys
-user, tasks = map(int, sys.argv[1:3])
-if tasks:
-    from resource import RLIMIT_NPROC, setrlimit
-    setrlimit(RLIMIT_NPROC, (tasks, tasks))
-os.setgroups([])
-os.setresgid(user, user, user)
-os.setresuid(user, user, user)
-sys.path[:] = sys.argv[3:]
-del sys.argv[1:]
-from blackhole_core.executor.worker import serve
-serve(3, 4, ())
-"""
-#: What becomes QEMU: it asks to be killed when the thread that started it ends, and goes at once if that has happened already.
-_BECOME: Final = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9, 0, 0, 0); os.getppid() == int(sys.argv[1]) or os._exit(1); os.execvp(sys.argv[2], sys.argv[2:])"
-#: Areas of permissions that a guest can be given: variables, and what goes over the channel.
-_INSIDE: Final = frozenset({"env", "host", "plugin", "other_plugins"})
+#: The worker's program: it waits for orders, as the guest's only program.
+_PROGRAM: Final = (
+    "import sys; sys.path[:] = sys.argv[2:]; from blackhole_core.executor.guest.inside import main; main(sys.argv.pop(1) == 'tell')"
+)
+#: Bytes of random numbers that a guest is given.
+_ENTROPY: Final = 64
+#: Areas of permissions that a guest can be given: variables, what goes over the channel, and connections, which the relay makes.
+_INSIDE: Final = frozenset({"env", "host", "plugin", "other_plugins", "network"})
 #: Seconds in which a file system is made; it is a few blocks of an empty file.
 _MKFS_SECONDS: Final = 60.0
 
@@ -74,6 +69,7 @@ class _Ground:
     interpreter: Path
     accelerator: Accelerator
     tsc_khz: int
+    host: tuple[str, ...]
 
 
 class VmLauncher:
@@ -86,6 +82,7 @@ class VmLauncher:
         self._images = images
         self._lock = threading.Lock()
         self._ground: _Ground | None = None
+        self._unkept: dict[bytes, str] = {}  # why guests of a shape boot each time
         self._guard: Guard | None = None  # touched by the starting thread, and by close
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="blackhole-vm-launcher")
 
@@ -99,40 +96,94 @@ class VmLauncher:
         assert plugin is not None, "a guest is made for a plugin"
         refuse_ungivable(plugin)
         try:
-            ground = self._get_ground()
-            data = data_disk(plugin)
-            disks = (
-                ground.interpreter,
-                *self._images.imports(spec.import_path),
-                self._images.plugin(plugin.path, plugin.packages, (str(plugin.confinement.data),) if data is not None else ()),
-            )
+            shape, code, data = self._prepare(plugin, spec.import_path)
+            memory, reason = self._memory(shape)
         except (CannotBuild, NoKernel) as error:
             raise IsolationUnavailable(Isolation.VM.value, str(error)) from None
+        try:
+            return self._start(spec, shape, code, data, memory, reason)
+        except MonitorFailed as error:
+            assert memory is not None, "only a guest that slept has a monitor"
+            memory.unlink(missing_ok=True)
+            self._images.progress(f"a virtual machine did not go on from its memory, which is made anew: {error}")
+        return self._start(spec, shape, code, data, *self._memory(shape))
+
+    def _prepare(self, plugin: RunnerSpec, import_path: Sequence[str]) -> tuple[Shape, Path, Path | None]:
+        """Return what a guest for ``plugin`` is before it has orders, the disk with the plugin's code, and the one for its data."""
+        ground = self._get_ground()
+        data = data_disk(plugin)
+        code = self._images.plugin(plugin.path, plugin.packages, (str(plugin.confinement.data),) if data is not None else ())
+        common = (ground.interpreter, *self._images.imports(import_path))
         resources = plugin.confinement.resources
+        resumes = ground.accelerator.name == "tcg"
         plan = Plan(
-            command=(str(interpreter_program()), "-I", "-S", "-c", _PROGRAM, str(WORKER_UID), str(resources.pids or 0), *spec.import_path),
-            environment={**environment(os.environ), **spec.environment},
-            disks=len(disks),
-            data=str(plugin.confinement.data) if data is not None else "",
-            temporary="size=50%" if resources.disk is None else f"size={round(resources.disk * 1024)}k",
+            command=(str(interpreter_program()), "-I", "-S", "-c", _PROGRAM, "tell" if resumes else "", *import_path),
+            layers=len(common),
+            disks=len(common) + 1 + (data is not None),
         )
-        with archive_for(ground.initramfs, plan.text()) as archive, Sockets() as sockets:
-            machine = Machine(
-                kernel=ground.kernel.image,
-                archive=archive.fileno(),
-                accelerator=ground.accelerator,
-                console=sockets.guest_console,
-                disks=disks,
+        machine = Machine(
+            kernel=ground.kernel.image,
+            accelerator=ground.accelerator,
+            disks=common,
+            memory=memory_of(resources),
+            processors=processors_of(resources),
+            tsc_khz=ground.tsc_khz,
+        )
+        data_slot = 0 if data is None else data.stat().st_size
+        return Shape(machine, ground.initramfs, plan, slot_for(code), data_slot, ground.host), code, data
+
+    def _memory(self, shape: Shape) -> tuple[Path | None, str]:
+        """Return the memory that a guest of this shape goes on from; None, and why, where it is to boot."""
+        if shape.machine.accelerator.name != "tcg":
+            return None, ""  # the processor boots one in half a second
+        reason = self._unkept.get(shape.digest(), "")
+        if not reason:
+            try:
+                return keep_memory(self._images, shape), ""
+            except CannotBuild as error:
+                reason = self._unkept[shape.digest()] = str(error)
+                self._images.progress(f"each virtual machine will boot: {reason}")
+        return None, reason
+
+    def _start(self, spec: LaunchSpec, shape: Shape, code: Path, data: Path | None, memory: Path | None, reason: str) -> Child:
+        """Bring up a guest of this shape, and tell it what it is to do.
+
+        :raises MonitorFailed: it does not go on from its memory; it is ended.
+        """
+        with contextlib.ExitStack() as opened:
+            sockets = opened.enter_context(Sockets())
+            machine = attrs.evolve(
+                sockets.connected(shape.machine),
+                disks=(*shape.machine.disks, code),
                 data=data,
-                memory=memory_of(resources),
-                processors=processors_of(resources),
-                channel=sockets.guest_channel,
-                output=sockets.guest_output,
-                status=sockets.guest_status,
-                tsc_khz=ground.tsc_khz,
+                relay=spec.descriptors[0] if spec.descriptors else -1,
             )
-            start = Start("vm", str(ground.accelerator))
-            return self._starter.submit(self._bring_up, machine, sockets, start).result()
+            if memory is None:
+                archive = opened.enter_context(archive_for(shape.initramfs, shape.plan.text()))
+                machine = attrs.evolve(machine, archive=archive.fileno())
+            else:
+                state = open_state(memory, machine.memory)
+                opened.callback(os.close, state)
+                machine = attrs.evolve(machine, state=state, held=memory, resumed=True, monitor=sockets.guest_monitor)
+            start = Start("vm", _how(machine, reason))
+            child = self._starter.submit(self._bring_up, machine, sockets, start).result()
+            try:
+                if machine.resumed:
+                    with Monitor(sockets.monitor) as monitor:
+                        monitor.resume(machine.state)
+                self._command(child, _orders(spec, machine))
+            except BaseException:
+                child.discard()
+                raise
+            return child
+
+    def _command(self, child: Child, orders: Orders) -> None:
+        try:
+            data = encode_orders(orders)
+        except ValueError as error:
+            raise OSError(errno.E2BIG, str(error)) from None
+        if os.write(child.send, data) != len(data):
+            raise OSError(errno.ENOBUFS, "the system took not all of what a virtual machine is told")
 
     def close(self) -> None:
         self._starter.shutdown()
@@ -150,6 +201,7 @@ class VmLauncher:
                     self._images.interpreter(),
                     accelerator,
                     0 if accelerator.name == "kvm" else tsc_khz(),
+                    tuple(machine_marks()),
                 )
             return self._ground
 
@@ -159,32 +211,48 @@ class VmLauncher:
         if self._guard is None:
             self._guard = Guard()
         guard = self._guard
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid()), *qemu_command(machine)],
-            stdin=subprocess.DEVNULL,
-            stdout=sockets.guest_console,
-            stderr=sockets.guest_console,
-            pass_fds=machine.descriptors,
-            env={"PATH": os.environ.get("PATH", os.defpath)},
-            cwd="/",
-            start_new_session=True,  # its own group to be killed as one, and no Ctrl-C of the host's terminal
-        )
+        process = start_qemu(machine)
         pidfd = taken_over(process, guard)
         channel, send, output, status = sockets.hand_over()
         return VmChild(process.pid, pidfd, channel, send, output, status, start=start, on_reap=lambda: guard.forget(process.pid))
 
 
+def _how(machine: Machine, reason: str) -> str:
+    if machine.resumed:
+        return f"{machine.accelerator}, resumed from memory"
+    return f"{machine.accelerator}, booted: {reason}" if reason else str(machine.accelerator)
+
+
+def _orders(spec: LaunchSpec, machine: Machine) -> Orders:
+    assert spec.plugin is not None, "a guest is made for a plugin"
+    confinement = spec.plugin.confinement
+    resources = confinement.resources
+    names = [disk_name(number) for number in range(len(machine.disks) + 1)]
+    return Orders(
+        layers=tuple(names[:-1]),
+        environment={**environment(os.environ), **spec.environment},
+        user=WORKER_UID,
+        tasks=resources.pids or 0,
+        data=str(confinement.data) if machine.data is not None else "",
+        data_disk=names[-1] if machine.data is not None else "",
+        temporary="size=50%" if resources.disk is None else f"size={round(resources.disk * 1024)}k",
+        now=time.time_ns() if machine.resumed else 0,
+        entropy=os.urandom(_ENTROPY),
+        network=machine.relay >= 0,
+    )
+
+
 def refuse_ungivable(plugin: RunnerSpec) -> None:
     """Let a plugin pass that was granted nothing which is outside the machine: this version has no way to it.
 
-    :raises IsolationUnavailable: it was granted a file, a network, a device or a program of the host.
+    :raises IsolationUnavailable: it was granted a file, a device or a program of the host.
     """
     granted = map(parse_permission, plugin.confinement.effective)
     outside = [str(one) for one in granted if one.area not in _INSIDE and level_of(one) is not Level.NORMAL]
     if outside:
         raise IsolationUnavailable(
             Isolation.VM.value,
-            f"plugin {plugin.id} was granted {', '.join(outside)}, and this version has no way from a virtual machine to files, network, devices and "
+            f"plugin {plugin.id} was granted {', '.join(outside)}, and this version has no way from a virtual machine to files, devices and "
             "programs of the host. Run it at level container, or revoke that if the plugin can do without it",
         )
 

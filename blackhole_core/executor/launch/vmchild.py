@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -11,6 +13,7 @@ import attrs
 
 from blackhole_core.executor.launch.child import Child, Start
 from blackhole_core.executor.launch.plumbing import Opened
+from blackhole_core.executor.launch.vmcommand import Machine
 from blackhole_core.executor.limits.verdict import Verdict
 from blackhole_core.manifest.model import Resources
 
@@ -33,11 +36,18 @@ class Sockets(Opened):
         self.channel, self.guest_channel = self._pair()
         self.output, self.guest_output = self._pair()
         self.status, self.guest_status = self._pair()
+        self.monitor, self.guest_monitor = self._pair()
         self.guest_console = self._copy(self.guest_output)
         self.send = self._copy(self.channel)
         # One file under two numbers: neither reading nor writing waits. Whoever reads has asked first whether there is something.
         os.set_blocking(self.send, False)
         os.set_blocking(self.status, False)
+
+    def connected(self, machine: Machine) -> Machine:
+        """Return ``machine`` with these behind its serial ports."""
+        return attrs.evolve(
+            machine, console=self.guest_console, channel=self.guest_channel, output=self.guest_output, status=self.guest_status
+        )
 
     def hand_over(self) -> tuple[int, int, int, int]:
         """Return the host's ends (receive, send, output, status); somebody else closes them."""
@@ -56,7 +66,10 @@ class Sockets(Opened):
 
 
 class VmChild(Child):
-    """A guest. Its process is QEMU's, its exit status the worker's, as the guest said it."""
+    """A guest. Its process is QEMU's, its exit status the worker's, as the guest said it.
+
+    A signal is QEMU's, which stops, goes on or ends the machine. SIGABRT is the worker's: it writes where its threads stand before it dies.
+    """
 
     def __init__(
         self, pid: int, pidfd: int, receive: int, send: int, output: int, status: int, *, start: Start, on_reap: Callable[[], object]
@@ -64,6 +77,13 @@ class VmChild(Child):
         super().__init__(pid, pidfd, receive, send, output, start=start, transport="virtio-serial", on_reap=on_reap)
         self._status = status
         self._said = GuestEnd()
+
+    def _signal(self, number: int) -> None:
+        if number != signal.SIGABRT:
+            super()._signal(number)
+            return
+        with contextlib.suppress(OSError):  # the guest has ended, or does not listen
+            os.write(self._status, b"ABRT\n")
 
     def reap(self) -> int | None:
         """Collect the exit status of the worker: QEMU's own where that is not 0, else what the guest said; None where it said nothing."""

@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from blackhole_core.executor.guest.initramfs import CHANNEL, OUTPUT, STATUS
+from blackhole_core.executor.guest.initramfs import CHANNEL, OUTPUT, RELAY, STATUS
 from blackhole_core.executor.guest.tools import QEMU
 from blackhole_core.manifest.model import Resources
 
@@ -40,14 +40,15 @@ class Accelerator:
 class Machine:
     """One guest: kernel and archive, read-only disks in the order of their names, the disk for data, memory (MB), processors, serial ports.
 
-    ``console`` to ``status`` are descriptors of connected sockets, ``archive`` one of a file; ``tsc_khz`` is the pace of this machine's time stamp
-    counter, 0 where it is not known.
+    ``console`` and ``channel`` to ``monitor`` are descriptors of connected sockets, ``archive`` and ``state`` of files; -1: none. ``tsc_khz`` is the pace of this
+    machine's time stamp counter, 0 where it is not known. With ``held`` the guest's memory is that file: shared with it, to be kept there, or with
+    ``resumed`` a copy of it, made where it is written to; then the guest goes on where it was, once QEMU is told to by the monitor.
     """
 
     kernel: Path
-    archive: int
     accelerator: Accelerator
-    console: int
+    archive: int = -1
+    console: int = -1
     disks: tuple[Path, ...] = ()
     data: Path | None = None
     memory: int = _DEFAULT_MEMORY
@@ -55,12 +56,18 @@ class Machine:
     channel: int = -1
     output: int = -1
     status: int = -1
+    relay: int = -1
+    monitor: int = -1
+    state: int = -1
+    held: Path | None = None
+    resumed: bool = False
     tsc_khz: int = 0
 
     @property
     def descriptors(self) -> tuple[int, ...]:
         """What QEMU inherits."""
-        return tuple(number for number in (self.archive, self.console, self.channel, self.output, self.status) if number >= 0)
+        ports = (self.console, self.channel, self.output, self.status, self.relay, self.monitor)
+        return tuple(number for number in (self.archive, self.state, *ports) if number >= 0)
 
 
 def memory_of(resources: Resources) -> int:
@@ -91,24 +98,44 @@ def qemu_command(machine: Machine) -> list[str]:
     kvm = machine.accelerator.name == "kvm"
     command = [
         *(QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-machine", "microvm,rtc=on", "-accel", machine.accelerator.name, "-cpu", "host" if kvm else "max"),
+        *(
+            "-machine",
+            "microvm,rtc=on" + ("" if machine.held is None else ",memory-backend=ram"),
+            "-accel",
+            machine.accelerator.name,
+            "-cpu",
+            "host" if kvm else "max",
+        ),
         *("-m", str(machine.memory), "-smp", str(machine.processors)),
         # QEMU itself may start no program, change no privileges and no limits.
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-        *("-kernel", _quoted(machine.kernel), "-initrd", f"/dev/fd/{machine.archive}"),
-        *("-append", kernel_arguments(0 if kvm else machine.tsc_khz)),
+        *("-kernel", _quoted(machine.kernel), "-append", kernel_arguments(0 if kvm else machine.tsc_khz)),
         *("-chardev", f"socket,id=console,fd={machine.console}", "-serial", "chardev:console"),
     ]
+    if machine.archive >= 0:
+        command += ["-initrd", f"/dev/fd/{machine.archive}"]
+    if machine.held is not None:
+        share = "off" if machine.resumed else "on"
+        command += ["-object", f"memory-backend-file,id=ram,size={machine.memory}M,mem-path={_quoted(machine.held)},share={share}"]
+    if machine.resumed:
+        command += ["-incoming", "defer"]
+    if machine.monitor >= 0:
+        command += ["-chardev", f"socket,id=monitor,fd={machine.monitor}", "-mon", "chardev=monitor,mode=control"]
     for number, disk in enumerate(machine.disks):
         command += _disk(f"disk{number}", disk, "readonly=on")
     if machine.data is not None:
         command += _disk("data", machine.data, "discard=unmap")
-    ports = [(CHANNEL, "channel", machine.channel), (OUTPUT, "output", machine.output), (STATUS, "status", machine.status)]
-    if any(descriptor >= 0 for _number, _name, descriptor in ports):
-        command += ["-device", "virtio-serial-device"]
-    for number, name, descriptor in ports:
-        if descriptor >= 0:
-            command += ["-chardev", f"socket,id={name},fd={descriptor}", "-device", f"virtserialport,chardev={name},nr={number}"]
+    if machine.channel < 0:
+        return command  # a boot is all that is wanted
+    command += ["-device", "virtio-serial-device"]
+    for number, name, descriptor in (
+        (CHANNEL, "channel", machine.channel),
+        (OUTPUT, "output", machine.output),
+        (STATUS, "status", machine.status),
+        (RELAY, "relay", machine.relay),
+    ):
+        behind = f"socket,id={name},fd={descriptor}" if descriptor >= 0 else f"null,id={name}"  # each is there: a memory holds its devices
+        command += ["-chardev", behind, "-device", f"virtserialport,chardev={name},nr={number}"]
     return command
 
 

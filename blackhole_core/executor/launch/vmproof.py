@@ -23,7 +23,7 @@ from blackhole_core.executor.guest.tools import QEMU
 from blackhole_core.executor.launch.vmarchive import archive_for
 from blackhole_core.executor.launch.vmcommand import Accelerator, Machine, qemu_command
 
-__all__ = ["prove_accelerator", "remembered_accelerator"]
+__all__ = ["machine_marks", "prove_accelerator", "remembered_accelerator"]
 
 #: Seconds in which a guest with a working KVM is done on a busy machine; it takes half a second.
 _PROOF_SECONDS: Final = 20.0
@@ -38,7 +38,7 @@ def remembered_accelerator(images: Images) -> Accelerator | None:
         known = json.loads((images.directory / "kvm.json").read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(known, dict) or known.get("machine") != _machine() or not isinstance(known.get("reason"), str):
+    if not isinstance(known, dict) or known.get("machine") != machine_marks() or not isinstance(known.get("reason"), str):
         return None
     return _verdict(known["reason"])
 
@@ -50,7 +50,7 @@ def prove_accelerator(images: Images, kernel: Kernel) -> Accelerator:
         return known
     images.progress("trying whether KVM runs a guest")
     reason = _try(images, kernel)
-    replace_file(images.directory / "kvm.json", json.dumps({"machine": _machine(), "reason": reason}).encode())
+    replace_file(images.directory / "kvm.json", json.dumps({"machine": machine_marks(), "reason": reason}).encode())
     return _verdict(reason)
 
 
@@ -66,8 +66,8 @@ def _no_device() -> str | None:
     return None
 
 
-def _machine() -> list[str]:
-    """Return what the verdict depends on: this start of this kernel, and the program."""
+def machine_marks() -> list[str]:
+    """Return what a verdict, and the memory of a guest, depend on: this start of this kernel, and the program."""
     program = shutil.which(QEMU)
     version = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20, check=False).stdout if program else ""
     return [Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip(), platform.release(), version.partition("\n")[0]]
@@ -77,7 +77,7 @@ def _try(images: Images, kernel: Kernel) -> str:
     """Boot a guest on the processor that powers off at once. Return what went wrong, empty when nothing did."""
     ours, theirs = socket.socketpair()
     with ours, theirs, archive_for(images.initramfs(kernel), PROOF) as archive:
-        machine = Machine(kernel.image, archive.fileno(), Accelerator("kvm"), theirs.fileno())
+        machine = Machine(kernel.image, Accelerator("kvm"), archive.fileno(), theirs.fileno())
         try:
             done = subprocess.run(
                 qemu_command(machine),

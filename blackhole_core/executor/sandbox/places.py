@@ -19,7 +19,7 @@ from blackhole_core.executor.sandbox.imageroot import ImageRoot
 from blackhole_core.executor.wire.policy import Place
 from blackhole_core.manifest import permissions
 
-__all__ = ["Granted", "UnsafePath", "interpreter_places", "is_in", "places_of", "simplify", "spelled"]
+__all__ = ["AUTHORITIES", "Granted", "UnsafePath", "interpreter_places", "is_in", "places_of", "simplify", "spelled"]
 
 #: Where shared libraries lie, and what the dynamic loader, the C library and OpenSSL read when a program starts.
 _SYSTEM: Final = (
@@ -35,7 +35,7 @@ _PROGRAMS: Final = ("/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", 
 #: Areas of the vocabulary that let execute programs.
 _EXECUTING: Final = frozenset({"process", "system"})
 #: Where distributions keep the certificates of public authorities, for who may use the network: TLS is the plugin's own.
-_AUTHORITIES: Final = (
+AUTHORITIES: Final = (
     *("/etc/ssl/certs", "/etc/ssl/cert.pem", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates"),
     *("/etc/pki/tls/certs", "/etc/pki/tls/cert.pem", "/etc/pki/ca-trust/extracted"),
 )
@@ -96,7 +96,7 @@ def places_of(granted: Granted) -> Iterator[Place]:
         _refuse_escape(program, writable)
         yield from spelled(program, execute=True) if granted.image is None else granted.image.program(program)
     if granted.image is None and any(permission.area == "network" for permission in granted.permissions):
-        for path in _AUTHORITIES:
+        for path in AUTHORITIES:
             yield from spelled(path)
     for permission in granted.permissions:
         if permission.area == "device":
