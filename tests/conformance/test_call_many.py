@@ -22,14 +22,12 @@ LEVELS = ("none", "thread", "process")
 _PLUGIN = """
 import contextvars, sys, time
 from notes_api import NotesError, release
+from notes_asking import Asking
 from blackhole_core.callcontext import get_deadline
 seen = contextvars.ContextVar("seen", default=0)
-class Plugin:
+class Plugin(Asking):
     def __init__(self):
         self.begun = []
-    @bh.hookimpl
-    def plugin_start(self, context):
-        self.hook = context.hook
     @hookimpl
     def add(self, amount: int) -> int:
         self.begun.append(amount)
@@ -139,19 +137,15 @@ def test_a_plugin_maps_its_own_hook(stage: Stage, level: str, tmp_path: Path) ->
 def test_another_plugin_maps_back(stage: Stage, tmp_path: Path) -> None:
     """A thread that is blocked in a call runs the many calls that come back to it, here through another plugin."""
     relay = """
-class Plugin:
-    @bh.hookimpl
-    def plugin_start(self, context):
-        self.hook = context.hook
+from notes_asking import Asking
+class Plugin(Asking):
     @hookimpl
     def transform(self, text: str) -> str:
         return repr(self.hook.add.map([{"amount": number} for number in range(3)]))
 """
     back = """
-class Plugin:
-    @bh.hookimpl
-    def plugin_start(self, context):
-        self.hook = context.hook
+from notes_asking import Asking
+class Plugin(Asking):
     @hookimpl
     def add(self, amount: int) -> int:
         return amount

@@ -250,10 +250,8 @@ def test_deadlines_without_end(stage: Stage, level: str) -> None:
 _ASKING = """
 import threading
 from blackhole_core.callcontext import get_deadline
-class Plugin:
-    @bh.hookimpl
-    def plugin_start(self, context):
-        self.hook = context.hook
+from notes_asking import Asking
+class Plugin(Asking):
     @hookimpl
     def ask(self, text: str) -> str:
         if text == "deadline":

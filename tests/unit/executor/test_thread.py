@@ -21,10 +21,8 @@ from blackhole_core.messages import Calls
 from tests.stage import Stage, eventually, in_threads
 
 _PLUGIN = """
-class Plugin:
-    @bh.hookimpl
-    def plugin_start(self, context):
-        self.hook = context.hook
+from notes_asking import Asking
+class Plugin(Asking):
     @hookimpl
     def raw(self, value):
         return value() if callable(value) else value
