@@ -15,9 +15,9 @@ from notes_api import NotesSpecs, release
 
 import blackhole_core as bh
 from blackhole_core.events import Event
-from tests.plugins.build import plugin_wheel
+from tests.plugins.build import build_wheel, plugin_dir, plugin_wheel
 
-__all__ = ["LEVELS", "Callers", "Log", "manager", "released", "running_functions", "wheel"]
+__all__ = ["LEVELS", "Callers", "Log", "manager", "released", "renumbered", "running_functions", "wheel"]
 
 #: The levels of this version, weakest first.
 LEVELS = ("none", "thread", "process")
@@ -81,6 +81,15 @@ def manager(
 def wheel(name: str, version: str, out: Path) -> Path:
     """Return the wheel of a test plugin in ``out``."""
     return plugin_wheel(name, version, out)
+
+
+def renumbered(name: str, version: str, wanted: str, tmp_path: Path) -> Path:
+    """Return a wheel of the plugin with another version number and nothing else changed."""
+    tree = plugin_dir(name, version, tmp_path / wanted)
+    for path in tree.rglob("*"):
+        if path.is_file():
+            path.write_text(path.read_text("utf-8").replace(version, wanted), "utf-8")
+    return build_wheel(tree, tmp_path / wanted / "dist")
 
 
 @contextlib.contextmanager
