@@ -10,6 +10,7 @@ from pluggy import HookimplMarker, HookspecMarker
 
 from blackhole_core.hooks.inflight import EVIDENCE
 from blackhole_core.hooks.manager import HookManager
+from blackhole_core.hooks.telemetry import DEFAULT_SAMPLE
 
 hookspec = HookspecMarker("t")
 hookimpl = HookimplMarker("t")
@@ -71,3 +72,8 @@ def make_plugin(**hooks: Callable[..., object]) -> object:
 @pytest.fixture
 def plugin_of() -> Callable[..., object]:
     return make_plugin
+
+
+@pytest.fixture(params=[1, 3, DEFAULT_SAMPLE], ids=["each", "one in 3", "sampled"])
+def sample(request: pytest.FixtureRequest) -> int:
+    return request.param
