@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import blackhole_core as bh
+import attrs
 
-__all__ = ["PAYLOAD", "plugin_at"]
+import blackhole_core as bh
+from benchmarks.results import Result
+
+__all__ = ["PAYLOAD", "SOURCE", "Beside", "Specs", "manager", "plugin_at", "rows", "start", "trip"]
 
 #: About 110 bytes of msgpack, pickle makes some more of it.
 PAYLOAD: Final = {"id": 123456, "name": "a name of some length", "tags": ["alpha", "beta", "gamma"], "score": 0.75, "text": "x" * 40}
@@ -22,7 +27,7 @@ version = "1.0.0"
 [project.entry-points.bench]
 echo = "bench_echo:Echo"
 """
-_SOURCE: Final = """
+SOURCE: Final = """
 import pluggy
 hookimpl = pluggy.HookimplMarker("bench")
 class Echo:
@@ -32,7 +37,13 @@ class Echo:
 """
 
 
-class _Specs:
+#: Calls of which one round trip is the mean: a few milliseconds of them.
+_CALLS: Final = 200
+
+
+class Specs:
+    """What the plugin implements."""
+
     @bh.HookspecMarker("bench")
     def echo(self, value: dict[str, Any]) -> dict[str, Any]:
         """Return ``value``."""
@@ -40,12 +51,60 @@ class _Specs:
 
 
 @contextlib.contextmanager
-def plugin_at(level: str) -> Iterator[Any]:
-    """Yield the hook caller of a plugin that runs at ``level``."""
+def manager() -> Iterator[tuple[bh.PluginManager, Path]]:
+    """Yield a manager, and where the plugin lies, which it has not loaded."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "pyproject.toml").write_text(_PROJECT)
-        Path(directory, "bench_echo.py").write_text(_SOURCE)
+        Path(directory, "bench_echo.py").write_text(SOURCE)
         with bh.PluginManager("bench") as pm:
-            pm.add_hookspecs(_Specs)
-            pm.load("echo", source=directory, isolation=level)
-            yield pm.hook.echo
+            pm.add_hookspecs(Specs)
+            yield pm, Path(directory)
+
+
+@contextlib.contextmanager
+def plugin_at(level: str) -> Iterator[Any]:
+    """Yield the hook caller of a plugin that runs at ``level``."""
+    with manager() as (pm, source):
+        pm.load("echo", source=source, isolation=level)
+        yield pm.hook.echo
+
+
+def start(pm: bh.PluginManager, source: Path, level: str) -> float:
+    """Return the seconds from the wish to load the plugin at ``level`` until it has answered; its end is not counted."""
+    begun = time.perf_counter()
+    pm.load("echo", source=source, isolation=level)
+    pm.hook.echo(value=PAYLOAD)
+    taken = time.perf_counter() - begun
+    pm.unload("echo")
+    return taken
+
+
+def trip(echo: Any) -> float:
+    """Return the seconds of one call, the mean of many."""
+    begun = time.perf_counter()
+    for _ in range(_CALLS):
+        echo(value=PAYLOAD)
+    return (time.perf_counter() - begun) / _CALLS
+
+
+@attrs.frozen
+class Beside:
+    """One row: whose samples are ours, whose are the peer's and what that is called; ``scale`` of ``unit`` are a second."""
+
+    row: str
+    own: str
+    peer: str
+    called: str
+    unit: str
+    scale: float
+    target: float | None = None
+
+
+def rows(taken: Mapping[str, Sequence[float]], table: Sequence[Beside]) -> Iterator[Result]:
+    """Compare samples that were taken in turns, round by round."""
+    medians = {name: statistics.median(samples) for name, samples in taken.items()}
+    for one in table:
+        ratio = statistics.median(other / mine for mine, other in zip(taken[one.own], taken[one.peer], strict=True))
+        yield Result(
+            *(one.row, medians[one.own] * one.scale, one.unit, one.called, medians[one.peer] * one.scale, ratio), at_least=one.target
+        )

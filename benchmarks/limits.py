@@ -18,18 +18,14 @@ from typing import Final
 import attrs
 
 from benchmarks.harness import options
+from benchmarks.hosting import hosting, one_file
 from benchmarks.results import Document, Result, publish
 from blackhole_core.executor.confinement import Confinement, Unenforced
-from blackhole_core.executor.levels import Levels
 from blackhole_core.executor.limits.detect import abilities_here
 from blackhole_core.executor.limits.limiter import Limiter
 from blackhole_core.executor.limits.tree import Abilities
 from blackhole_core.executor.remote import RemoteRunner
-from blackhole_core.executor.runner import Host, Limits, RunnerSpec
-from blackhole_core.executor.timers import Timers
-from blackhole_core.hooks.manager import HookManager
-from blackhole_core.ids import Isolation, PluginId
-from blackhole_core.lifecycle.specs import SpecBook
+from blackhole_core.ids import Isolation
 from blackhole_core.manifest.model import Resources
 from blackhole_core.messages import Call
 
@@ -65,41 +61,15 @@ class Greedy:
 
 def measure(way: str, abilities: Callable[[], Abilities], percent: int, processes: int, rounds: int) -> Result:
     """Return how far above ``percent`` the share of so many processes is."""
-    with tempfile.TemporaryDirectory(prefix="bench-limits-") as folder:
-        Path(folder, "bench_greedy.py").write_text(_SOURCE)
+    with tempfile.TemporaryDirectory(prefix="bench-limits-") as folder, hosting(limiter=Limiter(abilities)) as (levels, _):
         confinement = Confinement(unenforced=Unenforced.ALLOW, resources=Resources(cpu=percent))
-        spec = RunnerSpec(
-            PluginId("greedy", "1.0.0"),
-            1,
-            "bench_greedy:Greedy",
-            Path(folder),
-            ("bench_greedy",),
-            "bench",
-            Limits(),
-            {},
-            confinement=confinement,
-        )
-        hooks, timers = HookManager("bench"), Timers()
-        book = SpecBook(hooks)
-        host = Host(
-            hook=hooks.hook,
-            signature=book.signature,
-            hook_names=book.names,
-            is_firstresult=book.is_firstresult,
-            exception_type=book.exception_type,
-            timers=timers,
-            emit=lambda *_, **__: None,
-        )
-        levels = Levels(host, limiter=Limiter(abilities))
-        runner = levels.make(Isolation.PROCESS, spec)
+        runner = levels.make(Isolation.PROCESS, one_file(Path(folder), "bench_greedy:Greedy", _SOURCE, confinement))
         assert isinstance(runner, RemoteRunner)
         try:
             runner.start()
             shares = [_share(runner, processes) for _ in range(rounds)]
         finally:
             runner.stop()
-            levels.close()
-            timers.close()
     above = [100 * max(0.0, share - percent) / percent for share in shares]
     row = f"{way}: cpu {percent}, {processes} process{'es' if processes > 1 else ''}"
     return Result(row, statistics.median(above), "% above", at_most=_TARGET, note=f"{statistics.median(shares):.1f} % of a core")

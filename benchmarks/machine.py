@@ -1,4 +1,4 @@
-"""Where and with what something was measured: what a table must say beside its figures."""
+"""Where and with what something was measured: what a table must say beside its figures; and the memory of its processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-__all__ = ["describe", "versions"]
+__all__ = ["describe", "private_memory", "versions"]
 
 _PYPROJECT: Final = Path(__file__).parent.parent / "pyproject.toml"
 
@@ -26,6 +26,15 @@ def describe() -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
     }
+
+
+def private_memory(pid: int) -> int:
+    """Return the bytes of memory that a process shares with nobody; 0 when it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
 
 
 def versions() -> dict[str, str]:

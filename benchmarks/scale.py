@@ -26,6 +26,7 @@ import pluggy
 
 import blackhole_core as bh
 from benchmarks.harness import options, statement
+from benchmarks.machine import private_memory
 from benchmarks.results import Document, Result, number, publish
 
 #: How many plugins are loaded, the smallest number first.
@@ -142,15 +143,7 @@ def _call(hook: Any, level: str) -> float:
 def _memory() -> int:
     """Return what this process and its children would give back: resident here, private in the children."""
     own = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    return own + sum(_private(pid) for pid in _descendants(os.getpid()))
-
-
-def _private(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:  # it has ended meanwhile
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
+    return own + sum(private_memory(pid) for pid in _descendants(os.getpid()))
 
 
 def _descendants(pid: int) -> list[int]:

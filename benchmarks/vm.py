@@ -10,19 +10,17 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
-from benchmarks.container import _manager, _trip
 from benchmarks.harness import options
-from benchmarks.levels import PAYLOAD, plugin_at
-from benchmarks.results import Document, Result, publish
+from benchmarks.levels import Beside, manager, plugin_at, rows, start, trip
+from benchmarks.results import Document, publish
 from blackhole_core.executor.guest.images import Images, cache_directory
 from blackhole_core.executor.guest.initramfs import Plan
 from blackhole_core.executor.guest.interpreter import interpreter_program
@@ -87,27 +85,18 @@ def _boot() -> float:
         return guest.seconds
 
 
-def _start(pm: Any, source: Any) -> float:
-    begun = time.perf_counter()
-    pm.load("echo", source=source, isolation="vm")
-    pm.hook.echo(value=PAYLOAD)
-    taken = time.perf_counter() - begun
-    pm.unload("echo")
-    return taken
-
-
 def _measure(rounds: int) -> dict[str, list[float]]:
     taken: dict[str, list[float]] = {}
     with contextlib.ExitStack() as opened:
         in_process, in_guest = (opened.enter_context(plugin_at(level)) for level in ("process", "vm"))
-        pm, source = opened.enter_context(_manager())
+        pm, source = opened.enter_context(manager())
         guest = opened.enter_context(_bare())
         what: dict[str, Callable[[], float]] = {
             "boot": _boot,
-            "start": lambda: _start(pm, source),
+            "start": lambda: start(pm, source, "vm"),
             "echo": guest.echo,
-            "process": lambda: _trip(in_process),
-            "vm": lambda: _trip(in_guest),
+            "process": lambda: trip(in_process),
+            "vm": lambda: trip(in_guest),
         }
         for turn in range(rounds + 1):
             for name, measure in what.items():
@@ -117,15 +106,11 @@ def _measure(rounds: int) -> dict[str, list[float]]:
     return taken
 
 
-def _rows(taken: dict[str, list[float]]) -> Iterator[Result]:
-    medians = {name: statistics.median(samples) for name, samples in taken.items()}
-    for row, own, peer, called, unit, scale, target in (
-        ("start to first answer", "start", "boot", "bare boot to the interpreter's first byte", "ms", 1e3, _START),
-        ("round trip", "vm", "echo", "bare echo over virtio-serial", "µs", 1e6, _TRIP),
-        ("round trip", "vm", "process", "level process", "µs", 1e6, None),
-    ):
-        ratio = statistics.median(other / mine for mine, other in zip(taken[own], taken[peer], strict=True))
-        yield Result(row, medians[own] * scale, unit, called, medians[peer] * scale, ratio, at_least=target)
+_TABLE: Final = (
+    Beside("start to first answer", "start", "boot", "bare boot to the interpreter's first byte", "ms", 1e3, _START),
+    Beside("round trip", "vm", "echo", "bare echo over virtio-serial", "µs", 1e6, _TRIP),
+    Beside("round trip", "vm", "process", "level process", "µs", 1e6),
+)
 
 
 def main() -> int:
@@ -134,7 +119,7 @@ def main() -> int:
     images = Images(cache_directory(os.environ))
     accelerator = prove_accelerator(images, images.kernel())
     title = f"A plugin in a virtual machine, {accelerator.name}"
-    return publish(Document(title, tuple(_rows(_measure(asked.rounds)))), to=asked.json, check=asked.check)
+    return publish(Document(title, tuple(rows(_measure(asked.rounds), _TABLE))), to=asked.json, check=asked.check)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import contextlib
 import multiprocessing
 import os
 import random
-import re
 import statistics
 import sys
 import tempfile
@@ -19,24 +18,21 @@ from typing import Any, Final
 
 import attrs
 
-import blackhole_core as bh
 from benchmarks.harness import Case, Samples, compare, options
-from benchmarks.levels import PAYLOAD
+from benchmarks.hosting import hosting, one_file
+from benchmarks.levels import PAYLOAD, SOURCE, Specs
+from benchmarks.machine import private_memory
 from benchmarks.results import Document, Result, publish
 from benchmarks.start_contenders.answering import answer
 from blackhole_core.executor.confinement import Confinement, Sandbox
 from blackhole_core.executor.launch.child import LaunchSpec
 from blackhole_core.executor.launch.process import ProcessLauncher
-from blackhole_core.executor.levels import Levels, import_path
+from blackhole_core.executor.levels import import_path
 from blackhole_core.executor.remote import RemoteRunner
-from blackhole_core.executor.runner import Host, Limits, RunnerSpec
 from blackhole_core.executor.sandbox.walls import Enclosure, Walls
-from blackhole_core.executor.timers import Timers
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.frames import frame
-from blackhole_core.hooks.manager import HookManager
-from blackhole_core.ids import Isolation, PluginId
-from blackhole_core.lifecycle.specs import SpecBook
+from blackhole_core.ids import Isolation
 from blackhole_core.messages import Call
 
 _SUBJECT: Final = "forked"
@@ -52,22 +48,6 @@ _PRIVATE: Final = 2.0
 _REST: Final = 0.15
 #: Threads that bring up a crowd of ours.
 _STARTERS: Final = 4
-
-_SOURCE: Final = """
-import pluggy
-hookimpl = pluggy.HookimplMarker("bench")
-class Echo:
-    @hookimpl
-    def echo(self, value):
-        return value
-"""
-
-
-class _Specs:
-    @bh.HookspecMarker("bench")
-    def echo(self, value: dict[str, Any]) -> dict[str, Any]:
-        """Return ``value``."""
-        raise NotImplementedError
 
 
 @attrs.frozen
@@ -93,25 +73,12 @@ class _Contender:
 
 @contextlib.contextmanager
 def _ours(name: str, *, zygote: bool, sandbox: Sandbox = Sandbox.OFF) -> Iterator[_Contender]:
-    hooks = HookManager("bench")
-    hooks.add_hookspecs(_Specs)
-    book, timers = SpecBook(hooks), Timers()
-    host = Host(
-        hook=hooks.hook,
-        signature=book.signature,
-        hook_names=book.names,
-        is_firstresult=book.is_firstresult,
-        exception_type=book.exception_type,
-        timers=timers,
-        emit=lambda *_, **__: None,
-    )
-    levels = Levels(host, zygote=zygote)
-    with tempfile.TemporaryDirectory(prefix="bench-start-") as folder, ThreadPoolExecutor(_STARTERS) as threads:
-        Path(folder, "bench_echo.py").write_text(_SOURCE)
-        spec = RunnerSpec(
-            *(PluginId("echo", "1.0.0"), 1, "bench_echo:Echo", Path(folder), ("bench_echo",), "bench", Limits(), {}),
-            confinement=Confinement(sandbox=sandbox),
-        )
+    with (
+        hosting(Specs, zygote=zygote) as (levels, host),
+        tempfile.TemporaryDirectory(prefix="bench-start-") as folder,
+        ThreadPoolExecutor(_STARTERS) as threads,
+    ):
+        spec = one_file(Path(folder), "bench_echo:Echo", SOURCE, Confinement(sandbox=sandbox))
 
         def one() -> _Up:
             runner = levels.make(Isolation.PROCESS, spec)
@@ -132,9 +99,7 @@ def _ours(name: str, *, zygote: bool, sandbox: Sandbox = Sandbox.OFF) -> Iterato
 
         launcher = ProcessLauncher(zygote=zygote)
         yield _Contender(name, bare, one, lambda count: list(threads.map(lambda _: one(), range(count))))
-    launcher.close()
-    levels.close()
-    timers.close()
+        launcher.close()
 
 
 # --- peers -------------------------------------------------------------------------------------------------------------
@@ -188,16 +153,10 @@ def _start_crowd(contender: _Contender) -> tuple[float, float]:
     begun = time.perf_counter()
     crowd = contender.crowd(_CROWD)
     taken = time.perf_counter() - begun
-    memory = statistics.median(_private(up.pid) for up in crowd)
+    memory = statistics.median(private_memory(up.pid) for up in crowd) / 1e6
     for up in crowd:
         up.end()
     return taken, memory
-
-
-def _private(pid: int) -> float:
-    """Return the MB that only this process has."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return sum(int(kilobytes) for kilobytes in re.findall(r"^Private_\w+:\s+(\d+)", text, re.MULTILINE)) / 1000
 
 
 def _measure(contenders: Sequence[_Contender], rounds: int, crowds: int) -> tuple[list[Samples], dict[str, float]]:
