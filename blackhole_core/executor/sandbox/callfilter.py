@@ -45,7 +45,7 @@ _NEVER: Final = (
     *("pivot_root", "chroot", "unshare", "setns", "listns", "open_by_handle_at", "name_to_handle_at", "fanotify_init", "file_setattr"),
     *("keyctl", "add_key", "request_key", "personality", "modify_ldt", "iopl", "ioperm", "vhangup", "syslog", "lookup_dcookie"),
     *("kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "reboot", "swapon", "swapoff", "acct"),
-    *("quotactl", "quotactl_fd", "settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "sethostname"),
+    *("quotactl", "quotactl_fd", "settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "sethostname", "setdomainname"),
     *("nfsservctl", "sysfs", "ustat", "uselib", "_sysctl", "move_pages", "migrate_pages", "mbind", "set_mempolicy", "mknod", "mknodat"),
 )
 _SOCKETS: Final = ("socket", "connect", "bind", "listen", "accept", "accept4")

@@ -1,52 +1,66 @@
-"""Which system calls nothing in a container may make, as the OCI runtime specification writes it. It is in force before the first program runs in there.
-
-What a worker does without from then on, executing programs for example, it gives up itself; this is what holds even before that.
+"""Which system calls nothing in a container may make, as the OCI runtime specification writes it: the worker's own filter, as far as it can be in force before the first program
+runs in there. It is what holds even of an interpreter that would not build walls around itself.
 """
 
 from __future__ import annotations
 
-import errno
+import itertools
+from collections.abc import Iterable
 from typing import Any, Final
 
-__all__ = ["PROFILE"]
+from blackhole_core.executor.sandbox.callfilter import Condition, Rule, rules_for
 
-#: ``clone(2)`` flags that make namespaces: CLONE_NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET.
-_NEW_NAMESPACES: Final = (0x0002_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000)
-#: ``ioctl(2)`` requests that put characters into a terminal's input: TIOCSTI, TIOCLINUX.
-_TERMINAL_INPUT: Final = (0x5412, 0x541C)
-_AF_UNIX: Final = 1
+__all__ = ["PROFILE", "profile"]
 
-#: No program needs them, and each has opened a way out before, or is one.
-_NEVER: Final = (
-    *("ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "pidfd_getfd", "kcmp", "perf_event_open", "bpf", "userfaultfd"),
-    *("io_uring_setup", "io_uring_enter", "io_uring_register"),  # it makes sockets and opens files without passing here
-    *("mount", "umount", "umount2", "move_mount", "open_tree", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr"),
-    *("pivot_root", "chroot", "unshare", "setns", "open_by_handle_at", "name_to_handle_at", "fanotify_init"),
-    *("keyctl", "add_key", "request_key", "personality", "modify_ldt", "iopl", "ioperm", "vhangup", "syslog", "lookup_dcookie"),
-    *("kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "reboot", "swapon", "swapoff", "acct"),
-    *("quotactl", "quotactl_fd", "settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "sethostname", "setdomainname"),
-    *("nfsservctl", "sysfs", "ustat", "uselib", "_sysctl", "move_pages", "migrate_pages", "mbind", "set_mempolicy", "mknod", "mknodat"),
+#: Bits of an argument that count: the others of the register are not looked at by calls that take an int.
+_WORD: Final = 0xFFFF_FFFF
+#: Calls that come to be denied later: process 1 and the worker have to end with their parents.
+_STILL_NEEDED: Final = frozenset({"prctl"})
+
+
+def profile(rules: Iterable[Rule]) -> dict[str, Any]:
+    """Return the filter of these rules."""
+    unconditional: dict[int, list[str]] = {}
+    conditional: list[dict[str, Any]] = []
+    for rule in rules:
+        if rule.conditions:
+            conditional += [
+                _deny([rule.name], rule.error, arguments) for arguments in itertools.product(*map(_alternatives, rule.conditions))
+            ]
+        else:
+            unconditional.setdefault(rule.error, []).append(rule.name)
+    return {
+        "defaultAction": "SCMP_ACT_ALLOW",  # of this architecture; a call by the numbers of another one ends the program
+        "syscalls": [*(_deny(names, error, ()) for error, names in unconditional.items()), *conditional],
+    }
+
+
+def _deny(names: list[str], error: int, arguments: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    return {"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": error, "args": list(arguments)}
+
+
+def _alternatives(condition: Condition) -> list[dict[str, Any]]:
+    """Return comparisons of which one holds where ``condition`` does: the format knows equality under a mask, and no inequality under one."""
+    if not condition.negated:
+        return [_masked(condition, condition.mask, value) for value in condition.values]
+    if condition.mask == _WORD:
+        [value] = condition.values
+        return [{"index": condition.argument, "value": value, "op": "SCMP_CMP_NE"}]
+    if condition.values == (0,):
+        bits = (1 << number for number in range(condition.mask.bit_length()))
+        return [_masked(condition, bit, bit) for bit in bits if bit & condition.mask]
+    others = (value for value in range(condition.mask + 1) if value & condition.mask == value and value not in condition.values)
+    return [_masked(condition, condition.mask, value) for value in others]
+
+
+def _masked(condition: Condition, mask: int, value: int) -> dict[str, Any]:
+    return {"index": condition.argument, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}
+
+
+PROFILE: Final = profile(
+    rule
+    for rule in rules_for(
+        programs=True, own_root=True, own_ipc=True, own_pids=True, truncates=True
+    )  # the engine has yet to execute the interpreter
+    if rule.name not in _STILL_NEEDED
 )
-#: No socket can be made or connected, whatever its family: the loopback of the container leads nowhere, but others (AF_VSOCK, AF_ALG) know no namespace.
-_SOCKETS: Final = ("socket", "connect", "bind", "listen", "accept", "accept4")
-
-
-def _deny(names: tuple[str, ...], error: int, *arguments: dict[str, Any]) -> dict[str, Any]:
-    return {"names": list(names), "action": "SCMP_ACT_ERRNO", "errnoRet": error, "args": list(arguments)}
-
-
-def _has_flag(flag: int) -> dict[str, Any]:
-    return {"index": 0, "value": flag, "valueTwo": flag, "op": "SCMP_CMP_MASKED_EQ"}
-
-
-PROFILE: Final[dict[str, Any]] = {
-    "defaultAction": "SCMP_ACT_ALLOW",  # of this architecture; a call by the numbers of another one ends the program
-    "syscalls": [
-        _deny(_NEVER, errno.EPERM),
-        _deny(_SOCKETS, errno.EACCES),
-        _deny(("socketpair",), errno.EACCES, {"index": 0, "value": _AF_UNIX, "op": "SCMP_CMP_NE"}),
-        _deny(("clone3",), errno.ENOSYS),  # its flags lie in memory, where they cannot be judged; the C library falls back to clone
-        *(_deny(("clone",), errno.EPERM, _has_flag(flag)) for flag in _NEW_NAMESPACES),
-        *(_deny(("ioctl",), errno.EPERM, {"index": 1, "value": request, "op": "SCMP_CMP_EQ"}) for request in _TERMINAL_INPUT),
-    ],
-}
