@@ -42,6 +42,7 @@ class Where:
 
     def path(self) -> Path:
         """Return the socket: the one that is named, that of the project, of ``./blackhole.yaml``, or the only one there is."""
+        from blackhole_core.cli.control.claim import sweep
         from blackhole_core.cli.control.place import check_directory, socket_path, sockets_in
 
         if self.socket is not None:
@@ -52,6 +53,7 @@ class Where:
             check_directory(directory, os.geteuid())
         if project is not None:
             return socket_path(project, directory)
+        sweep(directory)
         found = sockets_in(directory)
         if len(found) == 1:
             return found[0]
@@ -65,6 +67,7 @@ class Where:
 
         :raises UnsafePlace: it is not safe.
         """
+        from blackhole_core.cli.control.claim import sweep
         from blackhole_core.cli.control.place import check_directory, checked_length, make_directory, socket_path
 
         if self.socket is not None:
@@ -72,6 +75,7 @@ class Where:
             return checked_length(self.socket)
         directory = _directory()
         make_directory(directory, os.geteuid())
+        sweep(directory)
         return socket_path(project, directory)
 
 

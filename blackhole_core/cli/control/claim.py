@@ -1,21 +1,30 @@
 """One host per socket: the claim on a socket's path, and the listening socket at it.
 
 The claim is an exclusive ``flock`` on ``<socket>.lock``. The kernel drops it with the process, however that ends, so a socket whose lock can be had
-belongs to nobody alive and is replaced. Workers never hold the lock: its descriptor is closed on exec.
+belongs to nobody alive and is replaced, and :func:`sweep` removes it. Workers never hold the lock: its descriptor is closed on exec.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import socket
+import time
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from blackhole_core.cli.control.server import listen
 from blackhole_core.errors import BlackholeError
 
-__all__ = ["HostRunning", "SocketClaim"]
+__all__ = ["HostRunning", "SocketClaim", "sweep"]
+
+logger: Final = logging.getLogger("blackhole.control")
+
+_LOCK: Final = ".lock"
+#: Seconds for which a lock that somebody else has is tried again: a sweep has it for some 50 µs. A host that really runs is so found half a second later.
+_TRIES_FOR: Final = 0.5
+_PAUSE: Final = 0.01
 
 
 class HostRunning(BlackholeError):
@@ -36,7 +45,7 @@ class SocketClaim:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock_path = path.with_name(f"{path.name}.lock")
+        self._lock_path = path.with_name(path.name + _LOCK)
         self._lock = _lock(path, self._lock_path)
         self._listening = False
 
@@ -70,7 +79,42 @@ class SocketClaim:
         self.release()
 
 
+def sweep(directory: Path) -> tuple[Path, ...]:
+    """Remove the sockets in ``directory``, which is known to be this user's alone, whose hosts were killed; return them.
+
+    Only what has a lock that nobody holds is touched: a socket without one was made by somebody else.
+    """
+    gone = []
+    for lock_path in sorted(directory.glob(f"*.sock{_LOCK}")):
+        try:
+            if _remove_if_free(lock_path):
+                gone.append(lock_path.with_name(lock_path.name.removesuffix(_LOCK)))
+        except OSError as error:  # it went meanwhile, or is no file of ours: it is in nobody's way
+            logger.debug("%s, perhaps left by a host that was killed, is not removed: %s", lock_path, error)
+    if gone:
+        logger.info("removed the control sockets of hosts that were killed: %s", ", ".join(map(str, gone)))
+    return tuple(gone)
+
+
+def _remove_if_free(lock_path: Path) -> bool:
+    lock = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _is_at(lock, lock_path):
+            return False
+        path = lock_path.with_name(lock_path.name.removesuffix(_LOCK))
+        if path.is_socket():
+            path.unlink()
+        lock_path.unlink()  # still locked, as in release()
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
 def _lock(path: Path, lock_path: Path) -> int | None:
+    end = time.monotonic() + _TRIES_FOR
     while True:
         lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -78,6 +122,9 @@ def _lock(path: Path, lock_path: Path) -> int | None:
         except BlockingIOError:
             pid = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
             os.close(lock)
+            if time.monotonic() < end:
+                time.sleep(_PAUSE)
+                continue
             raise HostRunning(path, pid if pid.isdecimal() else "") from None
         if _is_at(lock, lock_path):
             os.ftruncate(lock, 0)
