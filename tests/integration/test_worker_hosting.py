@@ -245,7 +245,7 @@ def test_a_call_that_never_ends_is_ended(stage: Stage, kind: str) -> None:
 
 def test_other_threads_of_the_plugin_answer_meanwhile(stage: Stage) -> None:
     """F-10: with two threads the other one goes on answering."""
-    faulty = stage.start("faulty", threads=2, hang_grace=20.0)
+    faulty = stage.start("faulty", threads=2, hang_grace=20.0, stop_grace=0.2)
     with bh.deadline(0.2), pytest.raises(CallTimeout):
         faulty("fail", "hang")
     assert faulty("transform", "x") == "x"

@@ -38,16 +38,14 @@ WorkerLane.look = look
 class Plugin:
     def __init__(self):
         self.file = os.open(os.environ["RECORD"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self.lock, self.go, self.told = threading.RLock(), threading.Event(), []
+        self.lock, self.told = threading.RLock(), []
 
     @bh.hookimpl
     def plugin_start(self, context):
         self.context = context
-        context.thread(self.ask)
 
     def ask(self):
-        self.go.wait()
-        time.sleep(0.2)  # until the call that let it go is over; if it is not, the test is only weaker
+        time.sleep(0.2)  # until the call that began it is over; if it is not, the test is only weaker
         with self.lock:
             self.told.extend(self.context.hook.transform(text="nested"))
 
@@ -57,7 +55,7 @@ class Plugin:
         if text == "hold":
             held.set()
         elif text == "ask":
-            self.go.set()
+            self.context.thread(self.ask)
         elif text == "fork":
             worker = next(frame.f_locals["self"] for frame in self.frames() if frame.f_code.co_name == "_serve_lane")
             while worker._queue.empty():
@@ -163,5 +161,6 @@ def test_a_start_that_fails_after_the_launch_leaves_no_descriptor(stage: Stage, 
     runner = stage.make("full", "process")
     with pytest.raises(OSError, match="no descriptor left"):
         runner.start()
-    assert eventually(lambda: len(os.listdir("/proc/self/fd")) == len(before))
-    assert threading.active_count() == threads
+    # Fewer, when something of the first worker's was only just ending.
+    assert eventually(lambda: len(os.listdir("/proc/self/fd")) <= len(before))
+    assert eventually(lambda: threading.active_count() <= threads)
