@@ -7,7 +7,6 @@ for its own (:func:`learn_codes`) when both run the same Python: code in this fo
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import marshal
 import threading
@@ -77,12 +76,18 @@ def compiled(text: bytes, file: str) -> CodeType:
 
     Raises what ``compile`` raises, every time.
     """
-    digest = hashlib.sha256(text).digest()
+    digest = _digest(text)
     code = _codes.get(file, digest)
     if code is None:
         code = compile(text, file, "exec", dont_inherit=True)
         _codes.put(file, digest, code, len(text))
     return code
+
+
+def _digest(text: bytes) -> bytes:
+    import hashlib  # 4 ms, for which a worker whose plugin cannot change need not wait
+
+    return hashlib.sha256(text).digest()
 
 
 def pack_codes(files: Mapping[str, bytes]) -> tuple[bytes, tuple[PackedCode, ...]]:
@@ -93,7 +98,7 @@ def pack_codes(files: Mapping[str, bytes]) -> tuple[bytes, tuple[PackedCode, ...
             code = compiled(text, file)
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             continue  # whoever imports it is told
-        packed.append((file, hashlib.sha256(text).digest(), marshal.dumps(code)))
+        packed.append((file, _digest(text), marshal.dumps(code)))
     return importlib.util.MAGIC_NUMBER, tuple(packed)
 
 
