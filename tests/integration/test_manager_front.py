@@ -15,6 +15,7 @@ from notes_api import NotesSpecs, hookimpl
 import blackhole_core as bh
 from blackhole_core.executor.lane import UNAVAILABLE
 from tests.integration.managed import LEVELS, Log, manager, wheel
+from tests.levels import require_level
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,9 +104,10 @@ pm.load("upper", source=sys.argv[1], isolation=sys.argv[2])
 """
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [*LEVELS, "container"])
 def test_a_host_that_ends_without_closing_is_closed_and_warned(level: str, tmp_path: Path) -> None:
     """The interpreter's end ends the workers too, orderly."""
+    require_level(level)
     arguments = [sys.executable, "-W", "always", "-c", UNCLOSED, str(wheel("upper", "1.0.0", tmp_path)), level]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
     assert "ResourceWarning" in done.stderr

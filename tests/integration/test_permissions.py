@@ -15,6 +15,7 @@ import pytest
 import blackhole_core as bh
 from blackhole_core.errors import GrantsError
 from tests.integration.managed import LEVELS, Callers, Log, manager
+from tests.levels import require_level
 
 ASKER = '''
 """A plugin that tells its version, what it sees of its environment, and carries a number."""
@@ -85,9 +86,10 @@ def test_a_plugin_that_needs_what_nobody_granted_does_not_start(level: str, tmp_
         assert denied.data == {"version": "1.0.0", "missing": list(cause.missing), "command": cause.command}
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [*LEVELS, "container"])
 def test_it_starts_once_it_is_granted(level: str, tmp_path: Path) -> None:
     """A wider grant will do; what is granted and not asked for is not given."""
+    require_level(level)
     tree = asker(tmp_path, "1.0.0", ("filesystem:read:/srv/a",), ("env:HOME",))
     with manager() as pm:
         with pytest.raises(bh.LoadFailed):
@@ -126,9 +128,10 @@ def test_one_that_is_denied_stops_no_other(tmp_path: Path) -> None:
         assert isinstance(report.failed["asker"].__cause__, bh.PermissionDenied)
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [*LEVELS, "container"])
 def test_an_update_that_asks_for_more_waits_for_the_grant(level: str, tmp_path: Path) -> None:
     """P-03, A46: the old version serves on with its state, the listeners hear what is pending; after the grant the same swap works."""
+    require_level(level)
     log = Log()
     with manager(granting("env:A"), log=log) as pm:
         pm.load("asker", source=asker(tmp_path, "1.0.0", ("env:A",)), isolation=level)

@@ -10,6 +10,7 @@ import pytest
 
 import blackhole_core as bh
 from tests.integration.managed import LEVELS, Callers, Log, manager, wheel
+from tests.levels import require_level
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -39,9 +40,10 @@ def test_an_export_under_load_is_of_one_moment(level: str, tmp_path: Path) -> No
         assert pm.hook.total() == [len(callers.answers)]
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [*LEVELS, "container"])
 def test_an_older_snapshot_is_migrated_when_it_is_imported(level: str, tmp_path: Path) -> None:
     """A newer one is refused with a sentence, and nothing was touched."""
+    require_level(level)
     with manager() as pm:
         pm.load("counter", source=wheel("counter", "1.0.0", tmp_path), isolation=level)
         pm.hook.add(amount=5)
@@ -74,9 +76,10 @@ def test_a_plugin_without_state_says_so(tmp_path: Path) -> None:
             pm.export_state("counter")
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [*LEVELS, "container"])
 def test_state_is_there_in_the_next_host(level: str, tmp_path: Path) -> None:
     """Everything is saved, and given back by the next manager with the same directory."""
+    require_level(level)
     for total in (5, 10):
         with manager(state_dir=tmp_path / "state") as pm:
             pm.load("counter", source=wheel("counter", "1.0.0", tmp_path), isolation=level)

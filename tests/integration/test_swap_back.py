@@ -8,6 +8,7 @@ import pytest
 
 import blackhole_core as bh
 from tests.integration.managed import LEVELS, manager, wheel
+from tests.levels import require_level
 from tests.plugins.build import install_plugin, plugin_dir
 
 
@@ -22,9 +23,10 @@ def test_a_version_that_a_dependant_cannot_use_is_refused(tmp_path: Path) -> Non
         assert isinstance(caught.value.cause, bh.DependencyError)
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [*LEVELS, "container"])
 def test_a_rollback_goes_back_with_the_state_of_now_and_a_second_one_forward_again(level: str, tmp_path: Path) -> None:
     """State is migrated down, then up; nothing counted since is lost."""
+    require_level(level)
     with manager() as pm:
         pm.load("counter", source=wheel("counter", "1.0.0", tmp_path), isolation=level)
         pm.hook.add(amount=1)

@@ -10,12 +10,14 @@ from notes_api import hookimpl
 
 import blackhole_core as bh
 from tests.integration.managed import LEVELS, Log, manager, renumbered, wheel
+from tests.levels import require_level
 from tests.plugins.build import plugin_dir
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [*LEVELS, "container"])
 def test_a_call_that_swaps_its_own_plugin_is_refused(level: str, tmp_path: Path) -> None:
     """A call cannot wait for its own end: the error says so, at once, and the call goes on. From a worker it comes through a callback."""
+    require_level(level)
     with manager() as pm:
 
         class Swapper:
