@@ -18,10 +18,21 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["NOBODY", "run_host"]
+__all__ = ["EVALUATING", "NOBODY", "run_host"]
 
 #: A user that owns nothing.
 NOBODY: Final = 65534
+#: A plugin module for :meth:`tests.stage.Stage.write`: it evaluates what it is sent, and says which error of the system came of that.
+EVALUATING: Final = """
+import os, resource, subprocess
+class Plugin:
+    @hookimpl
+    def raw(self, value):
+        try:
+            return eval(value)
+        except OSError as error:
+            return type(error).__name__
+"""
 _ROOT: Final = Path(__file__).parents[1]
 _SECONDS: Final = 60.0
 

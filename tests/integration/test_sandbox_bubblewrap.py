@@ -19,19 +19,8 @@ from blackhole_core.executor.launch.bwrap import running
 from blackhole_core.executor.sandbox.bubblewrap import bubblewrap_here
 from blackhole_core.manifest.model import Resources
 from tests.bubbles import require_bubblewrap
-from tests.confined import run_host
+from tests.confined import EVALUATING, run_host
 from tests.stage import Running, Stage, eventually
-
-_SOURCE = """
-import os, resource
-class Plugin:
-    @hookimpl
-    def raw(self, value):
-        try:
-            return eval(value)
-        except OSError as error:
-            return type(error).__name__
-"""
 
 
 @pytest.fixture
@@ -43,7 +32,7 @@ def stage() -> Iterator[Stage]:
 
 def _start(stage: Stage, tmp_path: Path, *permissions: str, **confinement: Any) -> Running:
     walls = Confinement(sandbox=Sandbox.BUBBLEWRAP, requested=permissions, granted=permissions, **confinement)
-    return stage.start("adhoc", confinement=walls, **stage.write(tmp_path / "plugin", _SOURCE))
+    return stage.start("adhoc", confinement=walls, **stage.write(tmp_path / "plugin", EVALUATING))
 
 
 def test_it_is_not_there(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +92,7 @@ def test_auto_takes_it_where_a_worker_can_make_no_namespace() -> None:
 def test_auto_is_native_where_that_works(stage: Stage, tmp_path: Path) -> None:
     """It is quicker, and has the same walls."""
     walls = Confinement(sandbox=Sandbox.AUTO)
-    plugin = stage.start("adhoc", confinement=walls, **stage.write(tmp_path / "plugin", _SOURCE))
+    plugin = stage.start("adhoc", confinement=walls, **stage.write(tmp_path / "plugin", EVALUATING))
     assert plugin.remote.facts.start_way is not None
     assert plugin.remote.facts.start_way.startswith("zygote")
 

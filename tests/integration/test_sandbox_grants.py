@@ -15,22 +15,13 @@ from blackhole_core.executor.sandbox import walls
 from blackhole_core.executor.sandbox.kernel import open_exactly
 from blackhole_core.executor.wire.policy import Layer, WallReport
 from tests.bubbles import require_bubblewrap
+from tests.confined import EVALUATING
 from tests.stage import Running, Stage
 
-_SOURCE = """
-import os, subprocess
-class Plugin:
-    @hookimpl
-    def raw(self, value):
-        try:
-            return eval(value)
-        except OSError as error:
-            return type(error).__name__
-"""
 _IMPORTED = "import pathlib\npathlib.Path({mark!r}).touch()\n"
 
 
-def _start(stage: Stage, tmp_path: Path, *permissions: str, source: str = _SOURCE, **confinement: Any) -> Running:
+def _start(stage: Stage, tmp_path: Path, *permissions: str, source: str = EVALUATING, **confinement: Any) -> Running:
     walls = Confinement(**{"sandbox": Sandbox.NATIVE, "requested": permissions, "granted": permissions, **confinement})
     return stage.start("adhoc", confinement=walls, **stage.write(tmp_path / "plugin", source))
 
@@ -108,7 +99,7 @@ def test_walls_that_do_not_hold(stage: Stage, tmp_path: Path, monkeypatch: pytes
     """H7: what was promised by the machine is tried by the worker, which does not import the plugin when it was wrong."""
     monkeypatch.setattr(walls, "what_holds", lambda import_path: WallReport({Layer.UTS: ""}))
     mark = tmp_path / "imported"
-    source = _IMPORTED.format(mark=str(mark)) + _SOURCE
+    source = _IMPORTED.format(mark=str(mark)) + EVALUATING
     with pytest.raises(IsolationUnavailable, match=r"a worker tried its own walls, and they do not hold \(files: it can read /etc/"):
         _start(stage, tmp_path, source=source)
     with monkeypatch.context() as careless:

@@ -18,17 +18,6 @@ from blackhole_core.ids import Isolation
 from blackhole_core.registry.index import the_index
 from tests.plugins.build import install_plugin, plugin_dir, plugin_wheel
 
-
-@pytest.fixture
-def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    (tmp_path / "run").mkdir(0o700)
-    (tmp_path / "here").mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    monkeypatch.delenv("BLACKHOLE_SOCKET", raising=False)
-    monkeypatch.chdir(tmp_path / "here")
-    return CliRunner()
-
-
 # --- doctor -------------------------------------------------------------------------------------------------------------
 
 

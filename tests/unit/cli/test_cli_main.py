@@ -26,17 +26,6 @@ def commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
         yield (*path, name)
 
 
-@pytest.fixture
-def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    """Run commands in an empty directory, with a runtime directory of its own."""
-    (tmp_path / "run").mkdir(0o700)
-    (tmp_path / "here").mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    monkeypatch.delenv("BLACKHOLE_SOCKET", raising=False)
-    monkeypatch.chdir(tmp_path / "here")
-    return CliRunner()
-
-
 @pytest.mark.parametrize("words", [(), *commands(main)], ids=" ".join)
 def test_every_command_has_help(words: tuple[str, ...], runner: CliRunner) -> None:
     """-h and --help say what a command is for, and how to use it."""
