@@ -9,7 +9,9 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import attrs
 
@@ -17,14 +19,18 @@ from blackhole_core.executor.limits.detect import abilities_here
 from blackhole_core.executor.limits.naming import myself
 from tests.leaks import take_census
 
-__all__ = ["Counted", "grown", "settled"]
+__all__ = ["Counted", "grown", "rising", "settled"]
 
-#: Bytes that a host may have more, or this part of what it had. Measured: 2 MB after 30 s, 6 after 150 s, 10 after 300 s, of which the allocations of Python (``tracemalloc``) are
-#: some 0.1 MB a minute, all of it this ledger's; the rest is pages of C's allocator.
-ROOM = 24 * 2**20
-PART = 0.1
+#: Bytes that a host may have more after all, or this part of what it had. Measured: 6 MB. They are what many threads need at once, once: memory that C's allocator keeps for each
+#: of them, pages of Python's that many small objects shared, of which few are left, and names in the interpreter's cache of attributes (4096 at most).
+ROOM: Final = 12 * 2**20
+PART: Final = 0.1
+#: Bytes that the second half of a run may add, when the first half was at least so many seconds long: a process has all of that after two minutes of this load. Measured from the third
+#: minute to the tenth: 0.1 MB up and down.
+LEVEL: Final = 2 * 2**20
+LEVEL_AFTER: Final = 120.0
 #: Seconds in which a host comes to rest: a worker that was just killed is reaped, and a spare one forked.
-_REST = 10.0
+_REST: Final = 10.0
 
 
 @attrs.frozen
@@ -76,6 +82,14 @@ def grown(before: Counted, after: Counted) -> list[str]:
         if has > had + room:
             found.append(f"{name}: {had} before, {has} after")
     return found
+
+
+def rising(memory: Sequence[int], seconds: float) -> list[str]:
+    """Say that memory does not level off: ``memory`` are bytes, taken at equal distances over so many seconds."""
+    middle = len(memory) // 2
+    if seconds * middle / max(1, len(memory) - 1) < LEVEL_AFTER or memory[-1] <= memory[middle] + LEVEL:
+        return []
+    return [f"memory still rises: {', '.join(f'{size / 2**20:.1f}' for size in memory)} MB"]
 
 
 def _descendants() -> int:

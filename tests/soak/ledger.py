@@ -15,7 +15,7 @@ class Ledger:
     """Counts calls by outcome, and what was run by call. Any thread may use it.
 
     The worker says of each call that it runs it, before it does anything else, so the host knows; a call is looked at when its outcome is there. What may have run
-    (``executed: unknown``) is looked at once more at the end, because its worker's last word may come later than the news of its death.
+    (``executed: unknown``) is looked at once more at the next rest, because its worker's last word may come later than the news of its death.
     """
 
     def __init__(self) -> None:
@@ -70,13 +70,15 @@ class Ledger:
         self._open.discard(call)
         self.outcomes[outcome] += 1
 
-    def close(self) -> None:
-        """Judge the whole; every caller has ended."""
+    def balance(self) -> None:
+        """Judge everything so far; no call is under way, and what workers said has been read. Then it holds no call any more."""
         with self._lock:
             self.wrong += [f"call {call} has no outcome" for call in sorted(self._open)]
             for call in self._unknown:
                 if (runs := self._runs.pop(call, 0)) > 1:
                     self.wrong.append(f"call {call} was run {runs} times")
-            self.wrong += [f"call {call} was run, and nobody made it" for call in self._runs]
+            self.wrong += [f"call {call} was run, and nobody made it, or it had been settled" for call in self._runs]
             if self.outcomes.total() != self.begun:
                 self.wrong.append(f"{self.begun} calls have {self.outcomes.total()} outcomes")
+            for seen in (self._open, self._unknown, self._runs):
+                seen.clear()

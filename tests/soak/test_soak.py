@@ -7,7 +7,7 @@ import pytest
 
 import blackhole_core as bh
 from tests.soak.__main__ import unproven
-from tests.soak.census import ROOM, Counted, grown
+from tests.soak.census import LEVEL, ROOM, Counted, grown, rising
 from tests.soak.ledger import Ledger
 
 LITTLE = Counted(threads=4, descriptors=10, processes=2, files=1, groups=5, modules=300, memory=2**25)
@@ -26,7 +26,7 @@ def test_a_right_ledger_is_right() -> None:
     ledger.failed(second, _died("no"))
     ledger.failed(third, _died("unknown"))
     ledger.ran(third)
-    ledger.close()
+    ledger.balance()
     assert ledger.wrong == []
     assert ledger.outcomes == {"answered": 1, "WorkerDied, executed: no": 1, "WorkerDied, executed: unknown": 1}
 
@@ -60,7 +60,7 @@ def test_a_wrong_ledger_is_found(runs: int, outcome: str, said: str) -> None:
         ledger.failed(call, _died(outcome))
     if outcome == "timeout":
         ledger.failed(call, bh.CallTimeout("soaked@1.0.0", "work", 1.0))
-    ledger.close()
+    ledger.balance()
     assert any(said in wrong for wrong in ledger.wrong)
 
 
@@ -70,6 +70,26 @@ def test_growth_is_found(field: str) -> None:
     more = getattr(LITTLE, field) + (ROOM + 1 if field == "memory" else 1)
     assert grown(LITTLE, LITTLE) == []
     assert [what.partition(":")[0] for what in grown(LITTLE, attrs.evolve(LITTLE, **{field: more}))] == [field]
+
+
+def test_what_was_settled_is_not_run_later() -> None:
+    """A rest settles everything before it: a word that comes after it is of a call that was run when it should not have been."""
+    ledger = Ledger()
+    call = ledger.begin()
+    ledger.failed(call, _died("unknown"))
+    ledger.balance()
+    assert ledger.wrong == []
+    ledger.ran(call)
+    ledger.balance()
+    assert ledger.wrong == [f"call {call} was run, and nobody made it, or it had been settled"]
+
+
+def test_memory_that_rises_to_a_level_is_told_from_a_leak() -> None:
+    """Only the second half of a run counts, and only when the first was long enough for everything to be there."""
+    level, leak = [0, 4 * LEVEL, 5 * LEVEL, 5 * LEVEL, 5 * LEVEL], [number * LEVEL for number in range(5)]
+    assert rising(level, 600) == []
+    assert [what.partition(":")[0] for what in rising(leak, 600)] == ["memory still rises"]
+    assert rising(leak, 30) == []
 
 
 def test_a_soak_that_showed_nothing_fails() -> None:
