@@ -27,13 +27,14 @@ import msgspec
 from blackhole_core.errors import ProtocolError
 from blackhole_core.executor.launch.child import Child, wait_readable
 from blackhole_core.executor.limits.verdict import Verdict
+from blackhole_core.executor.listening import Listener
 from blackhole_core.executor.outbox import Outbox
-from blackhole_core.executor.output import LineSplitter, LogPump
+from blackhole_core.executor.output import LogPump
 from blackhole_core.executor.printable import printable
 from blackhole_core.executor.records import Records
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.arrival import Arrival, Patience
-from blackhole_core.executor.wire.budget import REST, Budget
+from blackhole_core.executor.wire.budget import LOG_BURST, LOG_RATE, REST, Budget
 from blackhole_core.executor.wire.frames import FrameReader, frame
 from blackhole_core.executor.wire.parcels import Shelf
 
@@ -41,8 +42,8 @@ __all__ = ["Connection", "Ended"]
 
 #: Bytes of the channel read or written at once: what a pipe holds.
 _READ_SIZE: Final = 1024 * 1024
-#: Bytes of output read at once: short, so that a worker that floods its output does not keep its own answers waiting.
-_OUTPUT_SIZE: Final = 64 * 1024
+#: Bytes of it read at once from a worker that floods its host.
+_LITTLE: Final = 64 * 1024
 #: Bytes read of each pipe after the end: twice what it holds.
 _LAST_WORDS: Final = 2 * 1024 * 1024
 #: Milliseconds to wait, after a worker closed its channel, for it to end by itself before it is killed: a dying process closes its
@@ -53,8 +54,6 @@ _UNREAD_ANSWERS: Final = 4
 _UNREAD_COUNT: Final = 100_000
 #: What a worker gets to finish a message that it has begun.
 PATIENCE: Final = Patience()
-#: Bytes of a record that cost as much as a record.
-_UNIT: Final = 1024
 
 
 class Ended:
@@ -101,7 +100,9 @@ class Connection:
         self._frames = FrameReader(max_message)
         self._arrival = Arrival(PATIENCE)
         self._budget = Budget(time.monotonic())
-        self._lines = LineSplitter()
+        self._size = _READ_SIZE  # bytes of the channel read at once now
+        self._listener = Listener(child.output, self._records, Budget(time.monotonic(), rate=LOG_RATE, burst=LOG_BURST))
+        self._listen_at: float | None = None  # when the output is read again (``time.monotonic()``), while it is left alone
         self._reason: str | None = None
         self._out_lock = threading.Lock()
         self._outbox = Outbox()
@@ -206,21 +207,42 @@ class Connection:
             if child.receive in ready and not self._receive():
                 return
             self._arrival.waited(waited)
-            if child.output in ready and not self._listen():
-                poller.unregister(child.output)
+            if child.output in ready:
+                self._listen(poller)
             if child.pidfd in ready or ready.get(child.send, 0) & select.POLLERR:
                 return  # it ended, or closed its end of what we send
             writing = self._flush(poller, writing, child.send in ready)
 
     def _await(self, poller: select.poll) -> tuple[dict[int, int], float]:
         """Return what there is to do, and how many seconds were waited for the rest of a message that has begun. A worker that floods the host has to wait."""
-        if self._budget.overdrawn(time.monotonic()):
+        flooding = self._budget.overdrawn(time.monotonic())
+        self._size = _LITTLE if flooding else _READ_SIZE
+        if flooding:
             wait_readable(self.child.pidfd, int(REST * 1000))
         wait = self._arrival.wait
-        if wait is None:
+        if wait is None and self._listen_at is None:
             return dict(poller.poll()), 0.0
         begun = time.monotonic()
-        return dict(poller.poll(wait * 1000)), time.monotonic() - begun
+        ready = dict(poller.poll(self._milliseconds(wait, begun)))
+        now = time.monotonic()
+        if self._listen_at is not None and now >= self._listen_at:
+            self._listen_at = None
+            poller.register(self.child.output, select.POLLIN)
+        return ready, 0.0 if wait is None else now - begun
+
+    def _milliseconds(self, wait: float | None, now: float) -> float:
+        """Return how long to wait: ``wait`` seconds at most, and no longer than the output is left alone."""
+        alone = None if self._listen_at is None else max(0.0, self._listen_at - now)
+        return 1000 * min(seconds for seconds in (wait, alone) if seconds is not None)
+
+    def _listen(self, poller: select.poll) -> None:
+        """Take in some of what the worker printed, and leave the rest alone for a while if that was much."""
+        more = self._listener.read()
+        pause = self._listener.pause
+        if not more or pause:
+            poller.unregister(self.child.output)
+        if more and pause:
+            self._listen_at = time.monotonic() + pause
 
     def _flush(self, poller: select.poll, writing: bool, ready: bool) -> bool:
         """Write what callers left; return whether there is more, with the poller told."""
@@ -237,7 +259,7 @@ class Connection:
     def _receive(self) -> int:
         """Read once and return how many bytes came: 0 at the end of the stream."""
         try:
-            data = os.read(self.child.receive, _READ_SIZE)
+            data = os.read(self.child.receive, self._size)
         except ConnectionResetError:  # a socket's way to say that the other end is gone, and had not read everything
             data = b""
         messages = self._frames.feed(data)
@@ -255,26 +277,14 @@ class Connection:
         return len(data)
 
     def _log(self, body: bytes) -> None:
-        if self._budget.overdrawn(time.monotonic()):
+        if not self._listener.hears():
+            self._budget.spend(1)
             self._records.lose(1)
             return
-        self._budget.spend(1 + len(body) / _UNIT)
+        self._listener.spend(1, len(body))
         message = codec.decode_worker_message(body)
         assert isinstance(message, codec.Log), "it has its tag"
         self._records.logged(message)
-
-    def _listen(self) -> int:
-        """Take in what the worker printed, likewise."""
-        if self._budget.overdrawn(time.monotonic()):
-            data = os.read(self.child.output, _READ_SIZE)  # to be thrown away: that is quick
-            self._records.lose(*self._lines.skip(data))
-            return len(data)
-        data = os.read(self.child.output, _OUTPUT_SIZE)
-        lines = self._lines.feed(data) if data else self._lines.end()
-        self._budget.spend(len(lines) + len(data) / _UNIT)
-        for line in lines:
-            self._records.printed(line)
-        return len(data)
 
     def _finish(self) -> None:
         child = self.child
@@ -288,9 +298,8 @@ class Connection:
         except ProtocolError as error:
             self.breach(error)
         exit_status = child.reap()
-        _exhaust(child.output, self._listen)
-        for line in self._lines.end():
-            self._records.printed(line)
+        _exhaust(child.output, self._listener.read)
+        self._listener.end()
         with self._out_lock:
             self._open = False
             self._outbox.clear()

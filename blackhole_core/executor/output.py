@@ -63,7 +63,7 @@ class LineSplitter:
 
     def skip(self, data: bytes) -> tuple[int, list[str]]:
         """Throw ``data`` away but for its last lines; return how many lines that were, and these."""
-        lost = data[:-_LAST].count(b"\n")
+        lost = data.count(b"\n", 0, max(0, len(data) - _LAST))
         if len(data) > _LAST:
             self._rest = b""
         return lost, self.feed(data[-_LAST:]) if data else self.end()
