@@ -1,5 +1,7 @@
 """What a plugin notices of a neighbour that misbehaves: how many times longer its calls take (p99) while the other burns, floods, or forks.
 
+Calls are made one after the other for a second, alone and then beside the neighbour. On a machine that is busy with something else p99 alone is a matter of chance, and so is the ratio.
+
 The neighbour of ours has limits (half a core, 24 processes), those of the peers have none to set; each is a pool of one worker for the caller and another for
 the neighbour. What a peer's worker writes goes to ``/dev/null``; what ours writes is read by the host, cut into lines and given to ``logging``. A fork bomb of a peer's ends by itself after 200 processes, or the machine would not survive the benchmark.
 """
@@ -25,11 +27,12 @@ import blackhole_core as bh
 from benchmarks.harness import options
 from benchmarks.results import Document, Result, publish
 
-#: Calls of one sample, enough for a 99th percentile.
-_CALLS: Final = 300
-_ROUNDS: Final = 5
-#: Seconds that a neighbour misbehaves, longer than any sample takes.
-_MISBEHAVIOUR: Final = 3.0
+#: Seconds of one sample: ten of the kernel's periods, in each of which a neighbour with a limit burns and is held back. Thousands of calls.
+_SECONDS: Final = 1.0
+_ROUNDS: Final = 3
+#: Seconds that a neighbour has misbehaved when the sample begins, and goes on after it.
+_BEFORE: Final = 0.5
+_AFTER: Final = 0.2
 #: Processes of a fork bomb that nothing holds.
 _BOMB: Final = 200
 #: Times as long as alone that a call may take.
@@ -160,9 +163,8 @@ CONTENDERS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[_Pair
 
 def p99(call: Callable[[str], Any]) -> float:
     """Return the 99th percentile of the seconds that a call takes."""
-    taken = []
-    for _ in range(_CALLS):
-        began = time.perf_counter()
+    taken, until = [], time.perf_counter() + _SECONDS
+    while (began := time.perf_counter()) < until:
         call("hi")
         taken.append(time.perf_counter() - began)
     return statistics.quantiles(taken, n=100)[98]
@@ -172,9 +174,9 @@ def beside(pair: _Pair, kind: str) -> float:
     """Return how many times longer calls take while the neighbour misbehaves than just before."""
     call, misbehave = pair
     alone = p99(call)
-    noise = threading.Thread(target=misbehave, args=(kind, _MISBEHAVIOUR))
+    noise = threading.Thread(target=misbehave, args=(kind, _BEFORE + _SECONDS + _AFTER))
     noise.start()
-    time.sleep(_MISBEHAVIOUR / 10)  # it has begun
+    time.sleep(_BEFORE)  # it has begun
     loud = p99(call)
     noise.join()
     return loud / alone

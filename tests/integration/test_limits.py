@@ -257,6 +257,24 @@ def test_a_worker_that_spins_is_held_back(run: Callable[..., Running]) -> None:
     assert throttled > 0
 
 
+@needs_groups
+def test_a_worker_that_wants_more_than_its_limit_lets_others_go_first(run: Callable[..., Running]) -> None:
+    """A36: it runs when nobody else wants to, until it is content with its share again."""
+    running = run(Resources(cpu=4))
+    limits = running.remote.limits
+    assert limits is not None
+    ranks = [file for group in own_groups() if (file := group / "cpu.idle").exists()]
+    if not ranks:
+        pytest.skip("this kernel has no groups that run after all others")
+    spinning = threading.Thread(target=running, args=("transform", "spin 0.03"))
+    spinning.start()
+    assert eventually(lambda: limits.yields)
+    assert eventually(lambda: [file.read_text() for file in ranks] == ["1\n"])
+    spinning.join()
+    assert eventually(lambda: not limits.yields)
+    assert eventually(lambda: [file.read_text() for file in ranks] == ["0\n"])
+
+
 @pytest.mark.skipif(not abilities_here().kills, reason="cgroup.kill does not work here")
 @pytest.mark.parametrize("abilities", [None, kill_only])
 def test_what_left_session_and_parent_ends_with_its_worker(run: Callable[..., Running], abilities: Any) -> None:

@@ -7,6 +7,7 @@ born there, and none of them is ours to leave.
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
@@ -143,6 +144,18 @@ class Group:
         """The processes in it; None when there is no group."""
         directory = next(iter(self._directories.values()), None)
         return None if directory is None else [pid for pid in cgroupfs.members(directory) if pid > 0]
+
+    # --- its rank ----------------------------------------------------------------------------------------------------
+
+    def rank(self, *, last: bool) -> None:
+        """Have it run only when nobody else wants to (``last``), or as others do.
+
+        :raises OSError: the kernel cannot (it is older than 5.15), or there is no such group.
+        """
+        directory, _ = self._of("cpu")
+        if directory is None:
+            raise FileNotFoundError(errno.ENOENT, "there is no group that holds the processor")
+        cgroupfs.write(directory / "cpu.idle", str(int(last)))
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

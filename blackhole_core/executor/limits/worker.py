@@ -28,6 +28,7 @@ from blackhole_core.executor.limits.amounts import MB, megabytes, memory_bytes
 from blackhole_core.executor.limits.disk import Uncountable, disk_used, walk
 from blackhole_core.executor.limits.duty import Duty
 from blackhole_core.executor.limits.group import Group
+from blackhole_core.executor.limits.pressure import Pressure
 from blackhole_core.executor.limits.tree import Abilities
 from blackhole_core.executor.limits.usage import CpuMeter, Usage
 from blackhole_core.executor.limits.verdict import Verdict, judge
@@ -65,6 +66,7 @@ class WorkerLimits:
         self._stopped_at: float | None = None
         self._stopped = 0.0
         self._disk: int | None = None
+        self._pressure: Pressure | None = None
         self._meter = CpuMeter(time.monotonic(), self._cpu())
 
     def watch(self) -> None:
@@ -78,6 +80,9 @@ class WorkerLimits:
         if limits.cpu is not None and not abilities.holds("cpu"):
             self._duty = Duty(limits.cpu / 100, self._cpu() or 0.0, time.monotonic())
             looks.append(self._look_at_cpu)
+        elif limits.cpu is not None:
+            self._pressure = Pressure(self._group.throttled or 0, self._cpu() or 0.0)
+            looks.append(self._look_at_pressure)
         with self._lock:
             self._watching = True
         for look in looks:
@@ -100,6 +105,12 @@ class WorkerLimits:
         """How long it was stopped so far, in all."""
         with self._lock:
             return self._stopped + (0.0 if self._stopped_at is None else time.monotonic() - self._stopped_at)
+
+    @property
+    def yields(self) -> bool:
+        """Whether it runs only when nobody else wants to, because it wants more than its limit of the processor."""
+        with self._lock:
+            return self._pressure is not None and self._pressure.yields
 
     @property
     def throttled(self) -> int | None:
@@ -180,6 +191,22 @@ class WorkerLimits:
                 self._let_go(now)
             pause = rest or self._duty.turn
         self._timers.after(pause, self._look_at_cpu)
+
+    def _look_at_pressure(self) -> None:
+        with self._lock:
+            if not self._watching or self._pressure is None:
+                return
+            before, throttled, used = self._pressure, self._group.throttled, self._cpu()
+            if throttled is None or used is None:
+                return  # the kernel does not count that
+            self._pressure = before.looked(throttled, used)
+            if self._pressure.yields != before.yields:
+                try:
+                    self._group.rank(last=self._pressure.yields)
+                except OSError:
+                    return  # it cannot: the limit itself holds all the same
+            pause = self._pressure.pause
+        self._timers.after(pause, self._look_at_pressure)
 
     def _stop(self, now: float) -> None:
         if self._stopped_at is None:
