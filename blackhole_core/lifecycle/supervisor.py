@@ -218,7 +218,10 @@ class Supervisor:
 
     def _decide(self, member: Member, instance: Instance, how: str, error: Exception | None) -> None:
         with self._changed:
-            if member.instance is not instance or self._closed:
+            if member.instance is not instance:
+                self._leave(instance)
+                return
+            if self._closed:
                 return
             now, policy = self._clock(), member.settings.restart
             decision = decide(member.attempts, now, policy, error)
@@ -239,8 +242,19 @@ class Supervisor:
         if member.instance is instance:
             self.on_change(member, Dependency.BROKEN)
 
+    def leave(self, instance: Instance) -> None:
+        """Take in that ``instance`` was replaced: if its worker is dead, none is started any more."""
+        if isinstance(instance.runner, RemoteRunner) and instance.runner.pid is None:
+            self._leave(instance)
+
+    @staticmethod
+    def _leave(instance: Instance) -> None:
+        """Have calls that had begun on what was replaced, and wait for its next worker, fail now and not at their deadlines."""
+        _remote(instance).give_up("its worker died and another version has taken its place")
+
     def _restart(self, member: Member, instance: Instance) -> None:
         if member.instance is not instance:
+            self._leave(instance)
             return
         runner = _remote(instance)
         try:
@@ -250,6 +264,8 @@ class Supervisor:
             if member.instance is instance:  # else it was ended meanwhile, which is no failure
                 self._emit("worker.restart_failed", member.name, version=instance.id.version, error=f"{type(error).__name__}: {error}")
                 self._decide(member, instance, f"it could not be started again: {error}", error)
+            else:
+                self._leave(instance)
             return
         with self._changed:
             if member.instance is not instance:

@@ -433,6 +433,7 @@ class Swap:
 
     def _end_old(self, still: Standstill) -> bool:
         """End the old version, now or when the calls on it are over; return whether it is the latter."""
+        self._tools.supervisor.leave(self._old)
         if still.drained(_A_MOMENT):
             self._old.end()
             return False

@@ -47,6 +47,44 @@ def test_a_worker_that_ends_unasked_is_started_again(tmp_path: Path) -> None:
         assert log.of("worker.died")[0].data["exit"] == 3
 
 
+def test_calls_left_behind_on_a_replaced_version_end_with_its_worker(tmp_path: Path) -> None:
+    """F-02, S-02: they began on the old version, whose worker nobody starts again: what waits there is told at once that it did not run, not at its deadline."""
+    for version in ("1.0.0", "2.0.0"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "sleepy.py").write_text(
+            "import time\nfrom notes_api import hookimpl\nclass Plugin:\n"
+            "    @hookimpl\n    def slow(self, seconds: float) -> str:\n        time.sleep(seconds)\n        return 'slept'\n"
+        )
+        manifest = f"name: sleepy\nversion: {version}\nentry: sleepy:Plugin\nisolation: process\n"
+        (tmp_path / version / "plugin.yaml").write_text(manifest)
+    with manager() as pm:
+        pm.load("sleepy", source=tmp_path / "1.0.0")
+        old: Any = pm.parts.supervisor.member("sleepy").instance.runner  # type: ignore[union-attr]
+        outcomes: list[Any] = []
+
+        def call(seconds: float) -> None:
+            try:
+                outcomes.append(pm.hook.slow(seconds=seconds))
+            except bh.PluginError as error:
+                outcomes.append(error)
+
+        threads = []
+        for number, seconds in enumerate((60.0, 0.0)):
+            threads.append(threading.Thread(target=call, args=(seconds,)))
+            threads[-1].start()
+            while len(old._outstanding) <= number:
+                time.sleep(0.001)
+        assert pm.swap("sleepy", source=tmp_path / "2.0.0").retiring
+        os.kill(old.pid, signal.SIGKILL)
+        for thread in threads:
+            thread.join(30)
+        running, waiting = sorted(outcomes, key=lambda outcome: type(outcome) is bh.PluginBroken)
+        assert (type(running), running.executed) == (bh.WorkerDied, "unknown")
+        assert "another version has taken its place" in str(waiting)
+        assert pm.hook.slow(seconds=0.0) == ["slept"]
+        assert (pm.plugin("sleepy").phase, pm.plugin("sleepy").restarts) == (bh.Phase.RUNNING, 0)
+
+
 def test_queued_calls_go_to_the_next_worker_and_it_is_started_once(tmp_path: Path) -> None:
     """F-02, F-05: one runs and dies with the worker, five wait and succeed; all of them meet one restart."""
     log = Log()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import traceback
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from blackhole_core.lifecycle.restart import RestartPolicy
 from blackhole_core.manifest.model import Manifest
 from blackhole_core.registry.candidate import Candidate, Origin
 from tests.simulated.host import Simulation, simulation
-from tests.simulated.worker import BREACHES, SimulatedWorker
+from tests.simulated.worker import SimulatedWorker
 
 __all__ = ["HOW", "SOURCE", "VERSIONS", "Step", "play"]
 
@@ -63,7 +63,7 @@ class Plugin:
     @hookimpl
     def add(self, call: int, how: str) -> list[int]:
         if how == "before":
-            worker.die()
+            worker.die(call)
         self.count += 1
         worker.note(call, self.count)
         worker.answer(how)
@@ -111,7 +111,6 @@ SOURCES: Final = {
 HOW: Final = ("no", "raise", "before", "after", "mid-answer", "answered", "twice", "breach", "too long", "closes", "hang", "late")
 
 CALL_TIMEOUT: Final = 20.0
-LATE: Final = 3.0
 CONFIG: Final[dict[str, Any]] = {
     "restart": {"intensity": 3, "period": 60.0, "delay": 0.5, "max_delay": 4.0},
     "poison_deaths": 3,
@@ -127,6 +126,8 @@ CONFIG: Final[dict[str, Any]] = {
     "state_timeout": 3,
 }
 _RESTARTS: Final = RestartPolicy(**CONFIG["restart"])
+#: Seconds after which a worker that owes an answer and stands still has been ended, every step of that included.
+_HUNG: Final = CONFIG["hung_after"] + 4 * CONFIG["heartbeat"]
 #: Seconds in which the callers of a worker that died are told: it may first be waited for after it closed its channel.
 _TOLD: Final = 0.3
 
@@ -210,13 +211,16 @@ class Judge:
         self.reigns: list[Reign] = []
         self.faults: list[str] = []
         self.deaths: list[tuple[SimulatedWorker, float, list[int]]] = []
-        self.forced = 0  # swaps that go on without the calls that had begun
+        self.poisoned: Counter[int] = Counter()  #: workers that the poisoned call has ended, by generation
+        self.released = False  #: whether an operator has it run again
+        self.forced: set[str] = set()  #: versions that were swapped in without waiting for the calls that had begun
         self._begins = 0
         self._serving: int | None = None
         self._member: Any = None
         self._seen_dead: set[int] = set()
         world.pm.on_event(self._event)
         self.scheduler.sources.append(self._look)
+        self.scheduler.at_standstill = self._stand_still
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
@@ -242,6 +246,23 @@ class Judge:
                 self.deaths.append((worker, self.scheduler.now, worker.left))
         return []
 
+    def _stand_still(self) -> None:
+        """Nothing can happen before time passes: nobody may wait for what needs none, and nobody live who should not."""
+        now, living = self.scheduler.now, self.world.machine.living
+        for worker in living:
+            if worker.answered_badly and not worker.deaf:
+                worker.answered_badly = False  # said once
+                self.faults.append(f"worker {worker.number} broke the protocol at {now:g} and goes on")
+            owing = worker.owing()
+            if worker.stopped and now - max(worker.stopped_at, owing) > _HUNG:
+                self.faults.append(f"worker {worker.number} has stood still for {now - worker.stopped_at:g} s, and is left alone")
+        member = self._member
+        if member is None or member.busy is not None or any(worker.owes or worker.stopped for worker in living):
+            return
+        waiting = [caller.number for caller in self.callers if caller.ended is None]
+        if waiting and (member.phase in ("broken", "stopped", "failed") or (member.phase == "running" and living)):
+            self.faults.append(f"calls {waiting} wait at {now:g}, though the plugin is {member.phase} and has nothing to do")
+
     # --- what is wrong -----------------------------------------------------------------------------------------------
 
     def verdict(self) -> list[str]:
@@ -253,7 +274,7 @@ class Judge:
             self._unknown,
             self._counts,
             self._restarts,
-            self._breaches,
+            self._poison,
             self._probation,
         )
         self.faults += ["a thread ended with " + "".join(traceback.format_exception(error)) for error in self.scheduler.failures]
@@ -324,7 +345,7 @@ class Judge:
                 yield f"worker {worker.number} began at {first} and counted {counts}"
         for old, new in itertools.pairwise(self.reigns):
             exported = self.exports.get(old.generation)
-            if exported is None or self.forced:
+            if exported is None or new.version in self.forced:
                 continue
             late = [
                 count
@@ -333,18 +354,20 @@ class Judge:
                 for decision, count in effects
                 if decision > exported
             ]
-            handed = any(
-                w.given is not None and w.load is not None and w.load.generation == new.generation for w in self.world.machine.workers
-            )
-            if late and handed and not self._broke(old.generation, exported):
+            handed = any(w.given is not None and w.generation == new.generation for w in self.world.machine.workers)
+            if late and handed and not self._interrupted(exported, new.adopted):
                 yield f"generation {old.generation} counted {late} after it had handed over its state to {new.generation}"
+        first = {worker.generation: worker for worker in reversed(self.world.machine.workers)}
+        for worker in by_worker:
+            restarted = worker is not first[worker.generation] and worker.kept is not None
+            if restarted and worker.given is None and worker.version not in STATELESS:
+                yield f"worker {worker.number} was started again without the state that was kept, {worker.kept}"
 
-    def _broke(self, generation: int, after: int) -> bool:
-        return any(
-            event.name == "plugin.broken" or (event.name == "plugin.phase" and event.data["phase"] in ("stopped", "starting"))
-            for decision, _, event in self.events
-            if decision > after
-        )
+    def _interrupted(self, begin: int, end: int) -> bool:
+        """Whether the old version died in the middle of a swap, or the host went back from it without waiting."""
+        names = [(event.name, event.data.get("phase")) for decision, _, event in self.events if begin <= decision <= end]
+        went_back = any(event.name == "swap.rolled_back" and decision >= end for decision, _, event in self.events)
+        return went_back or any(name in ("plugin.broken", "worker.died") for name, _ in names)
 
     def _restarts(self) -> Iterator[str]:
         """Restarts keep their distance, and there are no more of them than allowed."""
@@ -363,14 +386,6 @@ class Judge:
                     yield f"generation {generation} was started again {worker.born - died[before.number]:g} s after a death, {delay:g} s are due"
                 restarts.append(worker.born)
 
-    def _breaches(self) -> Iterator[str]:
-        """Whoever breaks the protocol is ended."""
-        for caller in self.callers:
-            if caller.how in BREACHES:
-                for worker, _, _ in self.effects[caller.number]:
-                    if worker.answered_badly and worker.exit is None:
-                        yield f"worker {worker.number} broke the protocol ({caller.how}) and goes on"
-
     def _probation(self) -> Iterator[str]:
         """The host goes back from what died within its probation, and from nothing else."""
         told = [(decision, event) for decision, _, event in self.events if event.name in ("swap.rolled_back", "swap.rollback_failed")]
@@ -383,6 +398,12 @@ class Judge:
             deaths = [at for worker, at, _ in self.deaths for begin, end in spans if begin <= at <= end]
             if not deaths:
                 yield f"the host went back from {bad}, which did not die within its probation"
+
+    def _poison(self) -> Iterator[str]:
+        """The same call ends so many workers of one version, and no more."""
+        for generation, deaths in self.poisoned.items():
+            if deaths > CONFIG["poison_deaths"] and not self.released:
+                yield f"the same call ended {deaths} workers of generation {generation}"
 
 
 class Player:
@@ -442,7 +463,7 @@ class Player:
         self._operate("swap", lambda: self.pm.swap("counter", source=Path(version)))
 
     def _force(self, version: str) -> None:
-        self.judge.forced += 1
+        self.judge.forced.add(version)
         self._operate("swap", lambda: self.pm.swap("counter", source=Path(version), force=True))
 
     def _rollback(self) -> None:
@@ -455,6 +476,7 @@ class Player:
         self._operate("snapshot", lambda: self.pm.export_state("counter"))
 
     def _release(self) -> None:
+        self.judge.released = True
         self.pm.plugin("counter").release_poison()
 
     def _signal(self, number: int) -> None:

@@ -65,6 +65,8 @@ class Scheduler:
         self.trace: list[str] = []  #: who was chosen, in order
         #: Things that may happen beside the threads: each call returns those that may happen now.
         self.sources: list[Callable[[], list[Callable[[], object]]]] = []
+        #: Told just before time passes: nothing can happen any more without that.
+        self.at_standstill: Callable[[], object] = lambda: None
         self.failures: list[BaseException] = []  #: what ended a thread
         self._tasks: list[_Task] = []
         self._idle: list[_Task] = []
@@ -82,6 +84,7 @@ class Scheduler:
             due = min((task.deadline for task in self._tasks if task.deadline is not None), default=None)
             if due is None or not patient:
                 return False
+            self.at_standstill()
             self.now = max(self.now, due)
             chosen = self._candidates()
         self.decisions += 1
@@ -114,6 +117,7 @@ class Scheduler:
         while True:
             self.settle()
             due = min((task.deadline for task in self._tasks if task.deadline is not None), default=None)
+            self.at_standstill()
             if due is None or due > end:
                 break
             self.now = max(self.now, due)
@@ -170,6 +174,7 @@ class Scheduler:
             due = deadline if due is None else due if deadline is None else min(due, deadline)
             if due is None:
                 raise Stuck(f"nothing will ever happen, and somebody waits:\n{self.waiting()}")
+            self.at_standstill()
             self.now = max(self.now, due)
         return True
 

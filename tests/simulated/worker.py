@@ -43,8 +43,11 @@ _RECEIVE, _SEND, _OUTPUT, _PIDFD, _PER_WORKER = range(5)
 
 #: What breaks the protocol.
 BREACHES: Final = frozenset({"twice", "breach", "too long"})
-#: A call that was begun: the request, its number in the history, how and from when on it may be answered, and with what.
-_Begun: TypeAlias = tuple[codec.Request, int, str, float, bytes | codec.WireFailure]
+#: Seconds that a late call takes to have its effect.
+_LATE: Final = 3.0
+#: A call that was begun: the request, its number in the history, how and from when on it may be answered, and with what; None: it
+#: has not had its effect yet.
+_Begun: TypeAlias = tuple[codec.Request, int, str, float, bytes | codec.WireFailure | None]
 
 
 class Killed(BaseException):
@@ -70,6 +73,8 @@ class Machine:
 
     def newest(self) -> int | None:
         """Return the count in the newest snapshot."""
+        if self.judge is None:
+            return None
         snapshot = self.judge.world.pm.parts.states.latest("counter")
         return None if snapshot is None else snapshot.data["count"]
 
@@ -81,7 +86,7 @@ class Machine:
     def launch(self, spec: LaunchSpec) -> Child:
         assert spec.plugin is not None
         worker = SimulatedWorker(self, len(self.workers), self._codes[str(spec.plugin.id.version)])
-        worker.generation = spec.plugin.generation
+        worker.generation, worker.version = spec.plugin.generation, str(spec.plugin.id.version)
         self.workers.append(worker)
         return worker.child
 
@@ -232,16 +237,27 @@ class SimulatedWorker:
         self._signals: list[int] = []
         self._hosted: Hosted | None = None
         self._bindings: tuple[WorkerBinding, ...] = ()
-        self.generation = 0  #: of the instance it was launched for
+        self.generation, self.version = 0, ""  #: of the instance it was launched for
         self.given: int | None = None  #: the state it was given
         self.left: list[int] = []  #: the calls it had begun and not answered when it ended
         self.answered_badly = False
+        self.kept = machine.newest()  #: the state that was kept when it was launched
+        self.stopped_at = math.inf  #: since when it stands still
+        self._owing_since = math.inf
         self._say(codec.Hello(codec.PROTOCOL, self.child.pid))
 
     @property
-    def running(self) -> int:
-        """How many calls it has begun and not answered."""
-        return len(self._running)
+    def owes(self) -> bool:
+        """Whether it was sent something that it has not answered."""
+        return bool(self.inbound or self._heard or self._queue or self._running)
+
+    def owing(self) -> float:
+        """Return since when it owes something, as far as anybody has looked; infinity when it does not."""
+        if not self.owes:
+            self._owing_since = math.inf
+        elif self._owing_since == math.inf:
+            self._owing_since = self.machine.scheduler.now
+        return self._owing_since
 
     # --- what may happen next ----------------------------------------------------------------------------------------
 
@@ -263,9 +279,9 @@ class SimulatedWorker:
     def signal(self, number: int) -> None:
         """Have a signal delivered, some time; a stopped process takes SIGKILL and SIGCONT alone."""
         if number == signal.SIGCONT:
-            self.stopped = False
+            self.stopped, self.stopped_at = False, math.inf
         elif number == signal.SIGSTOP:
-            self.stopped = True
+            self.stopped, self.stopped_at = True, min(self.stopped_at, self.machine.scheduler.now)
         elif self.exit is None and number not in self._signals:
             self._signals.append(number)
 
@@ -342,7 +358,10 @@ class SimulatedWorker:
     def start(self, config: dict[str, Any]) -> None:
         """It starts."""
 
-    def die(self) -> None:
+    def die(self, call: int | None = None) -> None:
+        """End here, in the middle of ``call`` if it is one."""
+        if call == -1:
+            self.machine.judge.poisoned[self.generation] += 1
         raise Killed
 
     def hang(self) -> None:
@@ -362,8 +381,6 @@ class SimulatedWorker:
         self._how = how
         if how == "hang":
             self._until = math.inf
-        elif how == "late":
-            self._until += 3.0
 
     def go_on(self) -> None:
         """Let what hangs end."""
@@ -387,16 +404,28 @@ class SimulatedWorker:
         if request is None:
             self.end(0)
             return
-        self._how, self._until, self._call = "", self.machine.scheduler.now, -2
+        now = self.machine.scheduler.now
+        if self._is_late(request):  # its effect comes with its answer
+            self._running.append((request, -2, "no", now + _LATE, None))
+            return
+        self._how, self._until, self._call = "", now, -2
+        result = self._run(request)
+        if result is not None:
+            self._running.append((request, self._call, self._how, self._until, result))
+
+    def _is_late(self, request: codec.Request) -> bool:
+        return request.space != CONTRACT and self._bindings[request.index].arguments.decode(request.args)[-1] == "late"
+
+    def _run(self, request: codec.Request) -> bytes | codec.WireFailure | None:
+        """Run a call; None when the worker was killed by that."""
         try:
-            result = self._perform(request)
+            return self._perform(request)
         except Killed:
             self.end(-signal.SIGKILL)
             self.left.append(self._call)
-            return
+            return None
         except Exception as error:
-            result = to_wire(error)
-        self._running.append((request, self._call, self._how, self._until, result))
+            return to_wire(error)
 
     def _perform(self, request: codec.Request) -> bytes:
         if request.space != CONTRACT:
@@ -412,6 +441,9 @@ class SimulatedWorker:
         """Answer a call, as it was told to. What breaks the protocol is done in the middle of the call, which goes on then."""
         self._running.remove(call)
         request, number, how, _, result = call
+        if result is None:
+            result = self._run(request)
+            assert result is not None, "what is late does not die"
         answer = codec.Answer(request.id, msgspec.Raw(result)) if isinstance(result, bytes) else codec.Error(request.id, result)
         data = frame(codec.encode(answer))
         if how in BREACHES:
