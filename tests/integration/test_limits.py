@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import blackhole_core as bh
 from blackhole_core.executor.confinement import Confinement, Unenforced
 from blackhole_core.executor.levels import Levels
 from blackhole_core.executor.limits import cgroupfs
-from blackhole_core.executor.limits.amounts import MB, OWN_TASKS
+from blackhole_core.executor.limits.amounts import MB, OWN_TASKS, descriptors
 from blackhole_core.executor.limits.detect import abilities_here
 from blackhole_core.executor.limits.division import LEAF
 from blackhole_core.executor.limits.limiter import Limiter
@@ -88,6 +89,9 @@ class Hungry:
         while time.process_time() < until:
             pass
         return "spun"
+
+    def descriptors(self, argument):
+        return resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def orphan(self, argument):
         """Start a process that is nobody's child and in nobody's session."""
@@ -283,6 +287,12 @@ def test_what_left_session_and_parent_ends_with_its_worker(run: Callable[..., Ru
     orphan = int(running("transform", "orphan"))
     os.kill(running.pid, signal.SIGKILL)
     assert eventually(lambda: not _runs(orphan))
+
+
+def test_a_worker_has_fewer_descriptors_than_its_host(run: Callable[..., Running]) -> None:
+    """It can neither have more nor allow itself more, so what it leaves in sockets never reaches the bound at which its host's messages are refused."""
+    most = descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    assert run(Resources())("transform", "descriptors") == f"({most}, {most})"
 
 
 def test_a_file_larger_than_the_disk_limit_is_refused(run: Callable[..., Running], tmp_path: Path) -> None:

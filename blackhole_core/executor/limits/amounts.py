@@ -6,7 +6,7 @@ import math
 import resource
 from typing import Final
 
-__all__ = ["LEAST_CPU", "MB", "OWN_TASKS", "cpu_quota", "megabytes", "memory_bytes", "rlimits", "task_limit"]
+__all__ = ["LEAST_CPU", "MB", "OWN_TASKS", "cpu_quota", "descriptors", "megabytes", "memory_bytes", "rlimits", "task_limit"]
 
 #: Bytes of one MB of a manifest.
 MB: Final = 2**20
@@ -26,6 +26,11 @@ OWN_TASKS: Final = 5
 
 #: Bytes that RLIMIT_DATA allows on top of a memory limit: it counts the whole stack of every thread, 8 MB each, of which hardly any is ever used.
 _STACKS: Final = 64 * MB
+
+
+#: Descriptors that a worker may have fewer than its host. The kernel counts those that are under way in sockets by user, not by process, and refuses whoever sends more when there are more than the
+#: sender's own limit: so a worker that lets its own pile up stops itself first. It may overshoot by what one message holds, 253.
+_OWN_DESCRIPTORS: Final = 512
 
 
 def memory_bytes(megabytes: float) -> int:
@@ -50,6 +55,11 @@ def cpu_quota(percent: float) -> tuple[int, int]:
     if percent / 100 * period < _LEAST_QUOTA:
         period = min(_LONGEST_PERIOD, math.ceil(_LEAST_QUOTA * 100 / percent))
     return max(_LEAST_QUOTA, round(percent / 100 * period)), period
+
+
+def descriptors(soft: int) -> int:
+    """Return how many descriptors a worker may have at most, whose host has the soft limit ``soft``."""
+    return max(soft // 2, soft - _OWN_DESCRIPTORS)
 
 
 def task_limit(pids: int) -> int:

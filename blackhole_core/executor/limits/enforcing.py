@@ -84,7 +84,7 @@ def _pids(_: Confinement, abilities: Abilities, __: bool) -> tuple[str, str]:
 
 def _disk(confinement: Confinement, _: Abilities, walled: bool) -> tuple[str, str]:
     if confinement.data is None:
-        return "none", "the plugin has no directory of its own that could be watched"
+        return "none", "the plugin has no directory of its own that could be watched; give the host a state_dir, in which it gets one"
     if not walled:
         return "none", "without a sandbox it may write anywhere, and only its own directory is watched"
     return "broker", ""

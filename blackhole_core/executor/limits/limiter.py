@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import logging
+import resource
 import threading
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from blackhole_core.errors import LoadFailed
 from blackhole_core.executor.confinement import Confinement
-from blackhole_core.executor.limits.amounts import rlimits
+from blackhole_core.executor.limits.amounts import descriptors, rlimits
 from blackhole_core.executor.limits.detect import abilities_here
 from blackhole_core.executor.limits.enforcing import limit_enforcement
 from blackhole_core.executor.limits.group import Group
@@ -72,7 +73,8 @@ class Limiter:
         """Return the resource limits that a worker must be started with, as number and most."""
         limits = confinement.resources
         memory = limits.memory is not None and not self.abilities.holds("memory")
-        return rlimits(memory=limits.memory if memory else None, disk=limits.disk)
+        files = (resource.RLIMIT_NOFILE, descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
+        return (files, *rlimits(memory=limits.memory if memory else None, disk=limits.disk))
 
     def ahead(self, pid: int) -> Group | None:
         """Put a process that waits to become a worker into groups of its own, without limits; None where there are none.

@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from blackhole_core.executor.limits.amounts import MB, OWN_TASKS, cpu_quota, memory_bytes, rlimits, task_limit
+from blackhole_core.executor.limits.amounts import MB, OWN_TASKS, cpu_quota, descriptors, memory_bytes, rlimits, task_limit
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,10 @@ def test_resource_limits_are_given_for_what_is_limited_only() -> None:
     assert rlimits(memory=None, disk=None) == ()
     assert dict(rlimits(memory=None, disk=2)) == {resource.RLIMIT_FSIZE: 2 * MB}
     assert dict(rlimits(memory=100, disk=None))[resource.RLIMIT_DATA] > 100 * MB
+
+
+def test_a_worker_has_fewer_descriptors_than_its_host_by_more_than_two_messages_can_carry() -> None:
+    """What it leaves under way in sockets counts for its user: its own limit has to stop it before the host's stops the host."""
+    assert descriptors(1024) <= 1024 - 2 * 253
+    assert descriptors(100_000) == 100_000 - 512
+    assert descriptors(256) == 128, "of few it keeps half"
