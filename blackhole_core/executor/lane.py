@@ -2,13 +2,14 @@
 
 A call that finds its worker idle need not wake the host's I/O thread nor the worker's reader: the calling thread writes the
 arguments into shared memory, and the thread that runs the plugin's calls takes them from there and puts the result beside
-them. While calls come in quick succession both sides look at the memory for a moment before they sleep, so a call and its
-answer cost no system call at all; an idle pair of processes sleeps. Everything else (several calls at once, nested calls,
+them. While calls come in quick succession, and where that makes them shorter, both sides look at the memory for a moment before they sleep, so a call
+and its answer cost no system call at all; an idle pair of processes sleeps. Everything else (several calls at once, nested calls,
 large values, exceptions, logs, control) travels through the channel's pipes.
 
-Layout, each flag on a cache line of its own::
+Layout, the flags of either side on cache lines of their own::
 
     REQUEST   1 byte   tag of the latest request
+    AGAIN     1 byte   the next request may come soon after this one's answer: look for it before you sleep
     DOZING    1 byte   the worker sleeps, or is about to: a request must be followed by a ring at its door
     WAITING   1 byte   the same for the host
     ANSWER    1 byte   tag of the latest answer
@@ -40,6 +41,7 @@ from collections.abc import Callable
 from typing import Final
 
 from blackhole_core.errors import ProtocolError
+from blackhole_core.executor.lanelooks import Choice
 
 __all__ = ["CAPACITY", "UNAVAILABLE", "HostLane", "WorkerLane"]
 
@@ -55,7 +57,7 @@ def _why_not() -> str | None:
 #: Why there is no lane on this machine, None when there is.
 UNAVAILABLE: Final = _why_not()
 
-_REQUEST, _DOZING, _WAITING, _ANSWER, _IN = 0, 64, 128, 192, 256
+_REQUEST, _AGAIN, _DOZING, _WAITING, _ANSWER, _IN = 0, 1, 64, 128, 192, 256
 _OUT: Final = 64 * 1024
 _SIZE: Final = 128 * 1024
 #: number, seconds left (infinity: none), index of the implementation, bytes of the body
@@ -67,15 +69,13 @@ CAPACITY: Final = _OUT - _IN - _INWARD.size
 _TAGS: Final = 255
 
 #: Looks at a flag before it is slept on, some 35 ns each. The host's are few: it holds the interpreter meanwhile, and looks only when the worker is
-#: awake. The worker's bridge the time in which the host takes its answer and makes the next call, and, if it slept, wakes up. The processor is
+#: awake. The worker's, when the host says that it may call again soon, bridge the time in which the host takes its answer and makes the next call, and, if it slept, wakes up. The processor is
 #: not offered to others between them: on a busy machine they would keep it for milliseconds.
 _HOST_LOOKS: Final = (None,) * 500
 _WORKER_LOOKS: Final = (None,) * 700
 _LONGER_LOOKS: Final = (None,) * 1800
 #: Seconds between an answer and the next request: below it calls come in quick succession.
 _QUICK: Final = 150e-6
-#: Power of two of the calls without looking after looks in vain, at most.
-_VAIN: Final = 8
 #: Rings in one call that announce nothing: an honest worker rings once.
 _FALSE_RINGS: Final = 100
 
@@ -84,7 +84,7 @@ _LONGEST_SLEEP: Final = 2_000_000.0
 
 #: Seconds that a host's looks take at most, with room for a switch of threads.
 _LOOKING: Final = 100e-6
-#: Until when (``time.monotonic()``) a thread of this process looks without sleeping: at most one does. No lock, which an interrupt could leave locked.
+#: Until when (``time.perf_counter()``) a thread of this process looks without sleeping: at most one does. No lock, which an interrupt could leave locked.
 _looked_until: Final = [0.0]
 
 
@@ -119,30 +119,6 @@ class _Sleeper:
 
     def close(self) -> None:
         self._epoll.close()
-
-
-class _Patience:
-    """Whether to look before sleeping: less and less often where more than one look in three is in vain. So it is where both processes share one
-    processor, where others keep the processors busy, and where calls take long.
-    """
-
-    __slots__ = ("_pass", "_vain", "rests")
-
-    def __init__(self) -> None:
-        self._vain = 0  # looks in vain, of which each successful one makes up for a half
-        self._pass = 0  # calls to come without a look
-        self.rests = True  #: whether another successful look would change nothing
-
-    def wants(self) -> bool:
-        if self._pass:
-            self._pass -= 1
-            return False
-        return True
-
-    def looked(self, found: bool) -> None:
-        self._vain = max(0, self._vain - 1) if found else min(self._vain + 2, _VAIN)
-        self._pass = 0 if found else 2**self._vain - 1
-        self.rests = not self._vain
 
 
 class HostLane:
@@ -180,9 +156,11 @@ class HostLane:
         self.number = 0  #: of the latest call
         self._calls = 0
         self._tag = 0
-        self._look = False  # whether the worker was awake when the present call was sent
         self._spins = _several_processors()
-        self._patience = _Patience()
+        self._choice = Choice()
+        self._sent = self._received = 0.0  # when the present request and the last answer passed here (``time.perf_counter()``)
+        self._quick = False  # whether the present request came soon after that answer
+        self._look = False  # whether an answer is to be looked for: so it was chosen, and the worker was awake
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -222,6 +200,9 @@ class HostLane:
         start = _IN + _INWARD.size
         memory[start : start + len(args)] = args
         self._calls += 1
+        self._sent = time.perf_counter()
+        self._quick = self._spins and self._sent - self._received < _QUICK
+        memory[_AGAIN] = look = self._quick and self._choice.looks
         self._tag = memory[_REQUEST] = 1 + self._calls % _TAGS
         with self._fence:
             pass
@@ -229,7 +210,7 @@ class HostLane:
             self._look = False
             _ring(self._bell)
         else:
-            self._look = self._spins
+            self._look = look
 
     def answered(self) -> bool:
         """Whether the worker has put an answer to the present call there. Holders only."""
@@ -237,13 +218,11 @@ class HostLane:
 
     def look(self) -> bool:
         """Look for an answer for some microseconds if that is likely to help, and return whether it is there. Holders only."""
-        if not self._look or not self._patience.wants() or (now := time.monotonic()) < _looked_until[0]:
+        if not self._look or self._sent < _looked_until[0]:
             return self.answered()
-        _looked_until[0] = now + _LOOKING
+        _looked_until[0] = self._sent + _LOOKING
         found = _seen(self._memory, _ANSWER, self._tag, _HOST_LOOKS)
         _looked_until[0] = 0.0
-        if not (found and self._patience.rests):
-            self._patience.looked(found)
         return found
 
     def sleep(self, deadline: float | None) -> bool:
@@ -282,6 +261,9 @@ class HostLane:
         if said != number or length > CAPACITY:
             raise ProtocolError(f"an answer of {length} bytes to request {said} in the shared memory, where request {number} was made")
         start = _OUT + _OUTWARD.size
+        self._received = time.perf_counter()
+        if self._quick:
+            self._choice.took(self._received - self._sent)
         return bytes(self._memory[start : start + length])
 
 
@@ -297,9 +279,6 @@ class WorkerLane:
         self._sleeper = _Sleeper(self._door, self._event)
         self._fence = threading.Lock()
         self._calls = 0
-        self._spins = _several_processors()
-        self._patience = _Patience()
-        self._quick = False  # whether the latest request came soon after the answer before it
         self._looks: tuple[None, ...] = ()  # at the next request, after the latest answer
 
     def requested(self) -> bool:
@@ -312,16 +291,10 @@ class WorkerLane:
         if self._memory[_REQUEST] == tag:
             return True
         looks, self._looks = self._looks, ()
-        if not looks:
-            return False
-        found = _seen(self._memory, _REQUEST, tag, looks)
-        if not (found and self._patience.rests):
-            self._patience.looked(found)
-        return found
+        return _seen(self._memory, _REQUEST, tag, looks)
 
     def sleep(self, idle: Callable[[], bool]) -> None:
         """Wait for a request, or for :meth:`wake`; not if ``idle()`` is false by now."""
-        begun = time.perf_counter()
         memory, tag = self._memory, self._next_tag()
         memory[_DOZING] = 1
         with self._fence:
@@ -329,7 +302,6 @@ class WorkerLane:
         if memory[_REQUEST] != tag and idle():
             self._sleeper.sleep(-1)
         memory[_DOZING] = 0
-        self._quick = self._spins and time.perf_counter() - begun < _QUICK
 
     def wake(self) -> None:
         """Have :meth:`sleep` return, after what ``idle`` tells was changed. Any thread."""
@@ -351,15 +323,14 @@ class WorkerLane:
         _OUTWARD.pack_into(memory, _OUT, number, len(result))
         start = _OUT + _OUTWARD.size
         memory[start : start + len(result)] = result
+        again = memory[_AGAIN]
         memory[_ANSWER] = 1 + self._calls % _TAGS
         with self._fence:
             pass
-        if memory[_WAITING]:
+        waits = memory[_WAITING]
+        if waits:
             _ring(self._bell)
-            # It may have to be woken on this very processor, so this is worth a try only now and then.
-            self._looks = _LONGER_LOOKS if self._quick and self._patience.wants() else ()
-        else:
-            self._looks = _WORKER_LOOKS if self._spins else ()
+        self._looks = () if not again else _LONGER_LOOKS if waits else _WORKER_LOOKS
 
     def forget(self) -> None:
         """In a forked child: it is not the worker, so it must neither answer nor take requests. Whoever tries finds no memory; more than once is once."""

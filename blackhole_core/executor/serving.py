@@ -282,10 +282,12 @@ class Worker:
             if lane.look():
                 self._answer_in_lane(lane)
                 continue
+            if self._queue.empty():
+                lane.sleep(self._queue.empty)
+                continue
             try:
                 message = self._queue.get_nowait()
-            except queue.Empty:
-                lane.sleep(self._queue.empty)
+            except queue.Empty:  # another thread was faster
                 continue
             # One that came between the look and the queue came before what was taken from there; the ledger counts on this order.
             if lane.requested():

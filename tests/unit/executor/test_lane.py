@@ -15,6 +15,7 @@ import pytest
 from blackhole_core.errors import ProtocolError
 from blackhole_core.executor import lane as lanes
 from blackhole_core.executor.lane import CAPACITY, HostLane, WorkerLane
+from blackhole_core.executor.lanelooks import Choice
 
 pytestmark = pytest.mark.skipif(lanes.UNAVAILABLE is not None, reason=str(lanes.UNAVAILABLE))
 
@@ -190,32 +191,42 @@ def test_a_lane_in_use_is_closed_by_the_call_that_has_it() -> None:
     assert open_files() == before
 
 
-def test_the_worker_looks_for_the_next_request_only_when_it_may_come_soon(pair: Pair) -> None:
-    """A host that was awake makes its next call soon; one that slept may, if calls came in quick succession; an idle pair sleeps."""
-    looks = []
-    for waiting, quick in ((0, False), (1, True), (1, False)):
-        pair.worker._memory[lanes._WAITING], pair.worker._quick = waiting, quick
-        pair.worker.send(1, b"")
-        looks.append(bool(pair.worker._looks))
-    assert looks == [pair.worker._spins, True, False]
-    assert not pair.worker.look()
+def test_the_worker_looks_for_the_next_request_only_when_the_host_says_so(pair: Pair) -> None:
+    """It is said of calls in quick succession, and only where looking was chosen: an idle pair sleeps."""
+    pair.serve(lambda _, args: args)
+    pair.host._spins = True
+    for looks, rested, said in ((False, False, 0), (True, False, 1), (True, True, 0)):
+        pair.host._choice.looks = looks
+        pair.call(b"")
+        if rested:
+            pair.host._received -= lanes._QUICK
+        else:
+            pair.host._received = math.inf
+        pair.call(b"")
+        assert pair.host._memory[lanes._AGAIN] == said
 
 
-def test_looks_in_vain_become_rare() -> None:
-    """Plugins whose calls take long, and processes that share a processor, do not pay for looking at each call."""
-    patience = lanes._Patience()
-    looks = 0
-    for _ in range(2000):
-        if patience.wants():
-            looks += 1
-            patience.looked(found=False)
-    assert looks < 30
-    while looks:  # one that helps now and then does not count for much, many do
-        looks -= 1
-        while not patience.wants():
-            pass
-        patience.looked(found=True)
-    assert all(patience.wants() for _ in range(100))
+def _run(choice: Choice, calls: int, seconds: dict[bool, float]) -> int:
+    """Make calls, and return how many of them looked."""
+    looked = 0
+    for _ in range(calls):
+        looked += choice.looks
+        choice.took(seconds[choice.looks])
+    return looked
+
+
+def test_looking_is_chosen_where_calls_take_less_with_it() -> None:
+    """What is slower is tried ever more rarely; when the machine changes, so does the choice, and a few slow calls do not matter."""
+    choice = Choice()
+    assert _run(choice, 2000, {False: 30.0, True: 50.0}) < 200
+    assert _run(choice, 100_000, {False: 30.0, True: 29.0}) < 300
+    _run(choice, 20_000, {False: 30.0, True: 12.0})
+    assert _run(choice, 2000, {False: 30.0, True: 12.0}) > 1700
+    for _ in range(5):
+        choice.took(9000.0)
+    assert _run(choice, 2000, {False: 30.0, True: 12.0}) > 1700
+    _run(choice, 40_000, {False: 30.0, True: 50.0})
+    assert _run(choice, 2000, {False: 30.0, True: 50.0}) < 200
 
 
 def test_a_forked_child_takes_and_gives_nothing(pair: Pair) -> None:
