@@ -43,6 +43,15 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def machines(session: nox.Session) -> None:
+    """Swap a plugin twenty times from one virtual machine to another, and look for what is left behind."""
+    install(session, "tests")
+    session.run("blackhole", "vm", "build")
+    environment = {"BLACKHOLE_VM_SWAPS": "20", "BLACKHOLE_REQUIRE_LEVELS": "vm"}
+    session.run("python", "-m", "pytest", "tests/integration/test_vm_life.py", *session.posargs, env=environment)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Run the test suite and report branch coverage of the package, as far as it runs in the host or the command line."""
     install(session, "tests")

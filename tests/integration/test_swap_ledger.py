@@ -70,7 +70,7 @@ def _stateful(level: str, tmp_path: Path, swaps: int = SWAPS) -> None:
         assert pm.plugin("counter").isolation == level
 
 
-@pytest.mark.parametrize(("level", "swaps"), [*((level, SWAPS) for level in LEVELS), ("container", SWAPS // 5)])
+@pytest.mark.parametrize(("level", "swaps"), [*((level, SWAPS) for level in LEVELS), ("container", SWAPS // 5), ("vm", 2)])
 def test_no_call_and_no_update_is_lost(level: str, swaps: int, tmp_path: Path) -> None:
     """S-01: 16 callers, 20 swaps with migration both ways: every call counted once, versions never go back for a caller. Fewer where a swap takes longer."""
     require_level(level)

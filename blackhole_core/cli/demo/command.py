@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["demo"]
 
 #: The levels that can be shown.
-_LEVELS = ("none", "thread", "process", "container")
+_LEVELS = ("none", "thread", "process", "container", "vm")
 
 
 @click.command()

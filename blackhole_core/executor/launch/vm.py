@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -165,8 +166,9 @@ class VmLauncher:
                 state = open_state(memory, machine.memory)
                 opened.callback(os.close, state)
                 machine = attrs.evolve(machine, state=state, held=memory, resumed=True, monitor=sockets.guest_monitor)
+            disk = None if data is None else opened.enter_context(held_disk(spec.plugin, data))
             start = Start("vm", _how(machine, reason))
-            child = self._starter.submit(self._bring_up, machine, sockets, start).result()
+            child = self._starter.submit(self._bring_up, machine, sockets, disk, start).result()
             try:
                 if machine.resumed:
                     with Monitor(sockets.monitor) as monitor:
@@ -207,14 +209,15 @@ class VmLauncher:
 
     # --- the thread that starts --------------------------------------------------------------------------------------
 
-    def _bring_up(self, machine: Machine, sockets: Sockets, start: Start) -> Child:
+    def _bring_up(self, machine: Machine, sockets: Sockets, disk: int | None, start: Start) -> Child:
         if self._guard is None:
             self._guard = Guard()
         guard = self._guard
         process = start_qemu(machine)
         pidfd = taken_over(process, guard)
         channel, send, output, status = sockets.hand_over()
-        return VmChild(process.pid, pidfd, channel, send, output, status, start=start, on_reap=lambda: guard.forget(process.pid))
+        kept = None if disk is None else os.dup(disk)
+        return VmChild(process.pid, pidfd, channel, send, output, status, disk=kept, start=start, on_reap=lambda: guard.forget(process.pid))
 
 
 def _how(machine: Machine, reason: str) -> str:
@@ -272,8 +275,6 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 def data_disk(plugin: RunnerSpec) -> Path | None:
     """Return the disk for the plugin's own data, made when it is first wanted; None for a plugin that named no size for one, or has no place for data.
 
-    Two guests cannot have it at once: QEMU refuses the second. So a swap from vm to vm of a plugin with such a disk fails, and the old version serves on.
-
     :raises CannotBuild: it cannot be made.
     :raises OSError: there is no room for it.
     """
@@ -298,3 +299,23 @@ def data_disk(plugin: RunnerSpec) -> Path | None:
             said = getattr(error, "stderr", None) or str(error)
             raise CannotBuild(f"the data disk of {plugin.id} cannot be made: {said.strip()}; mkfs.ext4 is in package e2fsprogs") from None
     return disk
+
+
+@contextlib.contextmanager
+def held_disk(plugin: RunnerSpec | None, disk: Path) -> Iterator[int]:
+    """Hold a data disk for one guest, as long as a copy of the descriptor that this gives is open: two that write to it destroy it.
+
+    :raises IsolationUnavailable: another guest has it, as when a plugin is swapped from vm to vm.
+    """
+    assert plugin is not None, "a guest is made for a plugin"
+    with disk.open("rb") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise IsolationUnavailable(
+                Isolation.VM.value,
+                f"the data disk of {plugin.id.name}, {disk}, is in use by another virtual machine. A plugin with a disk of its own (resources.disk) cannot be "
+                "swapped from vm to vm, for the old version writes to it until the new one serves: unload it and load the new version, or swap it by way of "
+                "level process, which carries its state and leaves the disk",
+            ) from None
+        yield opened.fileno()

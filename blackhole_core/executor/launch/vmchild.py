@@ -72,10 +72,21 @@ class VmChild(Child):
     """
 
     def __init__(
-        self, pid: int, pidfd: int, receive: int, send: int, output: int, status: int, *, start: Start, on_reap: Callable[[], object]
+        self,
+        pid: int,
+        pidfd: int,
+        receive: int,
+        send: int,
+        output: int,
+        status: int,
+        *,
+        disk: int | None,
+        start: Start,
+        on_reap: Callable[[], object],
     ) -> None:
         super().__init__(pid, pidfd, receive, send, output, start=start, transport="virtio-serial", on_reap=on_reap)
         self._status = status
+        self._disk = disk  # the hold on its data
         self._said = GuestEnd()
 
     def _signal(self, number: int) -> None:
@@ -103,6 +114,8 @@ class VmChild(Child):
     def close(self) -> None:
         super().close()
         os.close(self._status)
+        if self._disk is not None:
+            os.close(self._disk)
 
 
 @attrs.frozen

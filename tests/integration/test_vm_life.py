@@ -1,0 +1,108 @@
+"""Virtual machines over a plugin's life: how they begin, what they leave, and what a disk of a plugin's own is in the way of."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from blackhole_core.errors import SwapFailed, WorkerDied
+from tests.integration.managed import manager, wheel
+from tests.levels import require_level
+from tests.plugins.build import HERE
+from tests.stage import Stage
+
+pytestmark = pytest.mark.timeout(300)
+
+#: Seconds for a boot on a machine that does other things meanwhile.
+PATIENCE = 110.0
+#: Swaps from one machine to another, each of which takes a second on a machine that does nothing else. `nox -s machines` does twenty.
+_SWAPS = int(os.environ.get("BLACKHOLE_VM_SWAPS", "3"))
+
+_PLUGIN = """
+import ctypes, os, random, time
+class Plugin:
+    @hookimpl
+    def raw(self, value):
+        return os.urandom(16).hex(), random.getrandbits(64), time.time(), open("/proc/sys/kernel/random/boot_id").read()
+    @hookimpl
+    def slow(self, seconds: float) -> str:
+        ctypes.PyDLL(None).sleep(int(seconds))  # keeps the interpreter: PyDLL does not let it go
+        return "slept"
+"""
+
+
+@pytest.fixture(autouse=True)
+def available() -> None:
+    require_level("vm")
+
+
+def test_guests_that_go_on_from_one_memory_are_not_the_same(stage: Stage, tmp_path: Path) -> None:
+    """Their random numbers are their own, the kernel's and Python's, and their clocks are right, however old the memory is."""
+    said = []
+    plugin = stage.start("adhoc", "vm", start_timeout=PATIENCE, **stage.write(tmp_path, _PLUGIN))
+    for _ in range(2):
+        assert str(plugin.remote.facts.start_way).endswith(("resumed from memory", "kvm"))
+        random, number, now, boot = plugin("raw", None)
+        assert abs(now - time.time()) < 60
+        said.append((random, number, boot))
+        plugin.remote.restart(lambda call: None)
+    assert not set(said[0]) & set(said[1])
+
+
+def test_a_guest_that_hangs_says_where(stage: Stage, tmp_path: Path) -> None:
+    """F08: code in it keeps the interpreter; the guest's first program has the worker write its stacks, and the caller gets them."""
+    limits = {"start_timeout": PATIENCE, "heartbeat": 0.5, "hung_after": 3.0}
+    plugin = stage.start("adhoc", "vm", **limits, **stage.write(tmp_path, _PLUGIN))
+    with pytest.raises(WorkerDied) as caught:
+        plugin("slow", 1000.0)
+    assert caught.value.exit == -signal.SIGABRT
+    assert caught.value.stack[0] == "Fatal Python error: Aborted"
+    assert any(line.endswith("in slow") for line in caught.value.stack)
+
+
+def _machines() -> set[str]:
+    """Return the QEMU processes of this one."""
+    mine = Path(f"/proc/{os.getpid()}/task")
+    children = {pid for task in mine.iterdir() for pid in (task / "children").read_text().split()}
+    return {pid for pid in children if b"qemu" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+
+def _facts() -> tuple[int, int]:
+    """Return how many descriptors and mounts there are."""
+    return len(os.listdir("/proc/self/fd")), len(Path("/proc/self/mounts").read_text().splitlines())
+
+
+def test_swaps_leave_nothing(tmp_path: Path) -> None:
+    """No machine, descriptor, socket, mount or file stays of versions that were replaced, and the state goes on."""
+    wheels = [wheel("counter", version, tmp_path) for version in ("1.0.0", "2.0.0")]
+    temporary = Path(tempfile.gettempdir())
+    with manager({"start_timeout": PATIENCE, "probation": 0}) as pm:
+        pm.load("counter", source=wheels[0], isolation="vm")
+        pm.swap("counter", source=wheels[1])
+        before = (_facts(), len(_machines()), set(temporary.iterdir()))
+        for number in range(_SWAPS):
+            assert pm.hook.add(amount=1) == [number + 1]
+            pm.swap("counter", source=wheels[number % 2])
+        assert pm.hook.total() == [_SWAPS]
+        assert (_facts(), len(_machines()), set(temporary.iterdir())) == before
+    assert _machines() == set()
+
+
+def test_a_plugin_with_a_disk_is_not_swapped_from_one_machine_to_another(tmp_path: Path) -> None:
+    """Two guests would write to it. The swap says so and what to do, the old version serves on; after it has ended the disk is free."""
+    config = {"start_timeout": PATIENCE, "plugins": {"counter": {"resources": {"disk": 8}}}}
+    with manager(config, state_dir=tmp_path / "state") as pm:
+        pm.load("counter", source=HERE / "counter_1_0", isolation="vm")
+        assert pm.hook.add(amount=2) == [2]
+        with pytest.raises(SwapFailed, match=r"is in use by another virtual machine.*unload it and load the new version"):
+            pm.swap("counter", source=wheel("counter", "2.0.0", tmp_path))
+        assert pm.hook.add(amount=3) == [5]
+        os.kill(pm.plugin("counter").pid or 0, signal.SIGKILL)
+        with pytest.raises(WorkerDied):
+            pm.hook.add(amount=1)
+        assert pm.hook.total()  # the machine that follows has the disk
