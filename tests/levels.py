@@ -16,10 +16,13 @@ import pytest
 from blackhole_core.executor.levels import levels_here
 from blackhole_core.ids import Isolation
 
-__all__ = ["REQUIRED_LEVELS", "require_level", "require_program", "required_levels", "why_unavailable"]
+__all__ = ["MACHINES", "REQUIRED_LEVELS", "require_level", "require_program", "required_levels", "why_unavailable"]
 
 #: Environment variable with the levels that must run, separated by commas.
 REQUIRED_LEVELS: Final = "BLACKHOLE_REQUIRE_LEVELS"
+
+#: Whether to run what takes minutes where virtual machines are emulated: `nox -s machines` does.
+MACHINES: Final = "BLACKHOLE_MACHINES" in os.environ
 
 
 def required_levels(text: str) -> frozenset[Isolation]:

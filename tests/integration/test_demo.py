@@ -24,24 +24,28 @@ from blackhole_core.cli.exits import Exit
 from blackhole_core.cli.main import main
 from blackhole_core.ids import Isolation
 from blackhole_core.manager import PluginManager
+from tests.levels import MACHINES
 
 #: Enough files that all swaps and kills happen while calls are under way, few enough for a second per level.
 FILES = 80
 
 
-@pytest.mark.parametrize("level", ["none", "thread", "process", "container"])
-def test_the_demo_holds_at_each_level(level: str, require_level: Callable[[str], object]) -> None:
+_SHOWN = [("none", FILES), ("thread", FILES), ("process", FILES), ("container", FILES), *([("vm", 20)] if MACHINES else [])]
+
+
+@pytest.mark.parametrize(("level", "files"), _SHOWN)
+def test_the_demo_holds_at_each_level(level: str, files: int, require_level: Callable[[str], object]) -> None:
     """S-01: swapped, rolled back and (with a worker) killed under load, and the sums are those of a plain loop."""
     require_level(level)
-    result = CliRunner().invoke(main, ["demo", "--limit", str(FILES), "--levels", level, "--threads", "4", "--json"])
+    result = CliRunner().invoke(main, ["demo", "--limit", str(files), "--levels", level, "--threads", "4", "--json"])
     assert result.exit_code == Exit.OK, result.output
     report = json.loads(result.stdout)
     [outcome] = report["levels"]
     assert report["ok"]
     assert outcome["totals"] == report["plain_loop"]["totals"]
-    assert outcome["totals"]["files"] == outcome["calls"] == FILES
+    assert outcome["totals"]["files"] == outcome["calls"] == files
     assert outcome["own"] == outcome["sums_then"]
-    kills = 3 if level in ("process", "container") else 0
+    kills = 3 if level in ("process", "container", "vm") else 0
     assert (outcome["swaps"], outcome["kills"], outcome["restarts"]) == (8 + kills, kills, kills)
     assert outcome["under_load"] >= 6  # nearly always all; the callers may be quicker than the last swap
     assert (outcome["failed"], outcome["lost"], outcome["doubled"]) == (0, 0, 0)

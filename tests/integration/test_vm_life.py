@@ -12,7 +12,7 @@ import pytest
 
 from blackhole_core.errors import SwapFailed, WorkerDied
 from tests.integration.managed import manager, wheel
-from tests.levels import require_level
+from tests.levels import MACHINES, require_level
 from tests.plugins.build import HERE
 from tests.stage import Stage
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(300)
 #: Seconds for a boot on a machine that does other things meanwhile.
 PATIENCE = 110.0
 #: Swaps from one machine to another, each of which takes a second on a machine that does nothing else. `nox -s machines` does twenty.
-_SWAPS = int(os.environ.get("BLACKHOLE_VM_SWAPS", "3"))
+_SWAPS = 20 if MACHINES else 3
 
 _PLUGIN = """
 import ctypes, os, random, time

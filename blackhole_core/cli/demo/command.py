@@ -63,6 +63,15 @@ def _levels(text: str | None) -> tuple[Isolation, ...]:
     return tuple(map(Isolation, dict.fromkeys(names)))
 
 
+def _not_shown(plan: Plan) -> list[tuple[str, str]]:
+    """Return the levels that cannot run here, with the reasons, where all that can are shown."""
+    from blackhole_core.executor.levels import levels_here
+
+    known = levels_here()
+    here = {level.isolation for level in known if level.available}
+    return [(level.isolation.value, level.reason) for level in known if not level.available] if here <= set(plan.levels) else []
+
+
 def _display() -> Display:
     import sys
 
@@ -73,6 +82,8 @@ def _display() -> Display:
 
 def _introduce(plan: Plan, corpus: Corpus) -> None:
     levels = ", ".join(level.value for level in plan.levels)
+    for level, reason in _not_shown(plan):
+        click.echo(f"Level {level} is not shown: {clean(reason)}")
     click.echo(
         f"The plugin `wordcount` counts lines, words and identifiers of {len(corpus.sources)} files of Python's standard library\n"
         f"({corpus.characters / 1e6:.0f} million characters), called by {plan.threads} threads, at the isolation levels {levels} in turn.\n"
@@ -110,6 +121,10 @@ def _conclude(show: Show) -> None:
         return
     click.echo("Every level gave the same sums, and the plugin's own sums came through every swap: nothing failed, nothing was lost.\n")
     for outcome in show.outcomes:
+        if outcome.calls < show.files:
+            click.echo(
+                f"At level {outcome.level} only the first {outcome.calls} files were counted: an emulated processor takes twenty times as long."
+            )
         if outcome.under_load < outcome.swaps:
             click.echo(
                 f"At level {outcome.level} the calls were over before {outcome.swaps - outcome.under_load} of the swaps; count more files to see all under load."
