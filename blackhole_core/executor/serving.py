@@ -189,6 +189,8 @@ class Worker:
                 data = data[os.write(self._send, data) :]
 
     def _read(self) -> None:
+        # The thread that runs calls takes it, and so begins no other one meanwhile; ``abort()`` in this one unblocks it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGABRT})
         frames = FrameReader(2**32)  # the host is trusted; its own cap has been applied on its side
         try:
             while data := os.read(self._receive, _READ_SIZE):

@@ -3,8 +3,8 @@
 The ladder, each step bounded, on the timers' thread, which never waits:
 
 1. *ask*: the worker's reader thread is asked where the threads that run calls stand. Not where it has not answered a heartbeat.
-2. *abort*: SIGCONT, for it may be stopped, then SIGABRT: ``faulthandler`` writes the stacks of all threads to the worker's output, from a signal handler
-   that needs no interpreter lock, and the process ends.
+2. *abort*: SIGABRT, then SIGCONT, for it may be stopped: ``faulthandler`` writes the stacks of all threads to the worker's output, from a signal handler
+   that needs no interpreter lock, and the process ends. In a worker with one thread for calls, and none of the plugin's own, no further call can begin.
 3. *kill*: SIGKILL to the process group, which nothing can catch and which works on a stopped process.
 
 Invariants, guarded by ``_lock``, which is the lock of the worker's runner: ``awake`` is true exactly while a look is due; ``condemned`` is set
@@ -168,8 +168,9 @@ class Vigil:
                 return
         assert self.condemned is not None
         self._connection.condemn(self.condemned)  # it may be quicker than the kill that says why
-        self._connection.child.signal(signal.SIGCONT)
+        # In this order: what waits for a process that is let go on is done before its own code is, so it begins no other call.
         self._connection.child.signal(signal.SIGABRT)
+        self._connection.child.signal(signal.SIGCONT)
         self._timers.after(ABORT_SECONDS, lambda: self._connection.kill(self.condemned))
 
     def end(self) -> None:

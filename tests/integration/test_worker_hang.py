@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from blackhole_core.errors import CallTimeout, WorkerDied
+from blackhole_core.errors import CallTimeout, PluginBroken, WorkerDied
 from blackhole_core.executor import remote
 from blackhole_core.executor.wire import codec
 from blackhole_core.messages import Call
@@ -87,6 +87,38 @@ def test_a_stopped_worker_is_ended_and_its_caller_told(stage: Stage, tmp_path: P
     assert "no sign of life for 0.5 s (hung_after)" in str(died.reason)
     assert any(line.endswith("in slow") for line in died.stack)
     assert f"the host ended it: {died.reason}" in died.__notes__
+
+
+@pytest.mark.parametrize("lane", [True, False])
+def test_a_stopped_worker_begins_no_other_call(lane: bool, stage: Stage, tmp_path: Path) -> None:
+    """F06: it is let go on to die. What waits behind the call that it was stopped in is not begun by it, however long the host takes from one signal to the next."""
+    if not lane:
+        stage.use_fall_backs()
+    hooks = _HOOKS.replace("until = ", "print('begun other', flush=True); until = ")
+    plugin = stage.start("adhoc", **stage.write(tmp_path, hooks), **{**QUICK, "hung_after": 1.5})
+    worker: Any = plugin.remote._worker
+    send, ended = worker.connection.child.signal, threading.Event()
+    worker.connection.child.signal = lambda number: (send(number), ended.wait(0.5))
+    plugin.remote.watch(lambda death: ended.set())
+    errors: list[BaseException] = []
+
+    def call(hook: str, argument: Any) -> None:
+        with pytest.raises((WorkerDied, PluginBroken)) as caught:
+            plugin(hook, argument)
+        errors.append(caught.value)
+
+    threads = [threading.Thread(target=call, args=("slow", 0.5)), threading.Thread(target=call, args=("transform", "0.0"))]
+    threads[0].start()
+    assert eventually(lambda: _has_begun(plugin))
+    os.kill(plugin.pid, signal.SIGSTOP)
+    threads[1].start()
+    assert eventually(lambda: len(plugin.remote._outstanding) == 2)
+    assert ended.wait(20)
+    plugin.remote.give_up("nobody starts another worker here")
+    for thread in threads:
+        thread.join()
+    assert sorted(type(error).__name__ for error in errors) == ["PluginBroken", "WorkerDied"]
+    assert "begun other" not in worker.connection._records.tail.lines()
 
 
 @pytest.mark.parametrize("stage", ["zygote", "exec"], indirect=True)
