@@ -61,6 +61,7 @@ def test_a_trial_that_was_interrupted_decides_nothing() -> None:
     breaker, _ = before_call(_failing(1, 2, 3), 8.0, POLICY)
     breaker = after_call(breaker, 9, POLICY, begun=8.0, failed=None)
     assert before_call(breaker, 9.0, POLICY)[1] is None
+    assert breaker.standing(9.0, POLICY) == "half-open"
 
 
 def test_a_trial_that_never_ends_is_given_up() -> None:
