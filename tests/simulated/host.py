@@ -12,7 +12,7 @@ from unittest.mock import patch
 import attrs
 
 import blackhole_core as bh
-from blackhole_core.executor import connection
+from blackhole_core.executor import connection, listening
 from blackhole_core.executor.remote import RemoteRunner
 from blackhole_core.executor.sandbox.walls import Enclosure
 from blackhole_core.executor.workerfactory import WorkerFactory
@@ -51,6 +51,7 @@ def simulation(seed: int, candidates: dict[str, Candidate], sources: dict[str, s
         machine = Machine(scheduler, sources)
         poller = types.SimpleNamespace(poll=machine.poll, POLLIN=select.POLLIN, POLLOUT=select.POLLOUT, POLLERR=select.POLLERR)
         stack.enter_context(patch.multiple(connection, os=machine.os(), select=poller, wait_readable=machine.wait_readable))
+        stack.enter_context(patch.object(listening, "os", machine.os()))
         for function in (Supervisor.__init__, Guard.__init__):  # their clock is a default, bound long ago
             stack.enter_context(patch.object(function, "__defaults__", (lambda: scheduler.now,)))
         pm = bh.PluginManager("histories", config=config)
