@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import pytest
 
+from blackhole_core.loader import holders
 from blackhole_core.loader.leaks import Canary
 from blackhole_core.loader.universe import Universe
 
@@ -413,9 +414,10 @@ def host() -> Iterator[Any]:
 
 @pytest.fixture
 def leave(
-    host: Any, make_universe: Callable[..., Universe], tmp_path: Path, write_tree: WriteTree
+    host: Any, make_universe: Callable[..., Universe], tmp_path: Path, write_tree: WriteTree, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[Pattern], Canary]]:
     """Return a function that loads a plugin, lets it do what the pattern says, and releases it; what is left is cleaned up afterwards."""
+    monkeypatch.setattr(holders, "_SECONDS", 60.0)  # who it is does not depend on how busy the machine is
     left: list[Canary] = []
 
     def leave(pattern: Pattern) -> Canary:
