@@ -342,6 +342,7 @@ def test_only_facts_of_the_calendar_come_from_the_wall_clock() -> None:
         "blackhole_core/assembly.py",  # when a snapshot was made, for people
         "blackhole_core/cli/control/records.py",  # the time of a record, for people
         "blackhole_core/cli/standing.py",  # since when the host runs, for people
+        "blackhole_core/executor/launch/vm.py",  # what a resumed guest sets its clock to
         "blackhole_core/lifecycle/carrying.py",  # how old a snapshot of another boot is, shown and never below 0
         "blackhole_core/lifecycle/permits.py",  # when something was granted, for people
         "blackhole_core/loader/contents.py",  # compared with the times of files, which come from that clock
