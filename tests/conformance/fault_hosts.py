@@ -33,6 +33,7 @@ COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
     "process, no walls": {"default_isolation": "process", "sandbox": "off"},
     "process": {"default_isolation": "process", "sandbox": "native"},
     "container": {"default_isolation": "container"},
+    "vm": {"default_isolation": "vm"},
 }
 #: A worker is replaced at once however many have died, and a call that kills is not put aside: each fault is looked at by itself.
 _PATIENT: Final = {

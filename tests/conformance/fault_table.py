@@ -74,7 +74,7 @@ SECTIONS: Final[Mapping[str, tuple[Fault, ...]]] = {
     "Writes and reads": (
         Fault("print", "to standard output and error, in every way there is", ("returns",)),
         Fault("flood", "50,000 lines to standard error", ("returns",)),
-        Fault("flood_log", "20,000 records to the log", ("returns",)),
+        Fault("flood_log", "20,000 records to the log", ("returns",), seconds=4 * LONG),
         Fault("not_text", "bytes that are no text", ("returns",)),
         Fault("read_stdin", "all of standard input", ("returns",)),
     ),
@@ -106,7 +106,7 @@ SECTIONS: Final[Mapping[str, tuple[Fault, ...]]] = {
         Fault(
             "close_fds",
             "closes all descriptors but the standard ones",
-            ("ends the host (status 1)", "the host stands still", "returns, new worker"),
+            ("ends the host (status 1)", "the host stands still", *["returns, new worker"] * 3, "WorkerDied, new worker"),
         ),
     ),
     "Does not come back": (
@@ -163,7 +163,7 @@ SECTIONS: Final[Mapping[str, tuple[Fault, ...]]] = {
         Fault(
             "fill_disk",
             "80 MB of temporary files, limit of disk 8 MB",
-            ("does not start", "does not start", "does not start", "allowed"),
+            ("does not start", "does not start", "does not start", "allowed", "allowed", "refused"),
             resources={"disk": 8},
         ),
     ),
