@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 
 from blackhole_core.ids import Isolation
@@ -11,7 +13,7 @@ from blackhole_core.lifecycle.settings import Settings
 from blackhole_core.lifecycle.turnstile import Turnstile
 from blackhole_core.registry.candidate import Candidate
 
-__all__ = ["Member", "Previous"]
+__all__ = ["Member", "Previous", "Replaced"]
 
 
 @attrs.frozen
@@ -21,6 +23,18 @@ class Previous:
     candidate: Candidate
     isolation: Isolation
     snapshot: str | None
+
+
+@attrs.frozen
+class Replaced:
+    """What served before a swap that can still be undone, and how it stood then."""
+
+    instance: Instance
+    phase: Phase
+    error: BaseException | None
+    attempts: tuple[float, ...]
+    probation: float | None
+    kept: list[Callable[[], object]] = attrs.field(factory=list)  #: what became of it meanwhile, and happens when it is put back; in order
 
 
 @attrs.define(eq=False)
@@ -34,6 +48,7 @@ class Member:
     instance: Instance | None = None
     started: int = 0  #: versions started so far; numbers the generations
     previous: Previous | None = None
+    replaced: Replaced | None = None  #: while a swap has switched and can still be undone
     error: BaseException | None = None
     busy: str | None = None
     in_background: bool = False  #: whether that operation is a duty of the host's own, which others wait for

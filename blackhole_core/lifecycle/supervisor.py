@@ -5,6 +5,8 @@ Invariants:
 * ``_members`` and every field of a member change only under ``_changed``; it is never held while plugin code or a listener runs.
 * At most one operation (load, unload, swap, state) has claimed a member at a time; restarts claim nothing, they belong to the
   instance: one that does not serve any more is not restarted, and what becomes of it moves no phase.
+* While a swap can still be undone, what becomes of the replaced instance is kept in ``Member.replaced``: it happens when the instance is put back, and never
+  when :meth:`Supervisor.leave` says that it is not coming back.
 * Every thread started here is joined by :meth:`Supervisor.close`; before that, what it waits for has been ended.
 """
 
@@ -26,7 +28,7 @@ from blackhole_core.ids import canonical_name
 from blackhole_core.lifecycle.carrying import restore_newest
 from blackhole_core.lifecycle.dependencies import Dependency
 from blackhole_core.lifecycle.instance import Instance
-from blackhole_core.lifecycle.member import Member
+from blackhole_core.lifecycle.member import Member, Replaced
 from blackhole_core.lifecycle.phase import Phase, advance
 from blackhole_core.lifecycle.restart import GiveUp, decide, within_period
 from blackhole_core.lifecycle.settings import Settings
@@ -129,14 +131,43 @@ class Supervisor:
         self._tell_phase(member, before, phase, error)
 
     def adopt(self, member: Member, instance: Instance) -> None:
-        """Make ``instance`` the one that serves, and RUNNING its phase."""
+        """Make ``instance`` the one that serves, and RUNNING its phase; what served before can be put back until it is left."""
         with self._changed:
             before = member.phase
+            if member.instance is not None:
+                member.replaced = Replaced(member.instance, before, member.error, member.attempts, member.probation)
             member.phase = before if before is Phase.RUNNING else advance(before, Phase.RUNNING)
             member.instance, member.candidate, member.error = instance, instance.candidate, None
             member.attempts, member.probation = (), None
         if before is not Phase.RUNNING:
             self._tell_phase(member, before, Phase.RUNNING, None)
+
+    def put_back(self, member: Member) -> None:
+        """Have what was replaced serve again, in the phase it had; what has become of it meanwhile takes its course now."""
+        with self._changed:
+            replaced = member.replaced
+            if replaced is None:
+                return
+            before, member.replaced = member.phase, None
+            phase = Phase.RUNNING if replaced.phase is Phase.DRAINING else replaced.phase
+            member.phase = before if before is phase else advance(before, phase)
+            member.instance, member.candidate, member.error = replaced.instance, replaced.instance.candidate, replaced.error
+            member.attempts, member.probation = replaced.attempts, replaced.probation
+        if before is not phase:
+            self._tell_phase(member, before, phase, replaced.error)
+        for happens in replaced.kept:
+            happens()
+
+    def _does_not_serve(self, member: Member, instance: Instance, happens: Callable[[], object]) -> bool:
+        """Whether ``instance`` does not serve; ``happens`` is kept for when it does again, else its runner is given up."""
+        with self._changed:
+            if member.instance is instance:
+                return False
+            if member.replaced is not None and member.replaced.instance is instance:
+                member.replaced.kept.append(happens)
+                return True
+        self._leave(instance)
+        return True
 
     def begin_draining(self, member: Member) -> None:
         """Say that the calls of a running plugin are held back; one that is being restarted stays STARTING."""
@@ -196,8 +227,12 @@ class Supervisor:
             stack=list(ended.stack),
             limit=attrs.asdict(ended.limit) if ended.limit is not None else None,
         )
-        if member.instance is instance:
-            self.on_change(member, Dependency.DOWN)
+        self._went_down(member, instance, how)
+
+    def _went_down(self, member: Member, instance: Instance, how: str) -> None:
+        if self._does_not_serve(member, instance, lambda: self._went_down(member, instance, how)):
+            return
+        self.on_change(member, Dependency.DOWN)
         if self._ends_probation(member, instance):
             self.on_failed_probation(member, instance, how)
         self._decide(member, instance, how, None)
@@ -217,10 +252,9 @@ class Supervisor:
             return self._clock() < until
 
     def _decide(self, member: Member, instance: Instance, how: str, error: Exception | None) -> None:
+        if self._does_not_serve(member, instance, lambda: self._decide(member, instance, how, error)):
+            return
         with self._changed:
-            if member.instance is not instance:
-                self._leave(instance)
-                return
             if self._closed:
                 return
             now, policy = self._clock(), member.settings.restart
@@ -231,7 +265,10 @@ class Supervisor:
             self._give_up(member, instance, f"{decision.reason}; the last time {how}")
             return
         self._move_if_serving(member, instance, (Phase.RUNNING, Phase.DRAINING), Phase.STARTING, error)
-        self._timers.after(decision.delay, lambda: self.on_duty(f"restart-{member.name}", lambda: self._restart(member, instance)))
+        self._timers.after(decision.delay, lambda: self._restart_on_duty(member, instance))
+
+    def _restart_on_duty(self, member: Member, instance: Instance) -> None:
+        self.on_duty(f"restart-{member.name}", lambda: self._restart(member, instance))
 
     def _give_up(self, member: Member, instance: Instance, reason: str) -> None:
         runner = _remote(instance)
@@ -242,8 +279,10 @@ class Supervisor:
         if member.instance is instance:
             self.on_change(member, Dependency.BROKEN)
 
-    def leave(self, instance: Instance) -> None:
-        """Take in that ``instance`` was replaced: if its worker is dead, none is started any more."""
+    def leave(self, member: Member, instance: Instance) -> None:
+        """Take in that ``instance`` was replaced for good: if its worker is dead, none is started any more."""
+        with self._changed:
+            member.replaced = None
         if isinstance(instance.runner, RemoteRunner) and instance.runner.pid is None:
             self._leave(instance)
 
@@ -253,27 +292,35 @@ class Supervisor:
         _remote(instance).give_up("its worker died and another version has taken its place")
 
     def _restart(self, member: Member, instance: Instance) -> None:
-        if member.instance is not instance:
-            self._leave(instance)
+        if self._does_not_serve(member, instance, lambda: self._restart_on_duty(member, instance)):
             return
         runner = _remote(instance)
         try:
             ages: list[float | None] = []
             runner.restart(lambda via: ages.append(self._prepare(member, instance, via)))
         except Exception as error:
-            if member.instance is instance:  # else it was ended meanwhile, which is no failure
-                self._emit("worker.restart_failed", member.name, version=instance.id.version, error=f"{type(error).__name__}: {error}")
-                self._decide(member, instance, f"it could not be started again: {error}", error)
-            else:
-                self._leave(instance)
+            self._restart_failed(member, instance, error)
             return
+        self._restarted(member, instance, ages[-1])
+
+    def _restart_failed(self, member: Member, instance: Instance, error: Exception) -> None:
+        if self._does_not_serve(member, instance, lambda: self._restart_failed(member, instance, error)):
+            return  # it was ended meanwhile, which is no failure
+        self._emit("worker.restart_failed", member.name, version=instance.id.version, error=f"{type(error).__name__}: {error}")
+        self._decide(member, instance, f"it could not be started again: {error}", error)
+
+    def _restarted(self, member: Member, instance: Instance, age: float | None) -> None:
         with self._changed:
             if member.instance is not instance:
+                if member.replaced is not None and member.replaced.instance is instance:
+                    member.replaced.kept.append(lambda: self._restarted(member, instance, age))
                 return
             member.restarts += 1
             restarts = member.restarts
         self._move_if_serving(member, instance, (Phase.STARTING,), Phase.RUNNING, None)
-        self._emit("worker.restarted", member.name, version=instance.id.version, pid=runner.pid, restarts=restarts, state_age=ages[-1])
+        self._emit(
+            "worker.restarted", member.name, version=instance.id.version, pid=_remote(instance).pid, restarts=restarts, state_age=age
+        )
         self.on_change(member, Dependency.BACK)
         if restarts % _FLAPPING == 0:
             self._emit("plugin.flapping", member.name, version=instance.id.version, restarts=restarts)

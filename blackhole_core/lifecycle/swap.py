@@ -171,6 +171,8 @@ class _SwapOfMany:
         return failure
 
     def _clean_up(self) -> SwapReport:
+        for swap in self._swaps:
+            swap.settle()
         let_others_go_first()  # new code answers them now, and ending the old version takes a while
         reports = [swap.clean_up() for swap in self._swaps]
         # When all have ended: a dependant's old version holds the code of what it depends on.
@@ -392,7 +394,7 @@ class Swap:
         """Put the old version back, as far as it was replaced: the swap was interrupted, or cannot be for another plugin. The gates are still shut."""
         if self._replacement is not None and self._replacement.undo is not None:
             self._replacement.undo()
-            self._tools.supervisor.adopt(self.member, self._old)
+            self._tools.supervisor.put_back(self.member)
 
     def release(self) -> None:
         """End the new version, if it does not serve."""
@@ -400,6 +402,10 @@ class Swap:
             self._new.end()
 
     # --- cleanup -----------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Take in that the old version does not come back: calls that had begun on its dead worker fail now, not at their deadlines."""
+        self._tools.supervisor.leave(self.member, self._old)
 
     def clean_up(self) -> SwapReport:
         """Supervise the new version, end the old one, and return the report."""
@@ -433,7 +439,6 @@ class Swap:
 
     def _end_old(self, still: Standstill) -> bool:
         """End the old version, now or when the calls on it are over; return whether it is the latter."""
-        self._tools.supervisor.leave(self._old)
         if still.drained(_A_MOMENT):
             self._old.end()
             return False

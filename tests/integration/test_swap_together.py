@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,9 @@ from typing import Any
 import pytest
 
 import blackhole_core as bh
+from blackhole_core.lifecycle.swap import Swap
+from tests.integration.managed import Log
+from tests.stage import eventually
 
 hookspec = bh.HookspecMarker("together")
 LEVELS = ("none", "thread", "process")
@@ -190,3 +195,82 @@ def test_dependants_go_along_at_every_level(level: str, tmp_path: Path) -> None:
         assert pm.hook.user_says() == ["own 2"]
         assert pm.plugin("user").generation != generation
         assert pm.plugin("user").isolation == level
+
+
+@pytest.fixture
+def failing_switch(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What is to be done before a plugin's switch, by its name."""
+    switch, before = Swap.switch, dict[str, Any]()
+
+    def failing(swap: Swap) -> None:
+        before.pop(swap.member.name, lambda: None)()
+        switch(swap)
+
+    monkeypatch.setattr(Swap, "switch", failing)
+    return before
+
+
+def both(pm: bh.PluginManager, tmp_path: Path) -> None:
+    """Load both plugins at level process and write a new version of the base."""
+    pm.add_hookspecs(Specs)
+    pm.load("base", source=write(tmp_path / "base", "base", BASE.format(word="one")), isolation="process")
+    user = USER.format(imports="WORD = 'own'", lazy="pass")
+    pm.load("user", source=write(tmp_path / "user", "user", user, needs="base"), isolation="process")
+    write(tmp_path / "base", "base", BASE.format(word="one") + "# a later version")
+
+
+def death_then_failure(pm: bh.PluginManager, log: Log) -> Any:
+    """Return what kills the base's old worker, waits until the host knows, and fails."""
+    pid = pm.plugin("base").pid
+    assert pid is not None
+
+    def act() -> None:
+        died = len(log.of("worker.died"))
+        os.kill(pid, signal.SIGKILL)
+        log.wait("worker.died", died + 1)
+        raise RuntimeError("on purpose")
+
+    return act
+
+
+@pytest.mark.parametrize("intensity", [3, 0])
+def test_what_dies_while_it_is_replaced_is_supervised_when_it_is_put_back(
+    intensity: int, tmp_path: Path, failing_switch: dict[str, Any]
+) -> None:
+    """S-12: an old worker that dies between its switch and its being undone is restarted, or given up for all to see, as after any other death."""
+    log = Log()
+    with bh.PluginManager("together", config={"restart": {"intensity": intensity, "delay": 0.01, "max_delay": 0.02}}) as pm:
+        pm.on_event(log)
+        both(pm, tmp_path)
+        failing_switch["user"] = death_then_failure(pm, log)
+        with pytest.raises(bh.SwapFailed, match="on purpose"):
+            pm.reload("base")
+        base = pm.plugin("base")
+        if intensity:
+            log.wait("worker.restarted")
+            assert eventually(lambda: base.phase == "running")
+            assert (pm.hook.base_says(), pm.hook.user_says(), base.restarts) == (["one"], ["own 1"], 1)
+        else:
+            log.wait("plugin.broken")
+            assert eventually(lambda: base.phase == "broken")
+            with pytest.raises(bh.PluginBroken):
+                pm.hook.base_says()
+        report = pm.reload("base")
+        assert report is not None
+        assert (report.status, pm.hook.base_says(), base.phase) == ("swapped", ["one"], "running")
+
+
+def test_a_broken_plugin_is_broken_when_it_is_put_back(tmp_path: Path, failing_switch: dict[str, Any]) -> None:
+    """S-04: a swap that was undone does not say of a plugin that was given up that it runs."""
+    log = Log()
+    with bh.PluginManager("together", config={"restart": {"intensity": 0}}) as pm:
+        pm.on_event(log)
+        both(pm, tmp_path)
+        pid = pm.plugin("base").pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        log.wait("plugin.broken")
+        failing_switch["user"] = lambda: 1 / 0
+        with pytest.raises(bh.SwapFailed, match="ZeroDivisionError"):
+            pm.reload("base")
+        assert pm.plugin("base").phase == "broken"
