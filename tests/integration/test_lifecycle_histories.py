@@ -1,7 +1,9 @@
 """Histories of a plugin: one step after the other, compared with a model after each, with simulated workers and with real ones; and everything beside everything, judged
 by what callers were told and what was executed.
 
-Set ``HISTORIES_SEED`` to another number for other histories; a failure prints the history and the seeds that lead to it.
+The usual run plays a few, the same ones each time. ``HISTORIES=20`` plays twenty times as many (the environment variable multiplies each number of histories), and
+``HISTORIES_SEED`` set to another number others: ``HISTORIES=20 HISTORIES_SEED=7 pytest tests/integration/test_lifecycle_histories.py``. A failure prints the history and the
+seeds that lead to it.
 """
 
 from __future__ import annotations
@@ -296,10 +298,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 #: What Hypothesis draws from.
 SEED: Final = int(os.environ.get("HISTORIES_SEED", "0"))
+#: How many times as many histories as in the usual run, which takes some ten seconds.
+TIMES: Final = int(os.environ.get("HISTORIES", "1"))
 
 
 @seed(SEED)
-@settings(max_examples=60, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30 * TIMES, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(history=[("swap", "2.0.0"), ("unload",), ("load", "1.0.0"), ("rollback",)], order=0)  # to what served before the load
 @example(history=[("call", "no"), ("snapshot",), ("crash",)], order=0)  # the state that was kept
 @given(history=st.lists(st.sampled_from(STEPS), min_size=12, max_size=40), order=st.integers(0, 2**32))
@@ -310,7 +314,7 @@ def test_every_history_is_as_the_model_says(history: list[Step], order: int, fol
             world.do(step)
 
 
-@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("number", range(4 * TIMES))
 def test_real_workers_do_the_same(number: int, folder: Path) -> None:
     """The same steps with processes that are killed lead to the same."""
     steps = [step for step in STEPS if step[0] != "wait"]
@@ -337,7 +341,7 @@ BESIDE: Final = st.one_of(
 
 
 @seed(SEED)
-@settings(max_examples=120, deadline=None, print_blob=True)
+@settings(max_examples=80 * TIMES, deadline=None, print_blob=True)
 @given(history=st.lists(BESIDE, min_size=10, max_size=40), order=st.integers(0, 2**32), threads=st.integers(1, 2))
 def test_everything_beside_everything(history: list[Step], order: int, threads: int) -> None:
     """F01-F08, F27-F31, S-01 … S-13: whatever happens beside whatever, each call is told the truth of how often it ran, by a version that served then; no state is lost; all comes to rest."""
