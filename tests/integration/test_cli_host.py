@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import socket
@@ -166,6 +167,42 @@ def test_garbage_on_the_socket_disturbs_nobody(shared_place: Place, shared_host:
             with contextlib.suppress(ConnectionResetError):
                 assert b"ProtocolError" in sock.recv(65536)
     assert shared_place.json("call", "transform", "text=hi") == ["HI"]
+
+
+#: Connects to the socket in its argument as another user, and says what it is told.
+STRANGER = """
+import os, socket, sys
+os.chdir(os.path.dirname(sys.argv[1]))  # who may search what lies above is not the question
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+with socket.socket(socket.AF_UNIX) as sock:
+    try:
+        sock.connect(os.path.basename(sys.argv[1]))
+        sock.sendall(bytes(64))
+        print("connected and got", sock.recv(100))
+    except OSError as error:
+        print(type(error).__name__)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_another_user_is_refused(shared_place: Place, shared_host: Host) -> None:
+    """H-09: another user does not get into the socket's directory; where somebody opened that, he is cut off before a byte is read, and the host goes on."""
+    directory = shared_place.socket.parent
+    assert [path.stat().st_mode & 0o777 for path in (directory, shared_place.socket)] == [0o700, 0o600]
+
+    def connect() -> str:
+        command = [sys.executable, "-c", STRANGER, str(shared_place.socket)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=SOON, check=True).stdout.strip()
+
+    try:
+        shared_place.socket.chmod(0o666)
+        assert connect() == "PermissionError"
+        directory.chmod(0o711)
+        assert connect() in ("connected and got b''", "ConnectionResetError", "BrokenPipeError")
+    finally:
+        directory.chmod(0o700)
+        shared_place.socket.chmod(0o600)
+    assert shared_place.json("ps")
 
 
 def test_the_host_is_found_from_elsewhere(shared_place: Place, shared_host: Host) -> None:

@@ -417,6 +417,58 @@ def test_no_descriptor_for_a_snapshot(tmp_path: Path, request: pytest.FixtureReq
         assert snapshot.data == {"count": 6}
 
 
+@pytest.fixture
+def counted_group() -> Iterator[Path]:
+    """A control group in which processes and threads are counted; a host that enters it can be told how many there may be."""
+    base = next((path for path in (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")) if (path / "cgroup.procs").exists()), None)
+    if base is None or not os.access(base, os.W_OK):
+        pytest.skip("no control group can be made here")
+    group = base / f"blackhole-test-{os.getpid()}"
+    group.mkdir()
+    try:
+        if not (group / "pids.max").exists():
+            pytest.skip("control groups do not count processes here")
+        yield group
+    finally:
+        assert eventually(lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()
+
+
+def test_no_process_for_a_new_version(counted_group: Path, place: Place, tmp_path: Path) -> None:
+    """F19: where neither process nor thread can be made a swap fails in a sentence at whatever step it is hit, the old version serves on with its state, and the next one succeeds."""
+    old, new = wheel("counter", "1.0.0", tmp_path / "wheels"), wheel("counter", "2.0.0", tmp_path / "wheels")
+    program = f"""
+from pathlib import Path
+group = Path({str(counted_group)!r})
+(group / "cgroup.procs").write_text(str(os.getpid()))
+with begin() as pm:
+    pm.load("counter", source={str(old)!r}, isolation="process")
+    pm.hook.add(amount=5)
+    serving, failures = "1.0.0", 0
+    for spare in range(8):
+        other = {{"1.0.0": {str(new)!r}, "2.0.0": {str(old)!r}}}[serving]
+        (group / "pids.max").write_text(str(int((group / "pids.current").read_text()) + spare))
+        try:
+            serving = pm.swap("counter", source=other).to_version
+        except bh.SwapFailed as error:
+            failures += 1
+            assert error.phase == "load", repr(error)
+            assert any(words in str(error) for words in ("Resource temporarily unavailable", "can't start new thread")), str(error)
+            assert "the old version serves on" in str(error)
+        finally:
+            (group / "pids.max").write_text("max")
+        assert (pm.hook.version(), pm.hook.total()) == ([serving], [5]), (spare, pm.hook.version(), pm.hook.total())
+    other = {{"1.0.0": {str(new)!r}, "2.0.0": {str(old)!r}}}[serving]
+    assert pm.swap("counter", source=other).ok
+    assert pm.hook.total() == [5]
+    say(failures)
+"""
+    done = place.run(program)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 1, done.stderr
+    assert place.left() == []
+
+
 @pytest.mark.parametrize("limit", [100, 1000])
 def test_a_full_disk_as_a_wheel_is_unpacked(limit: int, tmp_path: Path) -> None:
     """F20: a file that cannot be written keeps nothing of the wheel, says so in a sentence, and hinders no later attempt."""

@@ -127,10 +127,20 @@ def _lock(path: Path, lock_path: Path) -> int | None:
                 continue
             raise HostRunning(path, pid if pid.isdecimal() else "") from None
         if _is_at(lock, lock_path):
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, str(os.getpid()).encode(), 0)
+            _sign(lock, lock_path)
             return lock
         os.close(lock)  # its holder removed it between open and flock: try the next one
+
+
+def _sign(lock: int, lock_path: Path) -> None:
+    """Write into the lock which process holds it; where that cannot be, the claim is given up."""
+    try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+    except OSError as error:
+        lock_path.unlink()  # still locked, as in release()
+        os.close(lock)
+        raise BlackholeError(f"{lock_path} cannot be written: {error.strerror}; make room there, or give another --socket") from error
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -215,6 +216,32 @@ def test_a_disk_that_takes_nothing(files: IndexFiles, clock: Clock, site: Path, 
     assert files.trouble == f"the discovery index cannot be kept in {files.directory}: {os.strerror(number)}"
     assert [place.name for place in path.parent.iterdir()] == [path.name]
     assert path.read_bytes() == before
+
+
+def test_a_file_that_may_not_grow(files: IndexFiles, clock: Clock, site: Path) -> None:
+    """F20, F22: a real limit stops the write in its middle: the earlier file stays whole, nothing lies beside it, and the next look with room keeps it."""
+    path = written(files, clock, site)
+    before = path.read_bytes()
+    install(site, "upper", points=NOTES)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        assert sorted(look(files, clock, site)) == ["dist3", "upper"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert files.trouble == f"the discovery index cannot be kept in {files.directory}: File too large"
+    assert ([place.name for place in path.parent.iterdir()], path.read_bytes()) == ([path.name], before)
+    clock.settle()
+    assert sorted(look(files, clock, site)) == ["dist3", "upper"]
+    assert path.read_bytes() != before
+
+
+@pytest.mark.skipif(not Path("/proc/1").is_dir(), reason="a directory that even root cannot write to is needed")
+def test_a_directory_that_takes_no_file(clock: Clock, site: Path) -> None:
+    """F20: the index is only not kept, and says where."""
+    files = IndexFiles("/proc/1/net/discovery", HERE)
+    assert look(files, clock, site) == ["dist3"]
+    assert files.trouble.startswith("the discovery index cannot be kept in /proc/1/net/discovery: ")
 
 
 def test_no_place_for_it(clock: Clock, site: Path, tmp_path: Path) -> None:

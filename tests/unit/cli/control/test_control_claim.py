@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -51,6 +52,19 @@ def test_a_claim_leaves_nothing(path: Path) -> None:
     claim.release()
     claim.release()
     assert list(path.parent.iterdir()) == []
+
+
+def test_a_disk_without_room_for_the_lock(path: Path) -> None:
+    """F20: the claim is given up in a sentence, holds nothing back and leaves nothing: the next one, with room, is had."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(BlackholeError, match=r"t\.sock\.lock cannot be written: File too large; make room there"):
+            SocketClaim(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(path.parent.iterdir()) == []
+    SocketClaim(path).release()
 
 
 def test_a_stale_socket_is_replaced(path: Path) -> None:
