@@ -509,6 +509,42 @@ def test_a_temporary_directory_that_cannot_be_written(monkeypatch: pytest.Monkey
     assert caught.value.errno in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EINVAL, errno.EROFS)
 
 
+# --- signals ---------------------------------------------------------------------------------------------------------
+
+
+def test_signals_in_the_middle_of_messages(tmp_path: Path) -> None:
+    """F22: signals interrupt host and worker a thousand times a second while messages larger than any buffer go both ways, in pieces: each arrives whole, as its own call's."""
+    with manager() as pm:
+        pm.load("full", source=plugin_dir("full", "1.0.0", tmp_path), isolation="process")
+        pid, done = pm.plugin("full").pid, threading.Event()
+        assert pid is not None
+
+        def stop_and_go() -> None:
+            while not done.wait(0.001):
+                os.kill(pid, signal.SIGSTOP)
+                os.kill(pid, signal.SIGCONT)
+
+        def call(caller: int) -> None:
+            for number in range(2):
+                value = [caller, number, *range(600_000)]  # numbers go through the channel, not through shared memory
+                assert pm.hook.raw(value=value) == [value]
+
+        interrupted = [0]
+        before = signal.signal(signal.SIGALRM, lambda *_: interrupted.__setitem__(0, interrupted[0] + 1))
+        stopper = threading.Thread(target=stop_and_go)
+        stopper.start()
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        try:
+            assert in_threads(3, call) == [None] * 3
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+            done.set()
+            stopper.join()
+        assert interrupted[0] > 0
+        assert (pm.plugin("full").pid, pm.plugin("full").restarts) == (pid, 0)
+
+
 # --- many ------------------------------------------------------------------------------------------------------------
 
 
