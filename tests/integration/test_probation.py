@@ -39,6 +39,7 @@ def test_the_old_version_comes_back_with_the_updates_made_since(wheels: tuple[Pa
         assert (counter.version, pm.hook.version(), pm.hook.total()) == ("1.0.0", ["1.0.0"], [7])
         assert (told["bad"], told["report"]["status"], told["report"]["state_lost"]) == ("counter@2.0.0", "rolled_back", None)
         assert "died within its probation of 60 s: its worker was killed by SIGKILL" in told["report"]["rolled_back"]
+        assert pm.parts.supervisor.member("counter").probation is None
         _kill(pm)  # the old version is not on probation
         log.wait("worker.restarted", 2)
         assert (counter.version, len(log.of("swap.rolled_back"))) == ("1.0.0", 1)
