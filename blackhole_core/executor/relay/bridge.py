@@ -76,7 +76,8 @@ class End(asyncio.BufferedProtocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         transport.set_write_buffer_limits(_HIGH_WATER)
-        transport.pause_reading()  # until the bridge has both
+        # It is not to read until the bridge has both. Not at once, for in Python 3.11.2 it begins to read after this, paused or not.
+        asyncio.get_running_loop().call_soon(transport.pause_reading)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._scratch[: self._bridge.account.allowed()]
@@ -144,7 +145,9 @@ class End(asyncio.BufferedProtocol):
             self.transport.close()
 
     def abort(self) -> None:
-        if self.transport is not None:
+        if (
+            self.transport is not None and not self.lost
+        ):  # a transport that closed with something left to write fails when it is aborted after that
             self.transport.abort()
 
 
