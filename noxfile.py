@@ -44,10 +44,10 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def machines(session: nox.Session) -> None:
-    """Run what takes minutes where virtual machines are emulated: their column of the table of faults, twenty swaps, the demo."""
+    """Run what takes minutes where virtual machines are emulated: what every level must do, their column of the table of faults, twenty swaps, the demo."""
     install(session, "tests")
     session.run("blackhole", "vm", "build")
-    tests = ("tests/integration/test_vm_life.py", "tests/integration/test_demo.py", "tests/conformance/test_faults.py")
+    tests = ("tests/conformance", "tests/integration/test_vm_life.py", "tests/integration/test_demo.py")
     environment = {"BLACKHOLE_MACHINES": "yes", "BLACKHOLE_REQUIRE_LEVELS": "vm"}
     session.run("python", "-m", "pytest", *tests, "-k", "vm", *session.posargs, env=environment)
 

@@ -15,9 +15,10 @@ import pytest
 import blackhole_core as bh
 from blackhole_core.errors import CallTimeout, PluginUnloaded
 from blackhole_core.messages import Calls, Replies
+from tests.levels import MACHINES, require_level
 from tests.stage import Running, Stage, eventually, in_threads
 
-LEVELS = ("none", "thread", "process")
+LEVELS = ("none", "thread", "process", "container", *(["vm"] if MACHINES else []))
 
 _PLUGIN = """
 import contextvars, sys, time
@@ -55,6 +56,7 @@ class Plugin(Asking):
 
 @pytest.fixture(params=LEVELS)
 def plugin(request: pytest.FixtureRequest, stage: Stage, tmp_path: Path) -> Running:
+    require_level(request.param)
     return stage.start("adhoc", str(request.param), **stage.write(tmp_path, _PLUGIN))
 
 

@@ -16,12 +16,15 @@ from notes_api import Note, NotesError
 
 import blackhole_core as bh
 from blackhole_core.errors import CallTimeout, LoadFailed, PluginUnloaded, RemoteError
+from tests.levels import MACHINES
 from tests.stage import Running, Stage, eventually, in_threads
 
-LEVELS = ("none", "thread", "process", "container")
+#: The last where there is time for it: `nox -s machines`.
+_LAST = ("vm",) if MACHINES else ()
+LEVELS = ("none", "thread", "process", "container", *_LAST)
 #: Levels whose plugin is in a process of its own.
-WORKERS = ("process", "container")
-INTERRUPTIBLE = ("thread", "process", "container")
+WORKERS = ("process", "container", *_LAST)
+INTERRUPTIBLE = ("thread", "process", "container", *_LAST)
 #: At level process a worker is forked by the zygote and called through shared memory; where that cannot be had, it is executed and called by pipes.
 FALL_BACKS = "process fall-backs"
 
