@@ -1,6 +1,6 @@
 """The suite of all runners, for level vm: one guest for each plugin answers all of its tests, since a boot takes five seconds where QEMU emulates the processor.
 
-Left out are the tests that need a guest of their own for each case (other limits, plugins written for the test, thirty lives): the runner is the same
+Left to `nox -s machines` are the tests that need a guest of their own for each case (other limits, plugins written for the test, thirty lives): the runner is the same
 object as at level process there, and what is the machine's own is in ``tests/integration/test_worker_vm.py``.
 """
 

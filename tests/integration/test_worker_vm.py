@@ -220,13 +220,13 @@ def _gone(pid: int) -> bool:
 
 
 def test_swaps_take_state_through_all_that_isolates_and_back(require_level: Any) -> None:
-    """process → container → vm → container → process: the count goes on, and no call fails."""
+    """process → container → vm → process → vm → container → process: the count goes on, and no call fails."""
     for level in ("container", "vm"):
         require_level(level)
     with manager({"plugins": {"counter": {"isolation": "process"}}}) as pm:
         pm.load("counter", source=HERE / "counter_1_0")
         assert pm.hook.add(amount=1) == [1]
-        for count, level in enumerate(("container", "vm", "container", "process"), start=2):
+        for count, level in enumerate(("container", "vm", "process", "vm", "container", "process"), start=2):
             assert pm.swap("counter", isolation=level, source=HERE / "counter_1_0").ok
             assert pm.plugin("counter").isolation == level
             assert pm.hook.add(amount=1) == [count]
