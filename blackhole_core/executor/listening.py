@@ -23,8 +23,8 @@ _SIZE: Final = 16 * 1024
 _MOST: Final = 1024 * 1024
 #: Seconds for which one who has used up much of its budget is not heard, between two reads: others get the interpreter for sure, and 80,000 lines a second come through.
 _BREATH: Final = 0.001
-#: The same for one who has overdrawn it: 50 MB a second get through, at a fiftieth of a core.
-_REST: Final = 0.02
+#: The same for one who has overdrawn it: 20 MB a second get through, at a hundredth of a core, which of a hundred calls of others hardly one meets.
+_REST: Final = 0.05
 #: Bytes of a line or record that cost as much as a line.
 _UNIT: Final = 1024
 

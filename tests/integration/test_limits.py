@@ -72,6 +72,21 @@ class Hungry:
             return f"{made} {type(error).__name__}"
         return f"{made} nothing stopped it"
 
+    def bomb(self, seconds):
+        """Have as many processes as one may, and try to start more until so many seconds have passed."""
+        until, made = time.monotonic() + float(seconds), []
+        while time.monotonic() < until:
+            try:
+                made.append(os.fork())
+            except OSError:
+                continue
+            if made[-1] == 0:
+                signal.pause()
+        for pid in made:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        return "gave up"
+
     def threads(self, most):
         stop = threading.Event()
         made = 0
@@ -277,6 +292,44 @@ def test_a_worker_that_wants_more_than_its_limit_lets_others_go_first(run: Calla
     spinning.join()
     assert eventually(lambda: not limits.yields)
     assert eventually(lambda: [file.read_text() for file in ranks] == ["0\n"])
+
+
+@needs_groups
+@pytest.mark.parametrize("share", [None, 50.0])
+def test_a_worker_that_forks_without_end_gets_next_to_nothing_of_the_processor(
+    run: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, share: float | None
+) -> None:
+    """A28: each refused fork stops the processor for all others, so there may not be many; it has its share again when it stops."""
+    monkeypatch.setattr("blackhole_core.executor.limits.pressure._LOOKS", 0.05)
+    monkeypatch.setattr("blackhole_core.executor.limits.pressure._REFUSED", 3)
+    running = run(Resources(cpu=share, pids=12))
+    limits = running.remote.facts.limits
+    assert limits is not None
+    group = next(
+        group
+        for group in own_groups()
+        if group.name.startswith("hungry") and any((group / file).exists() for file in ("cpu.max", "cpu.cfs_quota_us"))
+    )
+    before = _share(group)
+    answers: list[str] = []
+    bombing = threading.Thread(target=lambda: answers.append(running("transform", "bomb 0.7")))
+    bombing.start()
+    assert eventually(lambda: limits.short)
+    assert eventually(lambda: _share(group) == 1.0)
+    bombing.join()
+    assert answers == ["gave up"]
+    assert eventually(lambda: not limits.short)
+    assert eventually(lambda: _share(group) == before)
+    assert before == share
+
+
+def _share(group: Path) -> float | None:
+    """Return the % of one core that a group gets, None when it is not bounded."""
+    if (file := group / "cpu.max").exists():
+        quota, period = file.read_text().split()
+    else:
+        quota, period = ((group / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+    return None if quota in ("max", "-1") else 100 * int(quota) / int(period)
 
 
 @pytest.mark.skipif(not abilities_here().kills, reason="cgroup.kill does not work here")

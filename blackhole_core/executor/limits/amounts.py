@@ -6,13 +6,24 @@ import math
 import resource
 from typing import Final
 
-__all__ = ["LEAST_CPU", "MB", "OWN_TASKS", "cpu_quota", "descriptors", "megabytes", "memory_bytes", "rlimits", "task_limit"]
+__all__ = [
+    "DEFAULT_PERIOD",
+    "LEAST_CPU",
+    "MB",
+    "OWN_TASKS",
+    "cpu_quota",
+    "descriptors",
+    "megabytes",
+    "memory_bytes",
+    "rlimits",
+    "task_limit",
+]
 
 #: Bytes of one MB of a manifest.
 MB: Final = 2**20
 
 #: Microseconds of one period of the kernel's bandwidth control: its default. A shorter one costs more switches, a longer one more latency.
-_PERIOD: Final = 100_000
+DEFAULT_PERIOD: Final = 100_000
 #: Microseconds: the longest period that the kernel takes.
 _LONGEST_PERIOD: Final = 1_000_000
 #: Microseconds: the least quota that the kernel takes.
@@ -51,7 +62,7 @@ def cpu_quota(percent: float) -> tuple[int, int]:
     """
     if percent < LEAST_CPU:
         raise ValueError(f"{percent:g} % of one core is less than {LEAST_CPU:g} %, the least that the kernel takes")
-    period = _PERIOD
+    period = DEFAULT_PERIOD
     if percent / 100 * period < _LEAST_QUOTA:
         period = min(_LONGEST_PERIOD, math.ceil(_LEAST_QUOTA * 100 / percent))
     return max(_LEAST_QUOTA, round(percent / 100 * period)), period

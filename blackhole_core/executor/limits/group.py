@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from blackhole_core.executor.limits import cgroupfs
-from blackhole_core.executor.limits.tree import Tree, settings
+from blackhole_core.executor.limits.tree import Tree, cpu_settings, settings
 from blackhole_core.manifest.model import Resources
 
 __all__ = ["Group"]
@@ -135,6 +135,12 @@ class Group:
         return None if directory is None else cgroupfs.read_field(directory / "cpu.stat", "nr_throttled")
 
     @property
+    def refused(self) -> int | None:
+        """Processes and threads that it could not start because it had as many as it may."""
+        directory, _ = self._of("pids")
+        return None if directory is None else cgroupfs.read_field(directory / "pids.events", "max")
+
+    @property
     def tasks(self) -> int | None:
         """Processes and threads."""
         directory, _ = self._of("pids")
@@ -145,7 +151,7 @@ class Group:
         directory = next(iter(self._directories.values()), None)
         return None if directory is None else [pid for pid in cgroupfs.members(directory) if pid > 0]
 
-    # --- its rank ----------------------------------------------------------------------------------------------------
+    # --- its rank and share ------------------------------------------------------------------------------------------
 
     def rank(self, *, last: bool) -> None:
         """Have it run only when nobody else wants to (``last``), or as others do.
@@ -156,6 +162,16 @@ class Group:
         if directory is None:
             raise FileNotFoundError(errno.ENOENT, "there is no group that holds the processor")
         cgroupfs.write(directory / "cpu.idle", str(int(last)))
+
+    def share(self, percent: float | None) -> None:
+        """Give it so many % of one core from now on, or as much as it wants.
+
+        :raises OSError: the kernel refused.
+        """
+        for tree, directory in self._directories.items():
+            if "cpu" in tree.controllers:
+                for setting in cpu_settings(tree, percent):
+                    cgroupfs.write(directory / setting.file, setting.text)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

@@ -8,10 +8,10 @@ from typing import Final, Literal
 
 import attrs
 
-from blackhole_core.executor.limits.amounts import cpu_quota, memory_bytes, task_limit
+from blackhole_core.executor.limits.amounts import DEFAULT_PERIOD, cpu_quota, memory_bytes, task_limit
 from blackhole_core.manifest.model import Resources
 
-__all__ = ["CONTROLLERS", "Abilities", "Setting", "Tree", "settings"]
+__all__ = ["CONTROLLERS", "Abilities", "Setting", "Tree", "cpu_settings", "settings"]
 
 #: The controllers that hold limits of ours, by the names that the kernel and a manifest give them: ``resources.pids`` is ``pids``.
 CONTROLLERS: Final = ("cpu", "memory", "pids")
@@ -72,11 +72,19 @@ def settings(tree: Tree, resources: Resources) -> Iterator[Setting]:
             yield Setting("memory.swap.max", "0", optional=True)
             yield Setting("memory.oom.group", "1", optional=True)  # a worker is ended as a whole, not crippled
     if resources.cpu is not None and "cpu" in tree.controllers:
-        quota, period = cpu_quota(resources.cpu)
-        if tree.version == 1:
-            yield Setting("cpu.cfs_period_us", str(period))
-            yield Setting("cpu.cfs_quota_us", str(quota))
-        else:
-            yield Setting("cpu.max", f"{quota} {period}")
+        yield from cpu_settings(tree, resources.cpu)
     if resources.pids is not None and "pids" in tree.controllers:
         yield Setting("pids.max", str(task_limit(resources.pids)))
+
+
+def cpu_settings(tree: Tree, percent: float | None) -> Iterator[Setting]:
+    """Yield what to write so that a group of ``tree`` gets so many % of one core, or as much as it wants (None), in this order.
+
+    :raises ValueError: the share is too small to be told.
+    """
+    quota, period = cpu_quota(percent) if percent is not None else (None, DEFAULT_PERIOD)
+    if tree.version == 1:
+        yield Setting("cpu.cfs_period_us", str(period))
+        yield Setting("cpu.cfs_quota_us", str(-1 if quota is None else quota))
+    else:
+        yield Setting("cpu.max", f"{'max' if quota is None else quota} {period}")

@@ -28,7 +28,7 @@ from blackhole_core.executor.limits.amounts import MB, megabytes, memory_bytes
 from blackhole_core.executor.limits.disk import Uncountable, disk_used, walk
 from blackhole_core.executor.limits.duty import Duty
 from blackhole_core.executor.limits.group import Group
-from blackhole_core.executor.limits.pressure import Pressure
+from blackhole_core.executor.limits.pressure import SHORT, Pressure
 from blackhole_core.executor.limits.tree import Abilities
 from blackhole_core.executor.limits.usage import CpuMeter, Usage
 from blackhole_core.executor.limits.verdict import Verdict, judge
@@ -80,8 +80,8 @@ class WorkerLimits:
         if limits.cpu is not None and not abilities.holds("cpu"):
             self._duty = Duty(limits.cpu / 100, self._cpu() or 0.0, time.monotonic())
             looks.append(self._look_at_cpu)
-        elif limits.cpu is not None:
-            self._pressure = Pressure(self._group.throttled or 0, self._cpu() or 0.0)
+        elif abilities.holds("cpu") and (limits.cpu is not None or limits.pids is not None):
+            self._pressure = Pressure(self._group.throttled or 0, self._group.refused or 0, self._cpu() or 0.0)
             looks.append(self._look_at_pressure)
         with self._lock:
             self._watching = True
@@ -111,6 +111,12 @@ class WorkerLimits:
         """Whether it runs only when nobody else wants to, because it wants more than its limit of the processor."""
         with self._lock:
             return self._pressure is not None and self._pressure.yields
+
+    @property
+    def short(self) -> bool:
+        """Whether it gets next to nothing of the processor, because it starts processes again and again although it has as many as it may."""
+        with self._lock:
+            return self._pressure is not None and self._pressure.short
 
     @property
     def throttled(self) -> int | None:
@@ -199,14 +205,28 @@ class WorkerLimits:
             before, throttled, used = self._pressure, self._group.throttled, self._cpu()
             if throttled is None or used is None:
                 return  # the kernel does not count that
-            self._pressure = before.looked(throttled, used)
-            if self._pressure.yields != before.yields:
-                try:
-                    self._group.rank(last=self._pressure.yields)
-                except OSError:
-                    return  # it cannot: the limit itself holds all the same
-            pause = self._pressure.pause
-        self._timers.after(pause, self._look_at_pressure)
+            now = self._pressure = before.looked(throttled, self._group.refused or 0, used)
+            if now.yields != before.yields:
+                with contextlib.suppress(OSError):  # the kernel has no such rank: the limit itself holds all the same
+                    self._group.rank(last=now.yields)
+            if now.short != before.short:
+                self._keep_short(now.short)
+        self._timers.after(now.pause, self._look_at_pressure)
+
+    def _keep_short(self, short: bool) -> None:
+        limits = self._confinement.resources
+        try:
+            self._group.share(min(SHORT, limits.cpu or SHORT) if short else limits.cpu)
+        except OSError as error:
+            _logger.warning("the share of the processor of the worker with pid %d cannot be changed: %s", self._pid, error)
+            return
+        if short:
+            _logger.warning(
+                "the worker with pid %d starts processes again and again although it has the %s that its limit allows; it gets %g %% of one core until it stops that",
+                self._pid,
+                limits.pids,
+                SHORT,
+            )
 
     def _stop(self, now: float) -> None:
         if self._stopped_at is None:
