@@ -21,7 +21,7 @@ from blackhole_core.executor.wire.policy import Policy, WallReport
 if TYPE_CHECKING:
     from blackhole_core.executor.sandbox.enclose import Begun
 
-__all__ = ["default_signals", "die_with", "main", "serve"]
+__all__ = ["default_signals", "die_with", "main", "read_exactly", "serve"]
 
 #: ``prctl(2)`` option: send this signal when the parent thread ends.
 _PR_SET_PDEATHSIG: Final = 1
@@ -78,13 +78,14 @@ def serve(receive: int, send: int, further: tuple[int, ...], begun: Begun | None
 
 def _confinement(receive: int) -> Policy | None:
     """Return what the first message asks for; exactly that message is read, because the next one may be with it."""
-    message = codec.decode_host_message(_read_exactly(receive, int.from_bytes(_read_exactly(receive, HEADER), "big")))
+    message = codec.decode_host_message(read_exactly(receive, int.from_bytes(read_exactly(receive, HEADER), "big")))
     if not isinstance(message, codec.Confine):
         raise ProtocolError(f"the host began with {type(message).__name__}")
     return message.policy
 
 
-def _read_exactly(descriptor: int, count: int) -> bytes:
+def read_exactly(descriptor: int, count: int) -> bytes:
+    """Return ``count`` bytes of the host's, and no more than those; where it has closed the channel, this process ends."""
     data = b""
     while len(data) < count:
         more = os.read(descriptor, count - len(data))

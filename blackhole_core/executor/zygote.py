@@ -22,7 +22,6 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from typing import Final
 
 from blackhole_core.errors import ProtocolError
 from blackhole_core.executor import (
@@ -30,15 +29,12 @@ from blackhole_core.executor import (
     working,  # noqa: F401 - which every worker imports: here it is there in all of them
 )
 from blackhole_core.executor.cloning import CannotClone, Cloner
-from blackhole_core.executor.rehearsal import rehearse
+from blackhole_core.executor.rehearsal import REHEARSALS, rehearse
 from blackhole_core.executor.sandbox import enclose
 from blackhole_core.executor.wire import spawn
 from blackhole_core.executor.wire.policy import Layer
 
 __all__ = ["main"]
-
-#: How often the zygote rehearses: CPython 3.11 adapts a function at its eighth call, and each look-up in it at the second one after that.
-_REHEARSALS: Final = 10
 
 
 def main() -> None:
@@ -64,7 +60,7 @@ def main() -> None:
 def _make_ready() -> None:
     """Have everything there that workers share, what builds walls included. A collection would write into each object's head, and so copy every page: none does before the fork."""
     gc.disable()
-    rehearse(_REHEARSALS)
+    rehearse(REHEARSALS)
     enclose.rehearse()
     sys.path_importer_cache.clear()
     gc.collect()

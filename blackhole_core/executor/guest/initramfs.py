@@ -42,25 +42,25 @@ for disk in $disks; do
     $b mount -t squashfs -o ro "/dev/$disk" "/layers/$disk" || fail "disk $disk cannot be mounted"
     layers="/layers/$disk${{layers:+:$layers}}"
 done
-$b mount -t overlay -o "ro,lowerdir=$layers" root /root || fail "the disks cannot be put together"
+$b mount -t overlay -o "ro,lowerdir=$layers" root /sysroot || fail "the disks cannot be put together"
 $b mkdir -p /dev/shm
 $b ifconfig lo up
 port {CHANNEL}; channel=$port
 port {OUTPUT}; output=$port
 port {STATUS}; status=$port
-for kind in dev proc sys; do $b mount --bind /$kind /root/$kind; done
-say() {{ echo "guest: $*" >/root/dev/console; }}
-exec 6<>"/root$status"
-run 3<>"/root$channel" 4>&3 5</ >"/root$output" 2>&1 &
+for kind in dev proc sys; do $b mount --bind /$kind /sysroot/$kind; done
+say() {{ echo "guest: $*" >/sysroot/dev/console; }}
+exec 6<>"/sysroot$status"
+run 3<>"/sysroot$channel" 4>&3 5</ >"/sysroot$output" 2>&1 &
 worker=$!
 while read -r signal; do $b kill -"$signal" $worker; done <&6 &
 wait $worker
 ended=$?
-while read -r name value; do [ "$name" != oom_kill ] || killed=$value; done </root/proc/vmstat
+while read -r name value; do [ "$name" != oom_kill ] || killed=$value; done </sysroot/proc/vmstat
 $b kill -9 -1  # what the worker started, and the reader of signals
 echo "$ended ${{killed:-0}}" >&6
 $b mount -o remount,ro /data 2>/dev/null || $b sync  # the plugin's own disk is left clean
-off /root
+off /sysroot
 """
 
 
@@ -80,7 +80,7 @@ class Plan:
         return (
             f"disks={shlex.quote(' '.join(map(disk_name, range(self.layers))))}\n"
             f"last_disk={disk_name(self.disks - 1)}\n"
-            f"run() {{ exec $b setsid $b env -i LC_CTYPE=C.UTF-8 $b chroot /root {shlex.join(self.command)}; }}\n"
+            f"run() {{ exec $b setsid $b env -i LC_CTYPE=C.UTF-8 $b chroot /sysroot {shlex.join(self.command)}; }}\n"
         )
 
 
@@ -96,7 +96,7 @@ def disk_name(number: int) -> str:
 def base_archive(busybox: bytes, modules: Sequence[tuple[str, bytes]]) -> bytes:
     """Return the part that is the same for all guests; the same input gives the same bytes."""
     order = "".join(f"{name}\n" for name, _data in modules).encode()
-    directories = ("bin", "data", "dev", "final", "layers", "modules", "proc", "root", "scratch", "sys")
+    directories = ("bin", "data", "dev", "final", "layers", "modules", "proc", "scratch", "sys", "sysroot")
     files = {
         "bin/busybox": (busybox, 0o755),
         "init": (_INIT.encode(), 0o755),

@@ -15,11 +15,13 @@ import sys
 import time
 from pathlib import Path
 
+from blackhole_core.executor import working as _working  # noqa: F401 - what a worker needs is there before its orders, which costs a guest nothing
 from blackhole_core.executor.guest.initramfs import RELAY
 from blackhole_core.executor.guest.orders import ORDERS_HEAD, READY, Orders, decode_orders
-from blackhole_core.executor.relay import stage as _stage  # noqa: F401 - what a guest may need is there before its orders, which costs it nothing
+from blackhole_core.executor.rehearsal import REHEARSALS, rehearse
+from blackhole_core.executor.relay import stage as _stage  # noqa: F401 - likewise
 from blackhole_core.executor.relay.port import begin
-from blackhole_core.executor.worker import serve
+from blackhole_core.executor.worker import read_exactly, serve
 
 __all__ = ["main"]
 
@@ -33,24 +35,15 @@ _BLKFLSBUF, _RNDADDENTROPY, _RNDRESEEDCRNG = 0x1261, 0x40085203, 0x5207
 def main(tell: bool) -> None:
     """Be the guest's worker. ``tell``: say when there is nothing more to do before the orders."""
     if tell:
+        rehearse(REHEARSALS)  # where the processor runs the guest, which does not tell, it takes as long as it saves
         os.write(_STATUS, READY)
     os.close(_STATUS)
-    orders = decode_orders(_read(int.from_bytes(_read(ORDERS_HEAD), "big")))
+    orders = decode_orders(read_exactly(_RECEIVE, int.from_bytes(read_exactly(_RECEIVE, ORDERS_HEAD), "big")))
     _wake(orders)
     _furnish(orders)
     further = (_relay(),) if orders.network else ()
     _become(orders)
     serve(_RECEIVE, _SEND, further)
-
-
-def _read(count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        more = os.read(_RECEIVE, count - len(data))
-        if not more:
-            os._exit(0)  # the host has no use for this guest any more
-        data += more
-    return data
 
 
 def _wake(orders: Orders) -> None:
@@ -71,14 +64,14 @@ def _furnish(orders: Orders) -> None:
     os.close(_ROOT)
     for disk in (orders.layers[-1], orders.data_disk):
         if disk:
-            _forget(f"/root/dev/{disk}")
+            _forget(f"/sysroot/dev/{disk}")
     plugin = f"/layers/{orders.layers[-1]}"
     Path(plugin).mkdir()
-    _mount(f"/root/dev/{orders.layers[-1]}", plugin, "squashfs", _RDONLY)
+    _mount(f"/sysroot/dev/{orders.layers[-1]}", plugin, "squashfs", _RDONLY)
     layers = [f"/layers/{disk}" for disk in reversed(orders.layers)]
     _mount("root", "/final", "overlay", _RDONLY, f"lowerdir={':'.join(layers)}")
     for kind in ("dev", "proc", "sys"):
-        _mount(f"/root/{kind}", f"/final/{kind}", "", _BIND)
+        _mount(f"/sysroot/{kind}", f"/final/{kind}", "", _BIND)
     # what the disks have below /tmp stays in sight, and what is written goes to memory
     temporaries = [place for layer in layers if (place := f"{layer}/tmp") and Path(place).is_dir()]  # noqa: S108 - of the guest
     _mount("tmp", "/scratch", "tmpfs", _NOSUID | _NODEV, orders.temporary)
@@ -90,7 +83,7 @@ def _furnish(orders: Orders) -> None:
     _mount("tmp", "/final/tmp", "overlay", _NOSUID | _NODEV, options)
     _mount("shm", "/final/dev/shm", "tmpfs", _NOSUID | _NODEV, f"mode=1777,{orders.temporary}")
     if orders.data:
-        _mount(f"/root/dev/{orders.data_disk}", "/data", "ext4", _NOSUID | _NODEV | _NOATIME)
+        _mount(f"/sysroot/dev/{orders.data_disk}", "/data", "ext4", _NOSUID | _NODEV | _NOATIME)
         _mount("/data", f"/final{orders.data}", "", _BIND)
     os.chroot("/final")
     os.chdir("/")

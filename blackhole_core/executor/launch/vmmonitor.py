@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-import time
+from collections import deque
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -16,10 +16,8 @@ __all__ = ["Monitor", "MonitorFailed"]
 
 #: Seconds for one answer of QEMU's on a busy machine; it takes a millisecond.
 _ANSWER_SECONDS: Final = 30.0
-#: Seconds between two looks whether a machine's state is written or read, which takes 10 ms.
-_LOOK: Final = 0.002
-#: The memory is a file already, and no part of the state.
-_MEMORY_STAYS: Final = [{"capability": "x-ignore-shared", "state": True}]
+#: How a machine's state is written and read: its memory is a file already, and no part of it; and QEMU tells how far it is.
+_HOW: Final = [{"capability": "x-ignore-shared", "state": True}, {"capability": "events", "state": True}]
 
 
 class MonitorFailed(OSError):
@@ -33,6 +31,7 @@ class Monitor:
         self._socket = socket.socket(fileno=os.dup(descriptor))
         self._socket.settimeout(_ANSWER_SECONDS)
         self._lines = self._socket.makefile("rb")
+        self._events: deque[dict[str, Any]] = deque()  # told while an answer was waited for
 
     def __enter__(self) -> Self:
         self._read()  # the greeting
@@ -49,25 +48,20 @@ class Monitor:
         :raises MonitorFailed: it cannot be kept.
         """
         self._execute("stop")
-        self._execute("migrate-set-capabilities", capabilities=_MEMORY_STAYS)
+        self._execute("migrate-set-capabilities", capabilities=_HOW)
         self._execute("getfd", state, fdname="state")
         self._execute("migrate", uri="fd:state")
-        while (status := self._execute("query-migrate").get("status")) != "completed":
-            if status in ("failed", "cancelled"):
-                raise MonitorFailed(f"its state could not be written: {status}")
-            time.sleep(_LOOK)
+        self._await_migrated("its state could not be written")
 
     def resume(self, state: int) -> None:
         """Read the machine's state from the descriptor ``state``, which QEMU has, and let it go on.
 
         :raises MonitorFailed: it does not.
         """
-        self._execute("migrate-set-capabilities", capabilities=_MEMORY_STAYS)
+        self._execute("migrate-set-capabilities", capabilities=_HOW)
         self._execute("migrate-incoming", uri=f"fd:{state}")
-        while (status := self._execute("query-status")["status"]) == "inmigrate":
-            time.sleep(_LOOK)
-        if status != "running":
-            self._execute("cont")
+        self._await_migrated("its state could not be read")
+        self._execute("cont")  # it was kept while it stood still
 
     def _execute(self, command: str, descriptor: int = -1, /, **arguments: Any) -> dict[str, Any]:
         line = json.dumps({"execute": command, "arguments": arguments}).encode()
@@ -82,6 +76,16 @@ class Monitor:
             if "return" in said:
                 answer: dict[str, Any] = said["return"]
                 return answer
+            self._events.append(said)
+
+    def _await_migrated(self, failed: str) -> None:
+        status = ""
+        while status != "completed":
+            said = self._events.popleft() if self._events else self._read()
+            if said.get("event") == "MIGRATION":
+                status = said["data"]["status"]
+            if status in ("failed", "cancelled"):
+                raise MonitorFailed(f"{failed}: {status}")
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -39,7 +39,7 @@ def test_a_plan_is_read_by_a_shell_as_it_was_meant() -> None:
     text = _plan(command=("/bin/python", "$(touch /x) `id` 'q'", "")).text()
     script = f'b=echo\n{text}\n(run); echo "$disks/$last_disk"'
     said = subprocess.run(["busybox", "sh", "-c", script], capture_output=True, text=True, check=True, timeout=20).stdout
-    assert said == "setsid echo env -i LC_CTYPE=C.UTF-8 echo chroot /root /bin/python $(touch /x) `id` 'q' \nvda vdb/vdc\n"
+    assert said == "setsid echo env -i LC_CTYPE=C.UTF-8 echo chroot /sysroot /bin/python $(touch /x) `id` 'q' \nvda vdb/vdc\n"
 
 
 def test_the_first_program_is_a_shell_script_without_mistakes(tmp_path: Path) -> None:

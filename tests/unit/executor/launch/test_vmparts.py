@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from blackhole_core.executor.launch.clock import tsc_khz
 from blackhole_core.executor.launch.vm import refuse_ungivable
 from blackhole_core.executor.launch.vmchild import GuestEnd, Sockets
 from blackhole_core.executor.launch.vmcommand import Accelerator, Machine, kernel_arguments, memory_of, processors_of, qemu_command
+from blackhole_core.executor.launch.vmmonitor import Monitor, MonitorFailed
 from blackhole_core.executor.launch.vmproof import remembered_accelerator
 from blackhole_core.executor.limits.enforcing import held_from_outside, limit_enforcement
 from blackhole_core.executor.limits.tree import Abilities
@@ -195,3 +198,30 @@ def test_a_proof_is_a_guest_that_says_it_is_up(tmp_path: Path, monkeypatch: pyte
     assert "ended with status 0" in outcomes[0].reason
     assert "status 3: bad thing" in outcomes[1].reason
     assert "did not boot within 0.5 s" in outcomes[2].reason
+
+
+def _qemu(stack: contextlib.ExitStack, *said: str) -> Monitor:
+    """Return the monitor of a QEMU that has said this already."""
+    ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
+    theirs.sendall("".join(f"{line}\n" for line in ('{"QMP": {}}', '{"return": {}}', *said)).encode())
+    return stack.enter_context(Monitor(ours.fileno()))
+
+
+def _migration(status: str) -> str:
+    return f'{{"event": "MIGRATION", "data": {{"status": "{status}"}}}}'
+
+
+_DONE = '{"return": {}}'
+
+
+def test_an_end_that_qemu_tells_before_its_answer_is_heard() -> None:
+    """Events come between a command and its answer; none is lost, and nothing waits for a second one."""
+    with contextlib.ExitStack() as stack:
+        _qemu(stack, _DONE, _migration("active"), '{"event": "RESUME"}', _migration("completed"), _DONE, _DONE).resume(9)
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_a_machine_that_cannot_go_on_says_so(status: str) -> None:
+    """The start falls back on a boot, and tells why."""
+    with contextlib.ExitStack() as stack, pytest.raises(MonitorFailed, match=f"its state could not be read: {status}"):
+        _qemu(stack, _DONE, _DONE, _migration(status)).resume(9)
