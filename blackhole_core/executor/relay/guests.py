@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import deque
 from collections.abc import Callable
 
 from blackhole_core.executor.relay.carrier import Carrier, Local
@@ -43,14 +42,14 @@ class HostCarrier(Carrier):
 
     def __init__(self, port: int, control: socket.socket, breach: Callable[[str], object]) -> None:
         self._control = control
-        self._asks: deque[tuple[int, bytes, socket.socket]] = deque()  # not yet taken by the session, which takes so many a second
+        self._asks: dict[int, tuple[bytes, socket.socket]] = {}  # by stream, not yet taken by the session, which takes so many a second
         self._breach = breach
         super().__init__(port, _Loop(), self._end)
 
     def close(self) -> None:
         super().close()
         self._watch_control(waiting=False)
-        for _number, _ask, theirs in self._asks:
+        for _ask, theirs in self._asks.values():
             theirs.close()
         self._asks.clear()
         self._control.close()
@@ -69,24 +68,29 @@ class HostCarrier(Carrier):
             self._join(local)
             return
         self._join(Local(frame.stream, ours))
-        self._asks.append((frame.stream, frame.data, theirs))
+        self._asks[frame.stream] = frame.data, theirs
         self._ask()
 
     def _ask(self) -> None:
         """Hand on the requests that the session takes now."""
         while self._asks:
-            number, ask, theirs = self._asks[0]
+            number, (ask, theirs) = next(iter(self._asks.items()))
             try:
                 send_descriptor(self._control, ask, theirs.fileno())
             except BlockingIOError:
                 break
             except OSError:  # the session has ended
-                local = self._streams.get(number)
-                if local is not None:
-                    self._give_up(local)
-            self._asks.popleft()
-            theirs.close()
+                self._give_up(self._streams[number])
+            else:
+                del self._asks[number]
+                theirs.close()
         self._watch_control(waiting=bool(self._asks))
+
+    def _give_up(self, local: Local) -> None:
+        ask = self._asks.pop(local.number, None)
+        if ask is not None:  # the guest does not want it any more: else one that opens and closes for ever would use up the descriptors
+            ask[1].close()
+        super()._give_up(local)
 
     def _watch_control(self, *, waiting: bool) -> None:
         if self._control.fileno() >= 0:

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -157,6 +158,27 @@ def test_a_guest_may_not_send_what_nobody_asked_for(guest: Guest) -> None:
             guest.say(Kind.DATA, 1, bytes(MAX_DATA))
     assert eventually(lambda: guest.breaches)
     assert "that were not asked for" in guest.breaches[0]
+
+
+def test_streams_that_are_closed_before_they_are_judged_keep_nothing(guest: Guest, echo: int) -> None:
+    """A guest may open and close for ever: what it does not want any more is not asked for, so the host's descriptors are not used up."""
+    before, most = _descriptors(), 0
+    words = encode_frame(Kind.OPEN, 1, encode_ask(Ask("127.0.0.1", 9))) + encode_frame(Kind.CLOSE, 1)
+    for _ in range(100):
+        guest.port.sendall(words * 50)
+        while guest.hear() != Frame(Kind.CLOSE, 1):
+            pass
+        most = max(most, _descriptors())
+    assert most - before < 2 * MAX_STREAMS
+    for _ in range(100 * 49):
+        while guest.hear() != Frame(Kind.CLOSE, 1):
+            pass
+    assert guest.breaches == []
+    assert guest.open(2, echo) == Verdict()
+
+
+def _descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def test_frames_are_the_same_however_they_are_cut() -> None:
