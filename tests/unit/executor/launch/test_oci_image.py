@@ -7,6 +7,7 @@ import json
 import os
 import tarfile
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -257,6 +258,21 @@ def test_a_layer_without_measure_or_end_is_refused(layer: bytes, complaint: str,
     """However it hides what it takes: many files, holes, what follows the archive."""
     with pytest.raises(BadImage, match=complaint):
         _unpack(tmp_path, layer, most_bytes=2 << 20, most_entries=100)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_without_end_is_refused_before_it_is_read(kind: bytes, tmp_path: Path) -> None:
+    """Names and other properties are taken into memory whole, and an archive may say that they have any size."""
+    header = tarfile.TarInfo("much")
+    header.type, header.size = kind, 2**30
+    layer = gzip.compress(header.tobuf(tarfile.GNU_FORMAT) + bytes(2**26))
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadImage, match="has more than 1 MB of properties"):
+            _unpack(tmp_path, layer)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_layer_that_is_not_the_one_that_was_named_is_refused(tmp_path: Path) -> None:

@@ -245,14 +245,18 @@ def _text(document: dict[str, Any], name: str) -> str:
 
 
 class Hashed:
-    """A stream that is read once, and is digested and counted meanwhile."""
+    """A stream that is read once, and is digested and counted meanwhile; ``most`` bytes from its beginning, where that is set."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self._hash = hashlib.sha256()
         self.count = 0
+        self.most: int | None = None
 
     def read(self, size: int) -> bytes:
+        """:raises BadImage: it would read further than it may."""
+        if self.most is not None and self.count + size > self.most:
+            raise BadImage("a file in it has more than 1 MB of properties")
         data = self._stream.read(size)
         self._hash.update(data)
         self.count += len(data)

@@ -30,6 +30,8 @@ _STEP: Final = 64 * 2**20
 #: Names in a layer that say what of the layers below is gone.
 _GONE: Final = ".wh."
 _ALL_GONE: Final = ".wh..wh..opq"
+#: Bytes of one member's name and other properties, which are read into memory at once, and of what is read ahead.
+_MOST_PROPERTIES: Final = 2**20
 #: Bytes read at once of what follows the end of a layer's archive.
 _REST: Final = 2**16
 
@@ -105,11 +107,14 @@ class _Applied:
         self._own: set[Path] = set()  # what this layer itself has put there, and the directories on the way to it
 
     def apply(self, stream: Hashed) -> None:
+        stream.most = _MOST_PROPERTIES
         with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:  # type: ignore[call-overload]
             for member in archive:
+                stream.most = archive.offset + _MOST_PROPERTIES  # its content is before that
                 self._budget.spend_entry(member.size)
                 self._put(archive, member)
                 archive.members.clear()  # or it would remember all of them
+        stream.most = None
 
     def _put(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         parent, name = self._locate(member.name)
