@@ -2,7 +2,7 @@
 
 The walk goes in passes; each asks the collector once who refers to anything found in the pass before. It is bounded in passes, objects
 and time, and runs only when something was left behind. What the collector cannot see (references from C, variables of running
-functions) it cannot find: :func:`seen_from_c` tells which functions are held like that.
+functions) it cannot find: :func:`held_from_c` tells which functions are held like that.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import gc
 import logging
+import operator
 import sys
 import threading
 import time
@@ -105,7 +106,7 @@ class _Walk:
         things = [step.thing for step in frontier]
         skip = {id(things), id(frontier), id(below), *map(id, frontier)}
         steps, ends = [], set(below)
-        for thing in gc.get_referrers(*things):
+        for thing in _referrers(things):
             if id(thing) in skip or type(thing) in (_Step, Registered):
                 continue
             reached = [id(part) for part in gc.get_referents(thing) if id(part) in below]
@@ -173,6 +174,16 @@ class _Walk:
         self._add(step, holder)
 
 
+def _referrers(things: list[Any]) -> list[object]:
+    """Return what refers to any of ``things``, as far as the collector sees: this list is among it. From Python 3.13 on the arguments of such a question are, too, and are left out."""
+    asked = tuple(things)
+    return [
+        thing
+        for thing in gc.get_referrers(*asked)
+        if thing is not asked and not (type(thing) is tuple and len(thing) == len(asked) and all(map(operator.is_, thing, asked)))
+    ]
+
+
 def _lower(step: _Step) -> list[object]:
     """Return the objects below a step, nearest first: what a holder has an entry for is one of the first few."""
     things: list[object] = []
@@ -198,7 +209,7 @@ def held_from_c(belongings: Belongings) -> list[str]:
     ]
     explained: collections.Counter[int] = collections.Counter()
     wanted = {id(function) for function in functions}
-    for thing in gc.get_referrers(*functions):
+    for thing in _referrers(functions):
         explained.update(ident for ident in map(id, gc.get_referents(thing)) if ident in wanted)
     found = []
     while functions:

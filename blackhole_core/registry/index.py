@@ -381,7 +381,8 @@ def _asked(distributions: Iterable[Any], group: str) -> list[Declarer]:
     for known in distributions:
         try:
             name = getattr(known, "_normalized_name", None) or known.metadata["Name"]
-        except (OSError, ValueError, TypeError, KeyError):  # neither the directory's name has it nor a METADATA: what a removal left behind
+        # Neither the directory's name has it nor a METADATA: what a removal left behind. Python 3.12 and 3.13 warn of that, and a warning may be an error.
+        except (OSError, ValueError, TypeError, KeyError, DeprecationWarning):
             continue
         try:
             points = tuple((point.name, point.value) for point in known.entry_points if point.group == group)

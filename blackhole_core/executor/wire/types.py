@@ -34,6 +34,8 @@ _NAMESPACE: Final[dict[str, Any]] = {
 }
 #: Open when they do not say what is in them.
 _CONTAINERS: Final = (list, dict, tuple, set, frozenset)
+#: What a ``type`` statement makes, from Python 3.12 on.
+_ALIAS: Final[Any] = getattr(typing, "TypeAliasType", None)
 _BUILTIN_MODULES: Final = frozenset({"builtins", "typing", "datetime", "decimal", "uuid", "collections.abc", "collections", "types"})
 
 
@@ -46,15 +48,20 @@ def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _parts(annotation: Any) -> Iterator[Any]:
-    """Yield ``annotation`` and every type it is built from."""
-    yield annotation
-    for argument in typing.get_args(annotation):
-        if isinstance(argument, list):
-            for inner in argument:
-                yield from _parts(inner)
+def _parts(annotation: Any, aliases: tuple[Any, ...] = ()) -> Iterator[Any]:
+    """Yield ``annotation`` and every type it is built from; an alias that a ``type`` statement made is what it stands for. ``aliases`` are those on the way here."""
+    origin, arguments = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
+    if _ALIAS is not None and isinstance(origin, _ALIAS):
+        if origin in aliases:
+            yield Any  # it is built from itself, as JSON is: that is plain data
         else:
-            yield from _parts(argument)
+            value = origin.__value__
+            yield from _parts(value[arguments] if arguments else value, (*aliases, origin))
+        return
+    yield annotation
+    for argument in arguments:
+        for inner in argument if isinstance(argument, list) else [argument]:
+            yield from _parts(inner, aliases)
 
 
 def contains_any(annotation: Any) -> bool:

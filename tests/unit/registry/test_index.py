@@ -262,8 +262,8 @@ def test_an_entry_point_has_what_importlib_metadata_gives(site: Path) -> None:
     install(site, "Num_Py", "1.26", NOTES)
     with import_path([site]):
         (point,) = entry_points("notes")
-        assert tuple(point)[:3] == ("upper", "upper:Plugin", "notes")
-        assert (point.dist.metadata["Name"], point.dist.version) == ("Num_Py", "1.26")
+    assert tuple(point)[:3] == ("upper", "upper:Plugin", "notes")
+    assert (point.dist.metadata["Name"], point.dist.version) == ("Num_Py", "1.26")  # reading it may import something of Python's own
     (again,) = entry_points("notes", [os.path.relpath(site)])
     assert again.dist.version == "1.26"
 

@@ -249,7 +249,8 @@ def test_programs_use_it_as_they_use_a_network(echo: int) -> None:
     """Both ends, in two processes, as in a machine and its host: streams larger than every window, many at once, refusals, forks."""
 
     def launch(descriptor: int) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", _PLUGIN, str(descriptor), str(echo)]
+        quiet = "ignore::DeprecationWarning"  # Python 3.12 and later say that of every fork in such a process
+        command = [sys.executable, "-W", quiet, "-c", _PLUGIN, str(descriptor), str(echo)]
         os.set_blocking(descriptor, False)
         return subprocess.Popen(command, pass_fds=[descriptor], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
