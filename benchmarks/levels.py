@@ -51,12 +51,12 @@ class Specs:
 
 
 @contextlib.contextmanager
-def manager() -> Iterator[tuple[bh.PluginManager, Path]]:
+def manager(config: Mapping[str, Any] | None = None) -> Iterator[tuple[bh.PluginManager, Path]]:
     """Yield a manager, and where the plugin lies, which it has not loaded."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "pyproject.toml").write_text(_PROJECT)
         Path(directory, "bench_echo.py").write_text(SOURCE)
-        with bh.PluginManager("bench") as pm:
+        with bh.PluginManager("bench", config=config) as pm:
             pm.add_hookspecs(Specs)
             yield pm, Path(directory)
 

@@ -23,10 +23,10 @@ from blackhole_core.lifecycle.breaker import BreakerPolicy
 from blackhole_core.lifecycle.guard import GuardPolicy
 from blackhole_core.lifecycle.restart import RestartPolicy
 from blackhole_core.lifecycle.settings import Settings
-from blackhole_core.manifest.fields import PERMISSIONS, RESOURCES, container
+from blackhole_core.manifest.fields import PERMISSIONS, RESOURCES, VM, container
 from blackhole_core.manifest.images import reference_problem
 from blackhole_core.manifest.kinds import Choice, Field, Flag, Kind, ListOf, Number, Plain, Record, Report, Text
-from blackhole_core.manifest.model import Container, Resources
+from blackhole_core.manifest.model import Container, Resources, VirtualMachine
 from blackhole_core.manifest.yaml import Node, load_strict
 
 __all__ = ["HostConfig", "PluginConfig", "TelemetryConfig", "config_schema", "parse_config", "read_config"]
@@ -65,6 +65,7 @@ class _Shared:
     unenforced: Unenforced | None = None
     isolation_fallback: Isolation | None = None
     container: Container | None = None
+    vm: VirtualMachine | None = None
     restart: RestartPolicy | None = None
 
 
@@ -151,6 +152,7 @@ class HostConfig(_Shared):
             unenforced=choose("unenforced", defaults.unenforced),
             isolation_fallback=choose("isolation_fallback", defaults.isolation_fallback),
             container=choose("container", defaults.container),
+            vm=choose("vm", defaults.vm),
             grant=said.grant,
             resources=said.resources,
             restart=choose("restart", defaults.restart),
@@ -272,6 +274,7 @@ _SHARED: Final = (
     ),
     Field("isolation_fallback", _LEVEL, "The level for a plugin whose own cannot run here; if left out such a plugin does not start."),
     Field("container", container(reference_problem), "How it is run at level container, whatever its manifest says."),
+    Field("vm", VM, "How it is run at level vm, whatever its manifest says."),
     Field("restart", _RESTART, "When a plugin that dies is given up."),
 )
 _PLUGIN: Final = Record(

@@ -51,9 +51,13 @@ class WorkerFacts:
 
     @property
     def start_way(self) -> str | None:
-        """How the worker was started: ``zygote``, or ``exec``, with the reason where a zygote was wanted. None while there is no worker."""
+        """How the worker was started: ``zygote``, or ``exec``, with the reason where a zygote was wanted; ``stood by`` when it was a spare one.
+        None while there is no worker.
+        """
         worker = self._alive
-        return str(worker.connection.child.start) if worker is not None else None
+        if worker is None:
+            return None
+        return f"{worker.connection.child.start}{', stood by' if worker.waited else ''}"
 
     @property
     def transport(self) -> str | None:

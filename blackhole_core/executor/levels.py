@@ -177,7 +177,14 @@ class Levels:
             ) from None
 
     def _remote(
-        self, spec: RunnerSpec, level: Isolation, launcher: Launcher, *, shared_memory: bool = True, image: ImageRoot | None = None
+        self,
+        spec: RunnerSpec,
+        level: Isolation,
+        launcher: Launcher,
+        *,
+        shared_memory: bool = True,
+        image: ImageRoot | None = None,
+        spare: bool = False,
     ) -> Runner:
         from blackhole_core.executor.remote import RemoteRunner
         from blackhole_core.executor.sandbox.walls import Walls
@@ -195,16 +202,17 @@ class Levels:
             arena=shared_memory,
             walls=Walls(level, image) if _has_walls(spec, level) else None,
         )
-        return RemoteRunner(spec, factory)
+        return RemoteRunner(spec, factory, spare=spare)
 
     def _vm(self, spec: RunnerSpec) -> Runner:
-        from blackhole_core.executor.launch.vm import VmLauncher, images_for
+        from blackhole_core.executor.launch.vm import VmLauncher, images_for, refuse_spare
 
+        refuse_spare(spec)
         with self._lock:
             if self._vm_launcher is None:
                 self._vm_launcher = VmLauncher(images_for(self._host.emit))
             launcher = self._vm_launcher
-        return self._remote(spec, Isolation.VM, launcher, shared_memory=False)
+        return self._remote(spec, Isolation.VM, launcher, shared_memory=False, spare=bool(spec.vm.spare))
 
     def _launcher(self) -> ProcessLauncher:
         from blackhole_core.executor.launch.process import ProcessLauncher

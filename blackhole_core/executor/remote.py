@@ -10,6 +10,8 @@ Invariants (everything below is guarded by ``_lock``, and ``_changed`` tells of 
   ``restart`` lead to READY, one at a time; they are called by the loader and the supervisor. ``stop`` ends the worker that
   one of them may be bringing up, and waits until that one has noticed.
 * What a worker says is judged by its own :class:`RemoteWorker`, so nothing an earlier one left behind can touch a later one.
+* ``_worker`` is the one that serves, or did last. Any other that there is stands by: it is the :class:`~blackhole_core.executor.spare.Spare`'s, and its
+  end changes nothing here.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 import msgspec
@@ -64,6 +66,9 @@ from blackhole_core.executor.wire.parcels import MARK, Parcel, Shelf, fit
 from blackhole_core.executor.workerfactory import RemoteWorker, WorkerFactory
 from blackhole_core.messages import HOST, Call, Calls, Implementation, Replies, Surface
 
+if TYPE_CHECKING:
+    from blackhole_core.executor.spare import Spare, SpareFacts
+
 __all__ = ["RemoteRunner"]
 
 #: Calls that may be under way to one plugin or wait for it: more than a host has threads. Largest arguments that they may have together.
@@ -83,9 +88,9 @@ class _State(enum.Enum):
 
 
 class RemoteRunner:
-    """Runs one plugin instance in a worker at a time, which ``factory`` makes."""
+    """Runs one plugin instance in a worker at a time, which ``factory`` makes; ``spare``: another one stands by for when that one dies."""
 
-    def __init__(self, spec: RunnerSpec, factory: WorkerFactory) -> None:
+    def __init__(self, spec: RunnerSpec, factory: WorkerFactory, *, spare: bool = False) -> None:
         self.level: Final = factory.level
         self._spec = spec
         self._factory = factory
@@ -126,6 +131,12 @@ class RemoteRunner:
         self.on_state_change: Callable[[], object] = lambda: None
         self._on_death: Callable[[Ended], object] | None = None
         self._death: Ended | None = None  # one that nobody was told of yet
+        self._spare: Spare | None = self._make_spare() if spare else None
+
+    def _make_spare(self) -> Spare:
+        from blackhole_core.executor.spare import Spare
+
+        return Spare(self._plugin, self._lock, self._later_spec, self._make)
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -168,6 +179,8 @@ class RemoteRunner:
             network = self._worker.network if self._worker is not None else None
         if network is not None:
             network.confine(rules_of(confinement, self.level) or NOTHING)
+        if self._spare is not None:
+            self._spare.renew()
 
     def stop(self) -> None:
         self._close(lambda hook: PluginUnloaded(self._plugin, hook))
@@ -179,6 +192,8 @@ class RemoteRunner:
             self._end(worker.connection)
         with self._changed:
             self._changed.wait_for(lambda: not self._coming_up, self._spec.limits.stop_grace)
+        if self._spare is not None:
+            self._spare.join()
         self._callbacks.close()
 
     def _end(self, connection: Connection) -> None:
@@ -202,6 +217,8 @@ class RemoteRunner:
                 self._settle(self._waiting.popleft(), self._closed_by)
             self._changed.notify_all()
             self._room.notify_all()
+        if self._spare is not None:
+            self._spare.close()
 
     # --- bringing up -------------------------------------------------------------------------------------------------
 
@@ -210,7 +227,7 @@ class RemoteRunner:
         with self._changed:
             self._coming_up = True
         try:
-            worker = self._launch()
+            worker = self._adopt() or self._launch()
             try:
                 started = worker.startup.converse(
                     worker.connection.send, plugin_logger(self._spec.id.name).getEffectiveLevel(), worker.connection.tail
@@ -223,6 +240,8 @@ class RemoteRunner:
                 self._shelf = worker.connection.shelf = worker.arena if started.arena else None
                 check(started.surface)
                 self._open(worker)
+                if self._spare is not None:
+                    self._spare.keep()
             except BaseException:
                 worker.connection.kill()
                 worker.connection.join(None)
@@ -232,11 +251,24 @@ class RemoteRunner:
                 self._coming_up = False
                 self._changed.notify_all()
 
-    def _launch(self) -> RemoteWorker:
-        spec = self._spec
-        if self._state is not _State.NEW:
-            spec = attrs.evolve(spec, imported=())  # a worker that takes the place of a dead one imports no more than serving needs
-        worker = self._factory.make(
+    def _adopt(self) -> RemoteWorker | None:
+        """Take the worker that stands by; None where there is none."""
+
+        def give(worker: RemoteWorker) -> bool:
+            if self._closed_by is not None:
+                return False
+            worker.waited = True
+            self._worker = worker
+            return True
+
+        return self._worker if self._spare is not None and self._spare.take(give) else None
+
+    def _later_spec(self) -> RunnerSpec:
+        """Return what a worker gets that takes the place of a dead one: it imports no more than serving needs."""
+        return attrs.evolve(self._spec, imported=())
+
+    def _make(self, spec: RunnerSpec) -> RemoteWorker:
+        return self._factory.make(
             spec,
             rebuilder=self._rebuilder,
             lock=self._lock,
@@ -244,6 +276,10 @@ class RemoteRunner:
             on_message=self._on_message,
             on_end=self._on_end,
         )
+
+    def _launch(self) -> RemoteWorker:
+        spec = self._spec if self._state is _State.NEW else self._later_spec()
+        worker = self._make(spec)
         with self._changed:
             self._worker = worker
         worker.connection.open()
@@ -514,6 +550,11 @@ class RemoteRunner:
         """Process id of the worker, None while there is none."""
         return self.facts.pid
 
+    @property
+    def spare(self) -> SpareFacts | None:
+        """How the worker stands that stands by; None where none is wanted."""
+        return self._spare.facts if self._spare is not None else None
+
     def enforcement(self) -> Mapping[str, str]:
         return self.facts.enforcement(self._spec.confinement)
 
@@ -564,9 +605,22 @@ class RemoteRunner:
         verdict = worker.limits.verdict(ended.exit, ended.reason is not None)
         if verdict is None and ended.reason is None:
             verdict = worker.connection.child.verdict(self._spec.confinement.resources)
-        self._take_end(worker, ended.judged(verdict))
+        with self._changed:
+            serving = worker is self._worker
+        (self._take_end if serving else self._take_end_of_spare)(worker, ended.judged(verdict))
         worker.limits.release()  # last: callers, and who starts the next worker, have been told
         worker.enclosure.close()
+
+    def _take_end_of_spare(self, worker: RemoteWorker, ended: Ended) -> None:
+        assert self._spare is not None, "there is one worker but for one that stands by"
+        with self._changed:
+            worker.alive = False
+            self.facts.ended(worker)
+            worker.vigil.end()
+            worker.let_go()
+        worker.startup.end(ended)
+        worker.imported.end()
+        self._spare.ended(worker, ended)
 
     def _take_end(self, worker: RemoteWorker, ended: Ended) -> None:
         lane = worker.offered

@@ -19,7 +19,7 @@ from blackhole_core.executor.wire.frames import DEFAULT_MAX_MESSAGE
 from blackhole_core.executor.wire.signature import Signature
 from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.loader.universe import Universe
-from blackhole_core.manifest.model import Container
+from blackhole_core.manifest.model import Container, VirtualMachine
 from blackhole_core.messages import Call, Calls, Replies, Surface
 from blackhole_core.scratch import Scratch
 
@@ -65,6 +65,7 @@ class RunnerSpec:
     imported: tuple[str, ...] = ()  #: modules that the version before had imported; those that still exist are imported at the start
     confinement: Confinement = Confinement()
     container: Container = Container()
+    vm: VirtualMachine = VirtualMachine()
     declared: bool = False  #: whether it has a manifest, which says what it may do
     changeable: bool = True  #: whether its files may change on disk while it runs (not those in the versioned store)
 

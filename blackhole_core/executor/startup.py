@@ -50,7 +50,7 @@ class Started:
 
 
 class Startup:
-    """One worker's way up, within ``limits.start_timeout`` from when it was launched."""
+    """One worker's way up, within ``limits.start_timeout`` from when it was launched, and again from when one that waited goes on."""
 
     def __init__(
         self, spec: RunnerSpec, host: Host, rebuilder: Rebuilder, policy: Policy | None = None, level: Isolation = Isolation.PROCESS
@@ -66,6 +66,7 @@ class Startup:
         self._tail: Callable[[], tuple[str, ...]] = tuple
         self._inbox: queue.SimpleQueue[codec.WorkerMessage | Ended] = queue.SimpleQueue()
         self._said = 0  # messages; touched by the I/O thread only
+        self._hello: codec.Hello | None = None
 
     # --- the I/O thread ----------------------------------------------------------------------------------------------
 
@@ -90,18 +91,28 @@ class Startup:
 
     # --- the thread that brings it up --------------------------------------------------------------------------------
 
+    def greet(self, send: Callable[[msgspec.Struct], None], tail: Callable[[], tuple[str, ...]] = tuple) -> None:
+        """Have its walls built and hear its hello, no more: it waits then, and has no plugin code. :meth:`converse` goes on from there.
+
+        :raises LoadFailed: it did not get there.
+        """
+        self._begin(tail)
+        send(codec.Confine(self._policy))
+        self._hello = self._expect(codec.Hello)
+
     def converse(self, send: Callable[[msgspec.Struct], None], log_level: int, tail: Callable[[], tuple[str, ...]] = tuple) -> Started:
-        """Have the plugin loaded and its values' types agreed on. Called when it has just been launched; ``tail`` tells the last lines it wrote.
+        """Have the plugin loaded and its values' types agreed on. Called when it has just been launched, or waits since :meth:`greet`;
+        ``tail`` tells the last lines it wrote.
 
         :raises Exception: what the plugin's import raised, or :class:`LoadFailed` with the reason, or
             :class:`~blackhole_core.errors.CannotCross` for a hook that cannot cross a process, or
             :class:`~blackhole_core.errors.IsolationUnavailable` for walls that do not hold.
         """
-        self._deadline = time.monotonic() + self._spec.limits.start_timeout
-        self._tail = tail
-        send(codec.Confine(self._policy))
+        self._begin(tail)
+        if self._hello is None:
+            send(codec.Confine(self._policy))
         send(self._load(log_level))  # made while the worker starts, and there when it looks for it
-        hello = self._expect(codec.Hello)
+        hello = self._hello or self._expect(codec.Hello)
         if hello.protocol != codec.PROTOCOL:
             raise LoadFailed(self._plugin, f"its worker speaks protocol {hello.protocol}, the host {codec.PROTOCOL}")
         if self._policy is not None:
@@ -111,6 +122,10 @@ class Startup:
         send(codec.Bind(tuple(binding.types for binding in bindings), describe_hooks(self._host)))
         self._expect(codec.Answer)
         return Started(surface, bindings, hello.lane, hello.arena, hello.pid, hello.walls)
+
+    def _begin(self, tail: Callable[[], tuple[str, ...]]) -> None:
+        self._deadline = time.monotonic() + self._spec.limits.start_timeout
+        self._tail = tail
 
     def _load(self, log_level: int) -> codec.Load:
         spec = self._spec

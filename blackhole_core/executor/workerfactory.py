@@ -69,6 +69,7 @@ class RemoteWorker:
     alive: bool = True
     pid: int | None = None  # as it said itself; the process that was launched may be its keeper
     report: WallReport = WallReport()
+    waited: bool = False  #: whether it stood by as a spare worker before it was wanted
 
     def let_go(self) -> None:
         """Close what was shared with it; it has ended."""

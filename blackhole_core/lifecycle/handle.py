@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -17,6 +17,9 @@ from blackhole_core.lifecycle.grants import Permissions
 from blackhole_core.lifecycle.member import Member
 from blackhole_core.lifecycle.phase import Phase
 from blackhole_core.manifest.model import Resources
+
+if TYPE_CHECKING:
+    from blackhole_core.executor.spare import SpareFacts
 
 __all__ = ["Plugin", "Usage"]
 
@@ -100,6 +103,12 @@ class Plugin:
         return remote.facts.start_way if remote is not None else None
 
     @property
+    def spare(self) -> SpareFacts | None:
+        """The worker that stands by for when the one that serves dies (``vm.spare``): its ``phase``, ``pid``, ``usage``, ``reason``. None where none is wanted."""
+        remote = self._remote
+        return remote.spare if remote is not None else None
+
+    @property
     def lost_lines(self) -> int | None:
         """How many lines and log records its worker wrote that were not logged, because there were too many. None at the levels without a worker."""
         remote = self._remote
@@ -179,7 +188,7 @@ class Plugin:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data, for JSON."""
-        calls = self.calls
+        calls, spare = self.calls, self.spare
         return {
             "name": self.name,
             "version": self.version,
@@ -190,6 +199,7 @@ class Plugin:
             "pid": self.pid,
             "transport": self.transport,
             "start": self.start,
+            "spare": attrs.asdict(spare) if spare is not None else None,
             "lost_lines": self.lost_lines,
             "source": str(self.source) if self.source is not None else None,
             "last_error": str(self.last_error) if self.last_error is not None else None,

@@ -320,6 +320,7 @@ def start_instance(
         imported=imported,
         confinement=settings.confinement_for(candidate, granted),
         container=settings.container_for(candidate),
+        vm=settings.vm_for(candidate),
         declared=candidate.manifest is not None,
         changeable=candidate.origin is not Origin.WHEEL,
     )

@@ -13,7 +13,7 @@ from blackhole_core.executor.runner import Limits
 from blackhole_core.ids import Isolation
 from blackhole_core.lifecycle.guard import GuardPolicy
 from blackhole_core.lifecycle.restart import RestartPolicy
-from blackhole_core.manifest.model import Container, Resources
+from blackhole_core.manifest.model import Container, Resources, VirtualMachine
 from blackhole_core.registry.candidate import Candidate
 
 __all__ = ["VM_START_TIMEOUT", "Settings"]
@@ -42,6 +42,7 @@ class Settings:
     grant: tuple[str, ...] = ()  #: permissions that the configuration grants
     resources: Resources = Resources()  #: limits that the operator named, each of which wins over the manifest's
     container: Container = Container()  #: what the operator said, each key of which wins over the manifest's
+    vm: VirtualMachine = VirtualMachine()  #: likewise
     restart: RestartPolicy = RestartPolicy()
     guard: GuardPolicy = GuardPolicy()
     probation: float = 0.0  #: seconds after a swap in which a death brings the version before back; 0: none does, an operator decides
@@ -89,6 +90,11 @@ class Settings:
         """Return what a container of ``candidate`` is to be: the manifest's word, under the operator's."""
         declared = candidate.manifest.container if candidate.manifest is not None else Container()
         return attrs.evolve(declared, **{key: value for key, value in attrs.asdict(self.container).items() if value is not None})
+
+    def vm_for(self, candidate: Candidate) -> VirtualMachine:
+        """Return what a virtual machine of ``candidate`` is to be, likewise."""
+        declared = candidate.manifest.vm if candidate.manifest is not None else VirtualMachine()
+        return declared if self.vm.spare is None else self.vm
 
     def config_for(self, candidate: Candidate) -> Mapping[str, Any]:
         """Return the plugin's configuration: the manifest's defaults under the operator's values."""

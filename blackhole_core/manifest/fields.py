@@ -9,11 +9,11 @@ from typing import Final
 from blackhole_core.ids import NAME, Isolation, canonical_name
 from blackhole_core.manifest.images import stored_problem
 from blackhole_core.manifest.kinds import Choice, Field, Flag, ListOf, Number, Path, Plain, Record, Report, Text
-from blackhole_core.manifest.model import Container, Dependency, Manifest, Resources, SnapshotPolicy, StateDeclaration
+from blackhole_core.manifest.model import Container, Dependency, Manifest, Resources, SnapshotPolicy, StateDeclaration, VirtualMachine
 from blackhole_core.manifest.permissions import canonical, permission_problem
 from blackhole_core.manifest.yaml import Node
 
-__all__ = ["CAPABILITIES", "DEPENDENCY", "MANIFEST", "PERMISSIONS", "RESOURCES", "SNAPSHOT", "STATE", "container"]
+__all__ = ["CAPABILITIES", "DEPENDENCY", "MANIFEST", "PERMISSIONS", "RESOURCES", "SNAPSHOT", "STATE", "VM", "container"]
 
 #: What a plugin may say that it offers (the seed's list and the two that its examples use).
 CAPABILITIES: Final = ("storage", "networking", "computation", "ui", "integration", "analytics")
@@ -169,6 +169,12 @@ def container(rule: Callable[[str], str | None]) -> Record:
     )
 
 
+VM: Final = Record(
+    VirtualMachine,
+    (Field("spare", Flag(), "true: another machine stands by, and takes the place of one that dies; it takes as much memory again."),),
+)
+
+
 MANIFEST: Final = Record(
     Manifest,
     (
@@ -196,6 +202,7 @@ MANIFEST: Final = Record(
         Field("resources", RESOURCES, "What it may use; a key left out means no limit is declared."),
         Field("isolation", Choice(tuple(Isolation), Isolation), "How far it is kept from the host; process if left out."),
         Field("container", container(stored_problem), "How it is run at level container."),
+        Field("vm", VM, "How it is run at level vm."),
         Field(
             "dependencies",
             ListOf(

@@ -9,7 +9,7 @@ import attrs
 
 from blackhole_core.ids import Isolation, PluginId
 
-__all__ = ["Container", "Dependency", "Manifest", "Resources", "SnapshotPolicy", "StateDeclaration"]
+__all__ = ["Container", "Dependency", "Manifest", "Resources", "SnapshotPolicy", "StateDeclaration", "VirtualMachine"]
 
 
 @attrs.frozen
@@ -49,6 +49,13 @@ class Container:
 
 
 @attrs.frozen
+class VirtualMachine:
+    """What a virtual machine of the plugin is to be; None: as if the key were not there."""
+
+    spare: bool | None = None  #: whether another one stands by, for when this one dies
+
+
+@attrs.frozen
 class StateDeclaration:
     """The schema version of the plugin's own data; a new version of the plugin with another number needs a migration."""
 
@@ -72,6 +79,7 @@ class Manifest:
     resources: Resources = Resources()
     isolation: Isolation = Isolation.PROCESS
     container: Container = Container()
+    vm: VirtualMachine = VirtualMachine()
     dependencies: tuple[Dependency, ...] = ()
     config: Mapping[str, Any] = attrs.field(factory=dict)
     config_schema: Mapping[str, Any] | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -11,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from blackhole_core.errors import SwapFailed, WorkerDied
+from blackhole_core.executor.spare import SpareFacts
+from blackhole_core.lifecycle.handle import Plugin
+from blackhole_core.scratch import sweep
 from tests.integration.managed import manager, wheel
 from tests.levels import MACHINES, require_level
 from tests.plugins.build import HERE
-from tests.stage import Stage
+from tests.stage import Stage, eventually
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -91,6 +96,64 @@ def test_swaps_leave_nothing(tmp_path: Path) -> None:
         assert pm.hook.total() == [_SWAPS]
         assert (_facts(), len(_machines()), set(temporary.iterdir())) == before
     assert _machines() == set()
+
+
+def test_a_machine_that_stands_by_takes_the_place_of_one_that_dies(tmp_path: Path) -> None:
+    """It answers the next call, and another one stands by; both are counted, and none of them is left when the host closes."""
+    with manager({"start_timeout": PATIENCE, "vm": {"spare": True}}, state_dir=tmp_path / "state") as pm:
+        pm.load("counter", source=wheel("counter", "1.0.0", tmp_path), isolation="vm")
+        plugin = pm.plugin("counter")
+        waiting = _standing_by(plugin)
+        assert plugin.as_dict()["spare"]["usage"]["memory"] > 2**20
+        os.kill(plugin.pid or 0, signal.SIGKILL)
+        with pytest.raises(WorkerDied):
+            pm.hook.add(amount=1)
+        assert pm.hook.add(amount=3) == [3]
+        assert plugin.pid == waiting
+        another = _standing_by(plugin)
+        assert _machines() == {str(waiting), str(another)}
+    assert _machines() == set()
+
+
+def _standing_by(plugin: Plugin) -> int:
+    seen: list[SpareFacts | None] = []
+
+    def ready() -> bool:
+        seen.append(plugin.spare)
+        return seen[-1] is not None and seen[-1].phase == "ready"
+
+    assert eventually(ready, PATIENCE), seen[-1]
+    assert seen[-1] is not None
+    return seen[-1].pid or 0
+
+
+_HOST = """
+import sys, time
+sys.path[:] = sys.argv[2:]
+from tests.integration.managed import manager
+with manager({"start_timeout": 110.0, "vm": {"spare": True}}) as pm:
+    pm.load("counter", source=sys.argv[1], isolation="vm")
+    plugin = pm.plugin("counter")
+    while plugin.spare.phase != "ready":
+        time.sleep(0.01)
+    print(plugin.pid, plugin.spare.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_host_that_is_killed_leaves_no_machine_that_stands_by(tmp_path: Path) -> None:
+    """The kernel ends both with their host, and what is left of its temporary files the next host removes, as after any that was killed."""
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    command = [sys.executable, "-c", _HOST, str(wheel("counter", "1.0.0", tmp_path)), *sys.path]  # whose images are there
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(scratch)}, text=True) as host:
+        assert host.stdout is not None
+        machines = host.stdout.readline().split()
+        host.kill()
+    assert len(machines) == 2
+    assert eventually(lambda: not [pid for pid in machines if Path(f"/proc/{pid}").exists()])
+    sweep(scratch)
+    assert list(scratch.iterdir()) == []
 
 
 def test_a_plugin_with_a_disk_is_not_swapped_from_one_machine_to_another(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ EVERYTHING: dict[str, Any] = {
     "unenforced": "allow",
     "isolation_fallback": "process",
     "container": {"runtime": "runc", "image": "python:3.11"},
+    "vm": {"spare": True},
     "restart": {"intensity": 2, "period": 30, "delay": 0.5, "max_delay": 5},
     "plugins": {
         "counter": {
@@ -77,6 +78,7 @@ EVERYTHING: dict[str, Any] = {
             "unenforced": "refuse",
             "isolation_fallback": "thread",
             "container": {"runtime": "crun"},
+            "vm": {"spare": False},
             "restart": {"intensity": 0},
             "config": {"language": "en", "deep": {"list": [1, None, True]}},
             "environment": ["HOME"],

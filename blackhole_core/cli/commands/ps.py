@@ -82,16 +82,36 @@ def _head(plugins: list[dict[str, Any]]) -> Sequence[str]:
 def _rows(plugins: list[dict[str, Any]]) -> Iterator[Sequence[object]]:
     counted = _counted(plugins)
     for plugin in plugins:
-        usage = plugin["usage"]
         yield (
             *(plugin[column] for column in ("name", "version", "phase", "isolation", "generation", "restarts", "pid")),
-            None if usage["cpu_percent"] is None else f"{usage['cpu_percent']:.0f} %",
-            None if usage["memory"] is None else f"{usage['memory'] / 2**20:.1f} MB",
-            usage["pids"],
+            *_usage(plugin["usage"]),
             _limits(plugin["limits"], plugin["enforcement"]),
             *(_calls(plugin["calls"]) if counted else ()),
             plugin["source"],
         )
+        spare = plugin["spare"]
+        if spare is not None:
+            yield (
+                *(
+                    plugin["name"],
+                    plugin["version"],
+                    f"spare: {spare['phase']}",
+                    plugin["isolation"],
+                    plugin["generation"],
+                    None,
+                    spare["pid"],
+                ),
+                *_usage(spare["usage"]),
+                *(None,) * (6 if counted else 2),
+            )
+
+
+def _usage(usage: dict[str, Any]) -> tuple[str | int | None, ...]:
+    return (
+        None if usage["cpu_percent"] is None else f"{usage['cpu_percent']:.0f} %",
+        None if usage["memory"] is None else f"{usage['memory'] / 2**20:.1f} MB",
+        usage["pids"],
+    )
 
 
 def _counted(plugins: list[dict[str, Any]]) -> bool:

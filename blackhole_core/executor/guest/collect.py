@@ -16,7 +16,7 @@ from blackhole_core.executor.guest.interpreter import add_libraries, known_code,
 from blackhole_core.executor.guest.libraries import LibraryFinder
 from blackhole_core.executor.guest.tree import Tree
 
-__all__ = ["import_groups", "import_mark", "imports_tree", "plugin_tree"]
+__all__ = ["import_groups", "import_mark", "imports_tree", "plugin_mark", "plugin_tree"]
 
 _INSTALLED: Final = ("site-packages", "dist-packages")
 _METADATA: Final = (".dist-info", ".egg-info")
@@ -49,8 +49,7 @@ def import_mark(entries: Sequence[str]) -> bytes:
         mark.update(f"\0\0{entry}".encode(errors="surrogateescape"))
         for top in _tops(entry):
             for path in _below(top):
-                status = os.lstat(path)
-                mark.update(f"\0{path} {status.st_size} {status.st_mtime_ns} {status.st_mode}".encode(errors="surrogateescape"))
+                mark.update(_facts(path))
     return mark.digest()
 
 
@@ -81,18 +80,44 @@ def plugin_tree(path: Path, packages: Sequence[str]) -> Tree:
     """
     tree = Tree()
     tree.add(path)
+    for file in _code_of(path, packages):
+        _add(tree, file, compiling=True)
+    for file in _about(path):
+        tree.add(file)
+    return tree
+
+
+def plugin_mark(path: Path, packages: Sequence[str]) -> bytes:
+    """Return a digest of names, sizes and times of all that :func:`plugin_tree` would take, which takes a fraction of the time.
+
+    :raises OSError: something cannot be read.
+    """
+    mark = hashlib.sha256()
+    for file in (*_code_of(path, packages), *_about(path)):
+        mark.update(_facts(file))
+    return mark.digest()
+
+
+def _code_of(path: Path, packages: Sequence[str]) -> Iterator[str]:
+    """Yield the files of a plugin's packages."""
     for package in packages:
         where = path.joinpath(*package.split("."))
         for top in (where, *(where.with_name(where.name + suffix) for suffix in (".py", *EXTENSION_SUFFIXES))):
             if top.exists():
-                for file in _below(str(top)):
-                    _add(tree, file, compiling=True)
+                yield from _below(str(top))
+
+
+def _about(path: Path) -> Iterator[str]:
+    """Yield the files that tell of its distribution."""
     if path.name not in _INSTALLED:
         for top in sorted(path.iterdir()):
             if top.name.endswith(_METADATA) or top.suffix == ".yaml":
-                for file in _below(str(top)):
-                    tree.add(file)
-    return tree
+                yield from _below(str(top))
+
+
+def _facts(file: str) -> bytes:
+    status = os.lstat(file)
+    return f"\0{file} {status.st_size} {status.st_mtime_ns} {status.st_mode}".encode(errors="surrogateescape")
 
 
 def _tops(entry: str) -> Iterator[str]:

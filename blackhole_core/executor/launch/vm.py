@@ -24,7 +24,7 @@ from typing import Final
 
 import attrs
 
-from blackhole_core.errors import IsolationUnavailable
+from blackhole_core.errors import IsolationUnavailable, LoadFailed
 from blackhole_core.executor.guest.images import WORKER_UID, CannotBuild, Images, cache_directory
 from blackhole_core.executor.guest.initramfs import Plan, disk_name
 from blackhole_core.executor.guest.interpreter import interpreter_program
@@ -45,7 +45,7 @@ from blackhole_core.executor.runner import RunnerSpec
 from blackhole_core.ids import Isolation
 from blackhole_core.manifest.permissions import Level, level_of, parse_permission
 
-__all__ = ["VmLauncher", "images_for"]
+__all__ = ["VmLauncher", "images_for", "refuse_spare"]
 
 #: Variables a worker in a guest gets from the host's environment: how to spell text and time. What names places here means nothing there.
 _PASSED_ON: Final = ("TZ", "LANG", "LC_ALL", "LC_CTYPE")
@@ -257,6 +257,20 @@ def refuse_ungivable(plugin: RunnerSpec) -> None:
             Isolation.VM.value,
             f"plugin {plugin.id} was granted {', '.join(outside)}, and this version has no way from a virtual machine to files, devices and "
             "programs of the host. Run it at level container, or revoke that if the plugin can do without it",
+        )
+
+
+def refuse_spare(plugin: RunnerSpec) -> None:
+    """Let a plugin pass that has no disk of its own, or wants no spare machine.
+
+    :raises LoadFailed: it has both.
+    """
+    if plugin.vm.spare and plugin.confinement.data is not None and plugin.confinement.resources.disk is not None:
+        raise LoadFailed(
+            str(plugin.id),
+            "a spare virtual machine (vm: {spare: true}) is wanted beside one with a disk of the plugin's own (resources.disk), which only one machine can "
+            "have. Leave out one of the two: without a spare a machine that dies is replaced in about a second; without the disk the plugin's state is "
+            "still kept by the host",
         )
 
 

@@ -21,7 +21,7 @@ def plugin(**said: Any) -> dict[str, Any]:
         "pid": 7,
         "source": "/p",
     }
-    return {**facts, "usage": NOTHING, "limits": UNLIMITED, "enforcement": {}, "calls": None, **said}
+    return {**facts, "usage": NOTHING, "limits": UNLIMITED, "enforcement": {}, "calls": None, "spare": None, **said}
 
 
 def cells(plugins: list[dict[str, Any]]) -> list[dict[str, object]]:
@@ -43,6 +43,15 @@ def test_a_limit_that_nobody_sees_to_says_so() -> None:
     enforcement = {"resources.cpu": "kernel", "resources.memory": "broker", "resources.pids": "none"}
     [row] = cells([plugin(limits={**UNLIMITED, "cpu": 50, "memory": 200.5, "pids": 5}, enforcement=enforcement)])
     assert row["LIMITS"] == "cpu 50 %, memory 200.5 MB, pids 5 (not enforced)"
+
+
+def test_a_worker_that_stands_by_has_a_line_of_its_own() -> None:
+    """Its memory is its own; it says that it does not serve, and where it is absent, that it is not there."""
+    ready = {"phase": "ready", "pid": 8, "usage": {**NOTHING, "memory": 2**20}, "reason": ""}
+    absent = {"phase": "absent", "pid": None, "usage": NOTHING, "reason": "it was killed"}
+    _, first, _, second = cells([plugin(spare=ready, calls={"count": 0, "errors": 0, "p50": None, "p99": None}), plugin(spare=absent)])
+    assert [first[column] for column in ("NAME", "PHASE", "PID", "MEMORY")] == ["p", "spare: ready", 8, "1.0 MB"]
+    assert [second[column] for column in ("NAME", "PHASE", "PID", "MEMORY")] == ["p", "spare: absent", None, None]
 
 
 def test_calls_have_columns_where_one_plugin_has_counted_them() -> None:

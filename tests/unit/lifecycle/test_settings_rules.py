@@ -10,7 +10,7 @@ import pytest
 from blackhole_core.executor.runner import Limits
 from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.lifecycle.settings import Settings
-from blackhole_core.manifest.model import Manifest
+from blackhole_core.manifest.model import Manifest, VirtualMachine
 from blackhole_core.registry.candidate import Candidate, Origin
 
 PLAIN = Candidate(PluginId("upper"), Origin.DIRECTORY, Path("/s"), "upper", Path("/s"), ("upper",), "0" * 64)
@@ -51,6 +51,15 @@ def test_a_manifest_without_a_timeout_keeps_the_hosts() -> None:
     """None declared is not "no deadline"."""
     candidate = attrs.evolve(PLAIN, manifest=attrs.evolve(MANIFEST, timeout=None))
     assert Settings(limits=Limits(call_timeout=3.0)).limits_for(candidate, Isolation.PROCESS).call_timeout == 3.0
+
+
+@pytest.mark.parametrize(("declared", "named", "spare"), [(None, None, None), (True, None, True), (True, False, False), (None, True, True)])
+def test_the_operator_decides_whether_a_machine_stands_by_then_the_manifest(
+    declared: bool | None, named: bool | None, spare: bool | None
+) -> None:
+    """It is his memory."""
+    candidate = attrs.evolve(PLAIN, manifest=attrs.evolve(MANIFEST, vm=VirtualMachine(declared)))
+    assert Settings(vm=VirtualMachine(named)).vm_for(candidate).spare is spare
 
 
 def test_the_configuration_is_merged_key_by_key_over_the_manifests_defaults() -> None:

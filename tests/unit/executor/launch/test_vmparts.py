@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from blackhole_core.errors import IsolationUnavailable
+from blackhole_core.errors import IsolationUnavailable, LoadFailed
 from blackhole_core.executor.confinement import Confinement
 from blackhole_core.executor.guest.images import Images
 from blackhole_core.executor.guest.tools import BUSYBOX, QEMU, how_to_install, missing_programs
 from blackhole_core.executor.launch import vmproof
 from blackhole_core.executor.launch.clock import tsc_khz
-from blackhole_core.executor.launch.vm import refuse_ungivable
+from blackhole_core.executor.launch.vm import refuse_spare, refuse_ungivable
 from blackhole_core.executor.launch.vmchild import GuestEnd, Sockets
 from blackhole_core.executor.launch.vmcommand import Accelerator, Machine, kernel_arguments, memory_of, processors_of, qemu_command
 from blackhole_core.executor.launch.vmmonitor import Monitor, MonitorFailed
@@ -25,7 +25,7 @@ from blackhole_core.executor.limits.enforcing import held_from_outside, limit_en
 from blackhole_core.executor.limits.tree import Abilities
 from blackhole_core.executor.runner import Limits, RunnerSpec
 from blackhole_core.ids import Isolation, PluginId
-from blackhole_core.manifest.model import Resources
+from blackhole_core.manifest.model import Resources, VirtualMachine
 
 TCG = Accelerator("tcg", "there is no /dev/kvm")
 
@@ -198,6 +198,25 @@ def test_a_proof_is_a_guest_that_says_it_is_up(tmp_path: Path, monkeypatch: pyte
     assert "ended with status 0" in outcomes[0].reason
     assert "status 3: bad thing" in outcomes[1].reason
     assert "did not boot within 0.5 s" in outcomes[2].reason
+
+
+def _spec(spare: bool | None, confinement: Confinement) -> RunnerSpec:
+    vm = VirtualMachine(spare)
+    return RunnerSpec(PluginId("p", "1"), 1, "p", Path("/p"), ("p",), "notes", Limits(), {}, confinement=confinement, vm=vm)
+
+
+def test_a_spare_machine_beside_a_disk_is_refused() -> None:
+    """Two machines would write to it; the error says which of the two to leave out."""
+    with pytest.raises(LoadFailed, match=r"vm: \{spare: true\}.*resources.disk.*Leave out one of the two"):
+        refuse_spare(_spec(True, Confinement(resources=Resources(disk=5), data=Path("/data"))))
+
+
+@pytest.mark.parametrize(
+    ("spare", "disk", "data"), [(True, None, Path("/data")), (True, 5, None), (False, 5, Path("/data")), (None, 5, Path("/data"))]
+)
+def test_one_without_the_other_is_not(spare: bool | None, disk: float | None, data: Path | None) -> None:
+    """There is a disk only where a size was named and the host has a place for it."""
+    refuse_spare(_spec(spare, Confinement(resources=Resources(disk=disk), data=data)))
 
 
 def _qemu(stack: contextlib.ExitStack, *said: str) -> Monitor:
