@@ -24,7 +24,7 @@ from tests.integration.managed import Log, manager
 from tests.integration.test_container_walls import _NETWORK, _PLUGIN, _PROCESSES, _RIGHTS
 from tests.levels import require_level, require_program
 from tests.plugins.build import plugin_dir
-from tests.stage import Running, Stage
+from tests.stage import Running, Stage, eventually
 
 _ENVIRONMENT = ("PATH=/usr/local/bin:/usr/bin", "OF_THE_IMAGE=yes", "HOME=/root")
 
@@ -130,20 +130,50 @@ def test_an_interpreter_that_is_too_old_says_so() -> None:
 
 
 @pytest.fixture
-def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Podman with images of its own."""
     program = require_program("podman", "BLACKHOLE_REQUIRE_PODMAN")
     settings = f'[storage]\ndriver = "vfs"\ngraphroot = "{tmp_path}/podman"\nrunroot = "{tmp_path}/podman-run"\n'
     (tmp_path / "storage.conf").write_text(settings)
     monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(tmp_path / "storage.conf"))
-    return program
+    yield program
+    shutil.rmtree(tmp_path / "podman", ignore_errors=True)
 
 
-def test_an_image_of_podman(podman: str, base: bytes, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its name: a plugin with it is called, swapped with its state, one that podman has not is not fetched."""
+@pytest.fixture
+def docker(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Docker with a daemon of its own, which touches neither the machine's images nor its network."""
+    program, daemon = (require_program(name, "BLACKHOLE_REQUIRE_DOCKER") for name in ("docker", "dockerd"))
+    if os.geteuid():
+        pytest.skip("a daemon of docker's needs root")
+    with tempfile.TemporaryDirectory(prefix="docker-", dir="/var/tmp") as directory, Path(directory, "log").open("wb") as log:
+        where = [f"--{option}={directory}/{option}" for option in ("data-root", "exec-root", "pidfile")]
+        address = f"unix://{directory}/socket"
+        network = ["--iptables=false", "--ip6tables=false", "--bridge=none"]
+        with subprocess.Popen([daemon, *where, *network, f"--host={address}"], stdout=log, stderr=log) as running:
+            monkeypatch.setenv("DOCKER_HOST", address)
+            monkeypatch.setenv("DOCKER_CONFIG", directory)
+            try:
+                answers = eventually(
+                    lambda: not subprocess.run([program, "version"], capture_output=True, timeout=20, check=False).returncode, 60
+                )
+                if not answers:
+                    pytest.skip(f"no daemon of docker's runs here: {Path(directory, 'log').read_text().splitlines()[-1:]}")
+                yield program
+            finally:
+                running.terminate()
+
+
+@pytest.mark.parametrize("supplier", ["podman", "docker"])
+def test_an_image_of_a_program_that_keeps_images(
+    supplier: str, base: bytes, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """By its name: a plugin with it is called, swapped with its state, one that the program has not is not fetched."""
+    program = request.getfixturevalue(supplier)
+    monkeypatch.setattr("blackhole_core.executor.launch.oci.image.suppliers.SUPPLIERS", (supplier,))
     monkeypatch.setenv("XDG_CACHE_HOME", str(images))
-    write_saved(tmp_path / "saved.tar", [base], "localhost/blackhole-test:1", [*_ENVIRONMENT, "OF_PODMAN=yes"])
-    subprocess.run([podman, "load", "--quiet", "--input", str(tmp_path / "saved.tar")], check=True, capture_output=True, timeout=60)
+    write_saved(tmp_path / "saved.tar", [base], "localhost/blackhole-test:1", [*_ENVIRONMENT, f"OF={supplier}"])
+    subprocess.run([program, "load", "--quiet", "--input", str(tmp_path / "saved.tar")], check=True, capture_output=True, timeout=60)
     log = Log()
     plugins = {
         "counter": {"isolation": "container", "container": {"image": "localhost/blackhole-test:1"}},
@@ -155,10 +185,8 @@ def test_an_image_of_podman(podman: str, base: bytes, images: Path, tmp_path: Pa
         pm.swap("counter", source=plugin_dir("counter", "2.0.0", tmp_path / "2"))
         assert pm.hook.add(amount=1) == [2]
         assert counter.isolation is bh.Isolation.CONTAINER
-        with pytest.raises(
-            LoadFailed, match=r"wants the image 'localhost/blackhole-test:2', .*podman does not have it \(`podman pull localhost/"
-        ):
+        refusal = rf"wants the image 'localhost/blackhole-test:2', .*{supplier} does not have it \(`{supplier} pull localhost/"
+        with pytest.raises(LoadFailed, match=refusal):
             pm.load("full", source=plugin_dir("full", "1.0.0", tmp_path / "3"))
         assert pm.plugin("full").phase == "failed"
-    assert any("podman writes image" in event.data["said"] for event in log.of("image.unpacking"))
-    shutil.rmtree(tmp_path / "podman")
+    assert any(f"{supplier} writes image" in event.data["said"] for event in log.of("image.unpacking"))
