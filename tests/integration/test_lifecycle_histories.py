@@ -333,6 +333,7 @@ BESIDE: Final = st.one_of(
     st.tuples(st.just("signal"), st.sampled_from((signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGSTOP, signal.SIGCONT))),
     *[st.tuples(st.just("swap"), st.sampled_from((*VERSIONS, *["1.0.0", "2.0.0"] * 4)))] * 2,
     st.tuples(st.just("load"), st.sampled_from((*VERSIONS, *["1.0.0", "2.0.0"] * 4))),
+    st.tuples(st.just("among"), st.sampled_from(("1.0.0", "2.0.0", "5.0.0")), st.sampled_from((1, 8, 20))),
     st.sampled_from(
         (("rollback",), ("rollback",), ("snapshot",), ("snapshot",), ("unload",), ("release",), ("force", "1.0.0"), ("force", "2.0.0"))
     ),
@@ -342,6 +343,9 @@ BESIDE: Final = st.one_of(
 
 @seed(SEED)
 @settings(max_examples=80 * TIMES, deadline=None, print_blob=True)
+@example(history=[("call", "no"), ("among", "2.0.0", 8)], order=0, threads=1)  # who gave its state away answers no more
+@example(history=[("call", "poison"), ("wait", 6.0)] * 4, order=0, threads=1)  # the fourth is refused
+@example(history=[("call", "hang"), ("run", 30), ("call", "no"), ("wait", 31.0)], order=0, threads=1)  # what nobody waits for is withdrawn
 @given(history=st.lists(BESIDE, min_size=10, max_size=40), order=st.integers(0, 2**32), threads=st.integers(1, 2))
 def test_everything_beside_everything(history: list[Step], order: int, threads: int) -> None:
     """F01-F08, F27-F31, S-01 … S-13: whatever happens beside whatever, each call is told the truth of how often it ran, by a version that served then; no state is lost; all comes to rest."""

@@ -130,6 +130,8 @@ _RESTARTS: Final = RestartPolicy(**CONFIG["restart"])
 _HUNG: Final = CONFIG["hung_after"] + 4 * CONFIG["heartbeat"]
 #: Seconds in which the callers of a worker that died are told: it may first be waited for after it closed its channel.
 _TOLD: Final = 0.3
+#: Calls that begin in the middle of a swap: some more than it takes when each has a few decisions.
+_MOST_AMONG: Final = 12
 
 Step = tuple[Any, ...]
 
@@ -218,6 +220,7 @@ class Judge:
         self._serving: int | None = None
         self._member: Any = None
         self._seen_dead: set[int] = set()
+        self._unwanted: set[int] = set()  #: calls that wait in a worker for nobody, as far as that was said
         world.pm.on_event(self._event)
         self.scheduler.sources.append(self._look)
         self.scheduler.at_standstill = self._stand_still
@@ -256,12 +259,25 @@ class Judge:
             owing = worker.owing()
             if worker.stopped and now - max(worker.stopped_at, owing) > _HUNG:
                 self.faults.append(f"worker {worker.number} has stood still for {now - worker.stopped_at:g} s, and is left alone")
+            self._look_for_unwanted(worker)
         member = self._member
         if member is None or member.busy is not None or any(worker.owes or worker.stopped for worker in living):
             return
         waiting = [caller.number for caller in self.callers if caller.ended is None]
         if waiting and (member.phase in ("broken", "stopped", "failed") or (member.phase == "running" and living)):
             self.faults.append(f"calls {waiting} wait at {now:g}, though the plugin is {member.phase} and has nothing to do")
+
+    def _look_for_unwanted(self, worker: SimulatedWorker) -> None:
+        """Whoever gave a call up that waits in a worker has had it withdrawn there, and the worker has heard of that: it hears at once, whatever its calls do."""
+        if worker.stopped or worker.deaf:
+            return
+        for number in worker.queued:
+            caller = self.callers[number] if number >= 0 else None
+            if caller is not None and caller.ended is not None and number not in self._unwanted:
+                self._unwanted.add(number)  # said once
+                self.faults.append(
+                    f"call {number} waits in worker {worker.number} at {self.scheduler.now:g}, though its caller got {caller.error!r}"
+                )
 
     # --- what is wrong -----------------------------------------------------------------------------------------------
 
@@ -461,6 +477,20 @@ class Player:
 
     def _swap(self, version: str) -> None:
         self._operate("swap", lambda: self.pm.swap("counter", source=Path(version)))
+
+    def _among(self, version: str, apart: int) -> None:
+        """Swap, and have calls begin, so many decisions ``apart``, from when the old version is asked for its state until the swap is over."""
+        told = len(self.judge.events)
+        self._swap(version)
+        swap = self.under_way[-1]
+        while swap.is_alive() and not any(event.data.get("phase") == "export" for _, _, event in self.judge.events[told:]):
+            if not self.scheduler.step():
+                return
+        for _ in range(_MOST_AMONG):
+            if not swap.is_alive():
+                return
+            self._call("no")
+            self._run(apart)
 
     def _force(self, version: str) -> None:
         self.judge.forced.add(version)

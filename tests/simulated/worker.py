@@ -251,6 +251,11 @@ class SimulatedWorker:
         """Whether it was sent something that it has not answered."""
         return bool(self.inbound or self._heard or self._queue or self._running)
 
+    @property
+    def queued(self) -> list[int]:
+        """The numbers, in the history, of the calls that it was sent and has not begun."""
+        return [self._arguments(request)[0] for request in self._queue if request is not None and request.space != CONTRACT]
+
     def owing(self) -> float:
         """Return since when it owes something, as far as anybody has looked; infinity when it does not."""
         if not self.owes:
@@ -414,7 +419,10 @@ class SimulatedWorker:
             self._running.append((request, self._call, self._how, self._until, result))
 
     def _is_late(self, request: codec.Request) -> bool:
-        return request.space != CONTRACT and self._bindings[request.index].arguments.decode(request.args)[-1] == "late"
+        return request.space != CONTRACT and self._arguments(request)[-1] == "late"
+
+    def _arguments(self, request: codec.Request) -> Any:
+        return self._bindings[request.index].arguments.decode(request.args)
 
     def _run(self, request: codec.Request) -> bytes | codec.WireFailure | None:
         """Run a call; None when the worker was killed by that."""
