@@ -71,3 +71,16 @@ def test_after_probation_and_without_one_it_is_only_started_again(wheels: tuple[
             _kill(pm)
             log.wait("worker.restarted", 2)
             assert (counter.version, log.of("swap.rolled_back")) == ("2.0.0", [])
+
+
+def test_who_dies_again_on_probation_is_told_of_once(wheels: tuple[Path, Path]) -> None:
+    """The host is on its way back then, or has failed to go: it is neither begun nor told a second time."""
+    log, told = Log(), []
+    with manager(CONFIG, log=log) as pm:
+        pm.load("counter", source=wheels[0], isolation="process")
+        pm.swap("counter", source=wheels[1])
+        pm.parts.supervisor.on_failed_probation = lambda member, instance, how: told.append(how)  # nobody goes back
+        for deaths in (1, 2):
+            _kill(pm)
+            log.wait("worker.restarted", deaths)
+        assert told == ["its worker was killed by SIGKILL"]
