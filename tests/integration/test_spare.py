@@ -97,6 +97,27 @@ def test_a_restart_takes_the_worker_that_stands_by(stage: Stage, tmp_path: Path)
     assert _ready(plugin) != waiting
 
 
+def test_a_restart_waits_for_one_that_is_coming_up(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is further than a new one would be, and two at once would take twice as long."""
+    greet, wanted = Startup.greet, threading.Event()
+
+    def held(self: Startup, send: Any, tail: Any) -> None:
+        assert wanted.wait(10)
+        greet(self, send, tail)
+
+    monkeypatch.setattr(Startup, "greet", held)
+    plugin = _start(stage, tmp_path)
+    assert eventually(lambda: _facts(plugin).phase == "starting")
+    waiting = _facts(plugin).pid
+    _kill(plugin)
+    restarting = threading.Thread(target=plugin.remote.restart, args=(lambda call: None,))
+    restarting.start()
+    assert eventually(lambda: plugin.remote._coming_up)
+    wanted.set()
+    restarting.join(10)
+    assert plugin.pid == waiting
+
+
 def test_no_plugin_code_is_in_a_worker_that_stands_by(stage: Stage, tmp_path: Path) -> None:
     """The plugin is imported when it is wanted: once for each worker that served."""
     plugin = _start(stage, tmp_path)
@@ -217,12 +238,23 @@ def test_a_stop_ends_it_however_far_it_is(stage: Stage, tmp_path: Path, phase: s
     """No process and no thread is left of one that is not there yet, comes up, or stands."""
     if phase == "absent":
         monkeypatch.setattr(spare, "_SETTLE", 3600.0)
-    elif phase == "starting":
-        monkeypatch.setattr(Startup, "greet", lambda self, send, tail: self.converse(lambda message: None, 0, tail))  # it is told nothing
-    plugin = _start(stage, tmp_path)
+    greeted = threading.Event()
+
+    def mute(self: Startup, send: object, tail: Any) -> None:
+        greeted.set()
+        self.converse(lambda message: None, 0, tail)  # it is told nothing, and so says nothing
+
+    if phase == "starting":
+        monkeypatch.setattr(Startup, "greet", mute)
+    plugin = _start(stage, tmp_path, start_timeout=60.0)
     assert eventually(lambda: _facts(plugin).phase == phase)
+    if phase == "starting":
+        assert greeted.wait(10)
     pid = _facts(plugin).pid
-    plugin.runner.stop()
+    stopping = threading.Thread(target=plugin.runner.stop)
+    stopping.start()
+    stopping.join(20)
+    assert not stopping.is_alive()  # it does not wait for what never comes up
     assert pid is None or _gone(pid)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("blackhole-spare-")]
     assert _facts(plugin) == SpareFacts("absent", reason=_facts(plugin).reason)
