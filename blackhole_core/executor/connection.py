@@ -35,15 +35,11 @@ from blackhole_core.executor.records import Records
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.arrival import Arrival, Patience
 from blackhole_core.executor.wire.budget import LOG_BURST, LOG_RATE, REST, Budget
-from blackhole_core.executor.wire.frames import FrameReader, frame
+from blackhole_core.executor.wire.frames import MOST_AT_ONCE, USUAL_AT_ONCE, FrameReader, frame, read_size
 from blackhole_core.executor.wire.parcels import Shelf
 
 __all__ = ["Connection", "Ended"]
 
-#: Bytes of the channel read or written at once: what a pipe holds.
-_READ_SIZE: Final = 1024 * 1024
-#: Bytes of it read at once from a worker that floods its host.
-_LITTLE: Final = 64 * 1024
 #: Bytes read of each pipe after the end: twice what it holds.
 _LAST_WORDS: Final = 2 * 1024 * 1024
 #: Milliseconds to wait, after a worker closed its channel, for it to end by itself before it is killed: a dying process closes its
@@ -100,7 +96,8 @@ class Connection:
         self._frames = FrameReader(max_message)
         self._arrival = Arrival(PATIENCE)
         self._budget = Budget(time.monotonic())
-        self._size = _READ_SIZE  # bytes of the channel read at once now
+        self._size = USUAL_AT_ONCE  # bytes of the channel read at once now
+        self._last = 0  # bytes that the last read brought
         self._listener = Listener(child.output, self._records, Budget(time.monotonic(), rate=LOG_RATE, burst=LOG_BURST))
         self._listen_at: float | None = None  # when the output is read again (``time.monotonic()``), while it is left alone
         self._reason: str | None = None
@@ -216,7 +213,7 @@ class Connection:
     def _await(self, poller: select.poll) -> tuple[dict[int, int], float]:
         """Return what there is to do, and how many seconds were waited for the rest of a message that has begun. A worker that floods the host has to wait."""
         flooding = self._budget.overdrawn(time.monotonic())
-        self._size = _LITTLE if flooding else _READ_SIZE
+        self._size = USUAL_AT_ONCE if flooding else read_size(self._last)
         if flooding:
             wait_readable(self.child.pidfd, int(REST * 1000))
         wait = self._arrival.wait
@@ -248,7 +245,7 @@ class Connection:
         """Write what callers left; return whether there is more, with the poller told."""
         with self._out_lock:
             if ready and self._outbox:
-                with self._outbox.head(_READ_SIZE) as head:
+                with self._outbox.head(MOST_AT_ONCE) as head:
                     written = self._write(head)
                 self._outbox.remove(written)
             wanted = bool(self._outbox)
@@ -262,6 +259,7 @@ class Connection:
             data = os.read(self.child.receive, self._size)
         except ConnectionResetError:  # a socket's way to say that the other end is gone, and had not read everything
             data = b""
+        self._last = len(data)
         messages = self._frames.feed(data)
         self._arrival.received(len(data), completed=bool(messages), partial=self._frames.partial)
         if not messages:

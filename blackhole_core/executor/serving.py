@@ -37,7 +37,7 @@ from blackhole_core.executor.mailbox import Job, Mailbox, MailboxTimeout
 from blackhole_core.executor.standing import busy_stacks
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.claims import Claim, claim_body, claimed, decode_open
-from blackhole_core.executor.wire.frames import FrameReader, frame
+from blackhole_core.executor.wire.frames import USUAL_AT_ONCE, FrameReader, frame, read_size
 from blackhole_core.executor.wire.parcels import MARK, Parcel, Shelf, TooLarge, hand_over
 from blackhole_core.executor.wire.plain import NotPlain, decode_plain, encode_plain
 from blackhole_core.executor.wire.policy import WallReport
@@ -52,8 +52,6 @@ from blackhole_core.messages import CONTRACT
 
 __all__ = ["Worker"]
 
-#: Bytes taken from the channel at once; the kernel's pipe buffer holds at most this much.
-_READ_SIZE: Final = 1024 * 1024
 #: ``prctl(2)`` option: the name of this thread, which as the first gives the process its own.
 _PR_SET_NAME: Final = 15
 #: Seconds after which no further one of many calls is begun for one request: a drain, and every other caller, waits for the whole of it.
@@ -192,8 +190,10 @@ class Worker:
         # The thread that runs calls takes it, and so begins no other one meanwhile; ``abort()`` in this one unblocks it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGABRT})
         frames = FrameReader(2**32)  # the host is trusted; its own cap has been applied on its side
+        size = USUAL_AT_ONCE
         try:
-            while data := os.read(self._receive, _READ_SIZE):
+            while data := os.read(self._receive, size):
+                size = read_size(len(data))
                 for body in frames.feed(data):
                     self._dispatch(codec.decode_host_message(body))
         finally:  # the host is gone, or plugin code closed the channel: a worker that cannot hear is of no use

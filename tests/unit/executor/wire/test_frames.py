@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blackhole_core.errors import ProtocolError
-from blackhole_core.executor.wire.frames import FrameReader, frame
+from blackhole_core.executor.wire.frames import MOST_AT_ONCE, USUAL_AT_ONCE, FrameReader, frame, read_size
 
 
 @given(st.lists(st.binary(max_size=300), max_size=20), st.lists(st.integers(1, 50), min_size=1))
@@ -54,3 +54,9 @@ def test_what_came_before_a_bad_frame_in_another_read_is_kept() -> None:
     assert reader.partial == 1
     with pytest.raises(ProtocolError):
         reader.feed(b"\x00\x00\xff")
+
+
+def test_a_large_read_is_made_only_while_much_comes() -> None:
+    """Much is taken at once after a read that was filled, and little again after one that was not."""
+    assert read_size(0) == read_size(USUAL_AT_ONCE - 1) == USUAL_AT_ONCE
+    assert read_size(USUAL_AT_ONCE) == read_size(MOST_AT_ONCE) == MOST_AT_ONCE
