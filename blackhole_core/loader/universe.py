@@ -119,10 +119,13 @@ class Universe(Generation):
         self._give_lines_back()
         self._distributions = {}
         self._recipe = None
-        # typing keeps the classes that stood in List[...], Optional[...] or get_type_hints in caches of its own. This is how
-        # CPython's own leak tests empty them.
+        # typing keeps the classes that stood in List[...], Optional[...] or get_type_hints in caches of its own, and inspect those that were looked at (Python
+        # 3.12 up to 3.12.3). This is how CPython's own leak tests empty them.
         for clear in getattr(sys.modules.get("typing"), "_cleanups", ()):
             clear()
+        looked_at = getattr(sys.modules.get("inspect"), "_shadowed_dict_from_mro_tuple", None)
+        if looked_at is not None:
+            looked_at.cache_clear()
 
     def find(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         """Find the canonical ``name``: a root as it was at load, anything below it in the snapshot, else on disk."""
