@@ -64,6 +64,7 @@ from blackhole_core.executor.wire.claims import Claim, claim_body, claimed
 from blackhole_core.executor.wire.ledger import Ledger
 from blackhole_core.executor.wire.parcels import MARK, Parcel, Shelf, fit
 from blackhole_core.executor.workerfactory import RemoteWorker, WorkerFactory
+from blackhole_core.loader.snapshot import Sources
 from blackhole_core.messages import HOST, Call, Calls, Implementation, Replies, Surface
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class RemoteRunner:
         self._waiting: collections.deque[Outgoing] = collections.deque()
         self._numbers = itertools.count(1)
         self._values = Values(self._plugin, spec.limits.max_message)
+        self._sources: Sources | None = None  # the text that its workers are loaded from; the first has it from disk
         self._shelf: Shelf | None = None  # where the latest worker looks for large values
         self._poison = PoisonWatch(self._plugin, spec.limits.poison_deaths, self._lock)
         self._together = Together(
@@ -240,6 +242,7 @@ class RemoteRunner:
                 self._shelf = worker.connection.shelf = worker.arena if started.arena else None
                 check(started.surface)
                 self._open(worker)
+                self._sources = worker.startup.sources
                 if self._spare is not None:
                     self._spare.keep()
             except BaseException:
@@ -264,8 +267,8 @@ class RemoteRunner:
         return self._worker if self._spare is not None and self._spare.take(give) else None
 
     def _later_spec(self) -> RunnerSpec:
-        """Return what a worker gets that takes the place of a dead one: it imports no more than serving needs."""
-        return attrs.evolve(self._spec, imported=())
+        """Return what a worker gets that takes the place of a dead one: it imports no more than serving needs, and is what that one was, whatever was edited since."""
+        return attrs.evolve(self._spec, imported=(), sources=self._sources)
 
     def _make(self, spec: RunnerSpec) -> RemoteWorker:
         return self._factory.make(

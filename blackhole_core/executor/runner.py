@@ -18,6 +18,7 @@ from blackhole_core.executor.timers import Timers
 from blackhole_core.executor.wire.frames import DEFAULT_MAX_MESSAGE
 from blackhole_core.executor.wire.signature import Signature
 from blackhole_core.ids import Isolation, PluginId
+from blackhole_core.loader.snapshot import Sources
 from blackhole_core.loader.universe import Universe
 from blackhole_core.manifest.model import Container, VirtualMachine
 from blackhole_core.messages import Call, Calls, Replies, Surface
@@ -68,6 +69,7 @@ class RunnerSpec:
     vm: VirtualMachine = VirtualMachine()
     declared: bool = False  #: whether it has a manifest, which says what it may do
     changeable: bool = True  #: whether its files may change on disk while it runs (not those in the versioned store)
+    sources: Sources | None = None  #: the text that its first worker was loaded from; None: what is on disk
 
 
 @attrs.frozen(eq=False)

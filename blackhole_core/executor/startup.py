@@ -25,8 +25,9 @@ from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.plain import NotPlain, encode_plain
 from blackhole_core.executor.wire.policy import Policy, WallReport
 from blackhole_core.ids import Isolation
+from blackhole_core.loader.children import pack
 from blackhole_core.loader.codes import pack_codes
-from blackhole_core.loader.snapshot import read_sources
+from blackhole_core.loader.snapshot import Sources, read_sources
 from blackhole_core.messages import Implementation, Surface
 
 __all__ = ["Started", "Startup"]
@@ -62,6 +63,7 @@ class Startup:
         self._host = host
         self._rebuilder = rebuilder
         self._plugin = str(spec.id)
+        self.sources: Sources | None = None  #: the text that it is loaded from, once that was read; None for one that cannot change
         self._deadline = 0.0  # set when it was launched
         self._tail: Callable[[], tuple[str, ...]] = tuple
         self._inbox: queue.SimpleQueue[codec.WorkerMessage | Ended] = queue.SimpleQueue()
@@ -129,11 +131,13 @@ class Startup:
 
     def _load(self, log_level: int) -> codec.Load:
         spec = self._spec
+        if spec.changeable:
+            self.sources = spec.sources or read_sources(spec.path, spec.packages)
         try:
             config = encode_plain(dict(spec.config))
         except NotPlain as error:
             raise LoadFailed(self._plugin, f"its configuration cannot cross a process boundary: {error}") from None
-        mark, codes = pack_codes(read_sources(spec.path, spec.packages).files) if spec.changeable else (b"", ())
+        mark, codes = pack_codes(self.sources[1].files) if self.sources is not None else (b"", ())
         return codec.Load(
             entry=spec.entry,
             path=str(spec.path),
@@ -150,6 +154,7 @@ class Startup:
             code_mark=mark,
             codes=codes,
             imported=spec.imported,
+            sources=pack(*spec.sources) if spec.sources is not None else None,
         )
 
     def _surface(self, loaded: codec.Loaded) -> Surface:

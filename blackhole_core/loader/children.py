@@ -24,7 +24,7 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from blackhole_core.loader.generation import Generation
-from blackhole_core.loader.snapshot import Snapshot
+from blackhole_core.loader.snapshot import Snapshot, Sources
 
 if TYPE_CHECKING:
     from blackhole_core.loader.universe import Universe
@@ -33,9 +33,6 @@ __all__ = ["Recipe", "Unavailable", "install_reducer", "pack", "resolve", "unpac
 
 #: ``(owned prefixes, path, tag, packed sources)``; the sources are None for a directory that never changes. Plain data, equal for equal generations.
 Recipe = tuple[tuple[str, ...], str, str, bytes | None]
-
-#: What a universe finds at load: the specs of its roots, and the snapshot.
-Sources = tuple[dict[str, ModuleSpec], Snapshot]
 
 logger = logging.getLogger("blackhole.children")
 

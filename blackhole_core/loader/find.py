@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-__all__ = ["find_elsewhere", "find_in", "find_root"]
+__all__ = ["find_elsewhere", "find_in", "find_root", "find_roots"]
 
 
 def find_in(name: str, directory: str) -> ModuleSpec | None:
@@ -31,6 +31,12 @@ def find_elsewhere(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         if spec is not None:
             return spec
     return None
+
+
+def find_roots(prefixes: Iterable[str], directory: Path) -> dict[str, ModuleSpec]:
+    """Find owned packages and modules; those that nobody has are left out."""
+    found = ((prefix, find_root(prefix, directory)) for prefix in prefixes)
+    return {prefix: root for prefix, root in found if root is not None}
 
 
 def find_root(prefix: str, directory: Path) -> ModuleSpec | None:

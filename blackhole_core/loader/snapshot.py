@@ -19,10 +19,10 @@ from types import CodeType
 from typing import Final
 
 from blackhole_core.loader.codes import compiled
-from blackhole_core.loader.find import find_root
+from blackhole_core.loader.find import find_roots
 from blackhole_core.loader.sourcelines import SourceFile
 
-__all__ = ["Snapshot", "compile_source", "read_snapshot", "read_sources"]
+__all__ = ["Snapshot", "Sources", "compile_source", "read_snapshot", "read_sources"]
 
 #: Paths are strings here: they are compared with what ``__path__`` and ``co_filename`` hold, and made by the thousand.
 _SEPARATOR: Final = os.sep
@@ -114,10 +114,14 @@ def read_snapshot(roots: Iterable[ModuleSpec]) -> Snapshot:
     return Snapshot(files, directories)
 
 
-def read_sources(path: Path, packages: Iterable[str]) -> Snapshot:
-    """Read every source file of ``packages`` as a universe in the directory ``path`` would find them."""
-    roots = (find_root(package, path.absolute()) for package in packages)
-    return read_snapshot(root for root in roots if root is not None)
+#: What a universe finds at load: the specs of its roots, and the snapshot.
+Sources = tuple[dict[str, ModuleSpec], Snapshot]
+
+
+def read_sources(path: Path, packages: Iterable[str]) -> Sources:
+    """Find ``packages``, in the directory ``path`` first, and read every source file of them."""
+    roots = find_roots(packages, path.absolute())
+    return roots, read_snapshot(roots.values())
 
 
 def _read_tree(top: str, files: dict[str, bytes], directories: dict[str, frozenset[str]]) -> None:

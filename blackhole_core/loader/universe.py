@@ -21,7 +21,7 @@ from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from blackhole_core.loader.distributions import Distributions, read_distributions
-from blackhole_core.loader.find import find_elsewhere, find_root
+from blackhole_core.loader.find import find_elsewhere, find_roots
 from blackhole_core.loader.finder import UniverseFinder
 from blackhole_core.loader.generation import Generation, initializing
 from blackhole_core.loader.names import Names
@@ -47,8 +47,8 @@ class Universe(Generation):
     ``packages`` are the dotted names it owns, ``path`` the directory searched first for them, ``tag`` a word used once per
     process. With ``fresh`` all source text is read at load and compiled from memory: what changes on disk later does not reach
     this generation, and no stale ``.pyc`` is served. ``fresh=False`` is for directories that never change (a versioned store): modules come
-    through Python's own loaders and their ``.pyc`` files. ``recipe`` is that of a generation of another process, whose text is taken instead of
-    what is on disk.
+    through Python's own loaders and their ``.pyc`` files. ``recipe`` is that of a generation of another process, or of one that ended,
+    whose text is taken instead of what is on disk.
     """
 
     def __init__(self, packages: Sequence[str], path: Path, tag: str, *, fresh: bool = True, recipe: Recipe | None = None) -> None:
@@ -197,10 +197,7 @@ class Universe(Generation):
 
             self._roots, self.snapshot = unpack(self._recipe[3])
             return
-        for prefix in self.names.prefixes:
-            root = find_root(prefix, self.path)
-            if root is not None:
-                self._roots[prefix] = root
+        self._roots = find_roots(self.names.prefixes, self.path)
         if self.fresh:
             self._distributions = read_distributions(self.path, self.names.prefixes)
             self.snapshot = read_snapshot(self._roots.values())

@@ -16,7 +16,7 @@ import pytest
 import blackhole_core as bh
 from blackhole_core.errors import LoadFailed, SwapFailed
 from blackhole_core.events import Event
-from tests.integration.managed import Callers
+from tests.integration.managed import Callers, Log
 
 #: Seconds for anything that must happen.
 LONG = 20.0
@@ -301,6 +301,25 @@ def test_a_dead_worker_does_not_keep_a_reload_from_happening(root: Path, late: P
         assert pm.reload("p")
         assert next_of("swap.imports_unknown").plugin == "p"
         assert pm.hook.count() == [1]
+
+
+def test_what_serves_on_is_started_again_as_what_it_was(root: Path, late: Path) -> None:
+    """An edit that could not be loaded is none of its business: it comes back from the text it was loaded from, modules that it had not imported yet included."""
+    log = Log()
+    with bh.PluginManager("atomic", config={"restart": {"delay": 0.0}}) as pm:
+        pm.add_hookspecs(Specs)
+        pm.on_event(log)
+        pm.load("p", source=late, isolation="process")
+        write_version(late, 2)
+        (late / "p" / "a.py").write_text("V = (\n")
+        with pytest.raises(SwapFailed):
+            pm.reload("p")
+        for deaths in (1, 2):
+            os.kill(_pid(pm), signal.SIGKILL)
+            log.wait("worker.restarted", deaths)
+            assert pm.hook.versions() == [[1, 1, 1, 1, 1]]
+            for file in (late / "p").glob("*.py"):
+                file.unlink()
 
 
 def _pid(pm: bh.PluginManager) -> int:

@@ -135,6 +135,8 @@ class Load(msgspec.Struct, array_like=True, frozen=True, tag=1):
     codes: tuple[tuple[str, bytes, bytes], ...] = ()
     #: The modules that the version before had imported, to be imported with the entry.
     imported: tuple[str, ...] = ()
+    #: The text that the worker was loaded from whose place this one takes, as :mod:`blackhole_core.loader.children` packs it; None: what is on disk.
+    sources: bytes | None = None
 
 
 class HookInfo(msgspec.Struct, array_like=True, frozen=True):
