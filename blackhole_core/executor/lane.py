@@ -10,6 +10,7 @@ Layout, the flags of either side on cache lines of their own::
 
     REQUEST   1 byte   tag of the latest request
     AGAIN     1 byte   the next request may come soon after this one's answer: look for it before you sleep
+    CONDEMNED 1 byte   the worker is being ended: it begins no other call, by whatever way it came
     DOZING    1 byte   the worker sleeps, or is about to: a request must be followed by a ring at its door
     WAITING   1 byte   the same for the host
     ANSWER    1 byte   tag of the latest answer
@@ -57,7 +58,7 @@ def _why_not() -> str | None:
 #: Why there is no lane on this machine, None when there is.
 UNAVAILABLE: Final = _why_not()
 
-_REQUEST, _AGAIN, _DOZING, _WAITING, _ANSWER, _IN = 0, 1, 64, 128, 192, 256
+_REQUEST, _AGAIN, _CONDEMNED, _DOZING, _WAITING, _ANSWER, _IN = 0, 1, 2, 64, 128, 192, 256
 _OUT: Final = 64 * 1024
 _SIZE: Final = 128 * 1024
 #: number, seconds left (infinity: none), index of the implementation, bytes of the body
@@ -183,6 +184,12 @@ class HostLane:
             os.close(descriptor)
         self._memory = memoryview(bytearray())
 
+    def condemn(self) -> None:
+        """Have the worker begin no other call, a request that it has not seen included. Under the owner's lock."""
+        if not self._closed:
+            self._memory[_CONDEMNED] = 1
+            self._memory[_REQUEST] = 0  # no call has this tag
+
     # --- a call ------------------------------------------------------------------------------------------------------
 
     def leave(self) -> None:
@@ -280,6 +287,11 @@ class WorkerLane:
         self._fence = threading.Lock()
         self._calls = 0
         self._looks: tuple[None, ...] = ()  # at the next request, after the latest answer
+
+    @property
+    def condemned(self) -> bool:
+        """Whether this process is being ended. Any thread."""
+        return bool(self._memory[_CONDEMNED])
 
     def requested(self) -> bool:
         """Whether there is a request now."""

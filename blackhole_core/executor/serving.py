@@ -311,7 +311,7 @@ class Worker:
             with self._lock:
                 wanted = message.id in self._queued
                 self._queued.discard(message.id)
-            if wanted:
+            if wanted and not (self._lane is not None and self._lane.condemned):
                 self._answer(message)
 
     def _answer(self, request: codec.Request) -> None:

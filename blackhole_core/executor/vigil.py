@@ -4,7 +4,8 @@ The ladder, each step bounded, on the timers' thread, which never waits:
 
 1. *ask*: the worker's reader thread is asked where the threads that run calls stand. Not where it has not answered a heartbeat.
 2. *abort*: SIGABRT, then SIGCONT, for it may be stopped: ``faulthandler`` writes the stacks of all threads to the worker's output, from a signal handler
-   that needs no interpreter lock, and the process ends. In a worker with one thread for calls, and none of the plugin's own, no further call can begin.
+   that needs no interpreter lock, and the process ends. No further call begins meanwhile: the thread that takes the signal cannot, and the others are told by
+   ``condemn``; where there is no lane to tell them by, or the plugin has threads of its own that may take it, one that waits in the worker still may.
 3. *kill*: SIGKILL to the process group, which nothing can catch and which works on a stopped process.
 
 Invariants, guarded by ``_lock``, which is the lock of the worker's runner: ``awake`` is true exactly while a look is due; ``condemned`` is set
@@ -36,7 +37,7 @@ ABORT_SECONDS: Final = 0.5
 
 
 class Vigil:
-    """One worker's. ``owes`` tells, under ``lock``, whether it has calls to answer."""
+    """One worker's. ``owes`` tells, under ``lock``, whether it has calls to answer; ``condemn``, under it as well, has it begin no other, as far as it can be told."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Vigil:
         *,
         owes: Callable[[], object],
         paused: Callable[[], bool],
+        condemn: Callable[[], object],
     ) -> None:
         self._connection = connection
         self._timers = timers
@@ -54,6 +56,7 @@ class Vigil:
         self._lock = lock
         self._owes = owes
         self._paused = paused
+        self._condemn = condemn
         #: True while it is looked at, and for a worker that never is; read by callers to whom a look would be due. Under the lock.
         self.awake = not policy
         self._ended = False
@@ -166,6 +169,7 @@ class Vigil:
         with self._lock:
             if self._ended:
                 return
+            self._condemn()
         assert self.condemned is not None
         self._connection.condemn(self.condemned)  # it may be quicker than the kill that says why
         # In this order: what waits for a process that is let go on is done before its own code is, so it begins no other call.

@@ -157,7 +157,8 @@ class WorkerFactory:
         if arena is not None:
             arena.tidy_with(lambda: connection.send(codec.Trim()))
         heartbeat = HeartbeatPolicy(spec.limits.heartbeat, spec.limits.hung_after)
-        vigil = Vigil(connection, self.host.timers, heartbeat, lock, owes=lambda: worker.ledger, paused=paused)
+        condemn = lane.condemn if lane is not None else lambda: None
+        vigil = Vigil(connection, self.host.timers, heartbeat, lock, owes=lambda: worker.ledger, paused=paused, condemn=condemn)
         worker = RemoteWorker(connection, startup, Ledger(spec.limits.threads), vigil, limits, enclosure, lane, arena, network)
         return worker
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -119,6 +120,57 @@ def test_a_stopped_worker_begins_no_other_call(lane: bool, stage: Stage, tmp_pat
         thread.join()
     assert sorted(type(error).__name__ for error in errors) == ["PluginBroken", "WorkerDied"]
     assert "begun other" not in worker.connection._records.tail.lines()
+
+
+_MUTE = """
+import os, time
+def mute():  # who writes to the error output from now on never comes back
+    end = os.pipe()[1]
+    os.set_blocking(end, False)
+    try:
+        while os.write(end, b"x" * 4096):
+            pass
+    except BlockingIOError:
+        os.set_blocking(end, True)
+    os.dup2(end, 2)
+class Plugin:
+    @hookimpl
+    def slow(self, seconds: float) -> str:
+        mute()
+        print("begun", flush=True)
+        time.sleep(seconds)
+        return "slept"
+    @hookimpl
+    def transform(self, text: str) -> str:
+        open(text, "w").close()
+"""
+
+
+def test_of_several_threads_none_does(stage: Stage, tmp_path: Path) -> None:
+    """F06: one of them takes the signal and is long at writing where all stand. The others find that their calls are over, and begin none of those that wait in the worker."""
+    plugin = stage.start("adhoc", **stage.write(tmp_path, _MUTE), **{**QUICK, "threads": 2, "hung_after": 1.5})
+    worker: Any = plugin.remote._worker
+    ended, begun = threading.Event(), tmp_path / "begun"
+    plugin.remote.watch(lambda death: ended.set())
+
+    def call(hook: str, argument: Any) -> None:
+        with contextlib.suppress(WorkerDied, PluginBroken):
+            plugin(hook, argument)
+
+    calls = [("slow", 0.5), ("slow", 0.5), *[("transform", str(begun))] * 3]
+    threads = [threading.Thread(target=call, args=one) for one in calls]
+    for thread in threads[:2]:
+        thread.start()
+    assert eventually(lambda: worker.connection._records.tail.lines().count("begun") == 2)
+    for thread in threads[2:]:
+        thread.start()
+    assert eventually(lambda: len(plugin.remote._outstanding) == len(calls))
+    os.kill(plugin.pid, signal.SIGSTOP)
+    assert ended.wait(20)
+    plugin.remote.give_up("nobody starts another worker here")
+    for thread in threads:
+        thread.join()
+    assert not begun.exists()
 
 
 @pytest.mark.parametrize("stage", ["zygote", "exec"], indirect=True)
