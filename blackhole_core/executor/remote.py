@@ -154,7 +154,7 @@ class RemoteRunner:
 
         def check(surface: Surface) -> None:
             if surface != self._values.surface:
-                raise LoadFailed(self._plugin, "its code was changed while it ran and now offers other hooks; reload it instead")
+                raise LoadFailed(self._plugin, "its new worker offers other hooks than the one that died; reload it instead")
             prepare(self._control)
 
         self._bring_up(check)

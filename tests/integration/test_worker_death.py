@@ -340,14 +340,16 @@ def test_host_code_that_reaps_every_child(stage: Stage) -> None:
 
 
 def test_restart_refuses_code_that_offers_something_else(stage: Stage, tmp_path: Path) -> None:
-    """The files changed while the plugin ran: a restart would bring up another plugin, so it is refused and says what to do."""
-    options = stage.write(tmp_path, _HOOKS)
+    """More than its text decides what it offers, and that has changed: a restart would bring up another plugin, so it is refused and says what to do."""
+    flag = tmp_path / "flag"
+    more = f"    if os.path.exists({str(flag)!r}):\n        @hookimpl\n        def version(self) -> str:\n            return 'new'\n"
+    options = stage.write(tmp_path, f"import os\n{_HOOKS}{more}")
     plugin = stage.start("adhoc", **options)
     deaths = Deaths(plugin)
-    stage.write(tmp_path, _HOOKS + "    @hookimpl\n    def version(self) -> str:\n        return 'new'\n")
+    flag.touch()
     os.kill(plugin.pid, signal.SIGKILL)
     deaths.wait()
-    with pytest.raises(LoadFailed, match="now offers other hooks; reload it instead"):
+    with pytest.raises(LoadFailed, match="offers other hooks than the one that died; reload it instead"):
         plugin.remote.restart(lambda via: None)
 
 
