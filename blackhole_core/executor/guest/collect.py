@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import os
 import posixpath
-import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Final
 from blackhole_core.executor.guest.interpreter import add_libraries, known_code, unchecked_code
 from blackhole_core.executor.guest.libraries import LibraryFinder
 from blackhole_core.executor.guest.tree import Tree
+from blackhole_core.executor.importpath import beyond_library
 
 __all__ = ["import_groups", "import_mark", "imports_tree", "plugin_mark", "plugin_tree"]
 
@@ -27,16 +27,10 @@ def import_groups(import_path: Iterable[str]) -> list[tuple[str, ...]]:
 
     Those that do not exist are left out, and the standard library, which is on the interpreter's disk.
     """
-    entries = _entries(import_path)
+    entries = beyond_library(import_path)
     installed = tuple(entry for entry in entries if posixpath.basename(entry) in _INSTALLED)
     loose = tuple(entry for entry in entries if entry not in installed)
     return [group for group in (installed, loose) if group]
-
-
-def _entries(import_path: Iterable[str]) -> tuple[str, ...]:
-    own = {os.path.realpath(path) for name in ("stdlib", "platstdlib") if (path := sysconfig.get_path(name))}
-    own |= {os.path.realpath(path) for path in (sysconfig.get_config_var("DESTSHARED"),) if path}
-    return tuple(entry for entry in import_path if os.path.exists(entry) and os.path.realpath(entry) not in own)  # noqa: PTH110
 
 
 def import_mark(entries: Sequence[str]) -> bytes:

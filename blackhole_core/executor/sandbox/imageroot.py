@@ -12,6 +12,7 @@ from typing import Final
 
 import attrs
 
+from blackhole_core.executor.importpath import beyond_library
 from blackhole_core.executor.launch.oci.image.inside import resolve
 from blackhole_core.executor.wire.policy import Place
 
@@ -22,8 +23,6 @@ OWN: Final = "/.blackhole"
 #: What is first on the worker's import path.
 _FIRST: Final = f"{OWN}/own"
 _PACKAGE: Final = Path(__file__).parents[2]
-#: Parts of the host's own standard library, which is of no use to another interpreter.
-_LIBRARY: Final = ("stdlib", "platstdlib")
 
 
 @attrs.frozen
@@ -54,12 +53,7 @@ class ImageRoot:
 
 def importable(import_path: Iterable[str]) -> list[tuple[str, str]]:
     """Return what of the host's import path is of use in an image, and where it is in there."""
-    import sysconfig  # reads much; only who has an image needs it
-
-    own = {sysconfig.get_path(name) for name in _LIBRARY} | {sysconfig.get_config_var("DESTSHARED")}
-    own = {os.path.realpath(path) for path in own if path}
-    kept = [entry for entry in import_path if os.path.exists(entry) and os.path.realpath(entry) not in own]  # noqa: PTH110
-    return [(entry, f"{OWN}/path/{number}") for number, entry in enumerate(kept)]
+    return [(entry, f"{OWN}/path/{number}") for number, entry in enumerate(beyond_library(import_path))]
 
 
 def import_path_inside(import_path: Iterable[str]) -> list[str]:
