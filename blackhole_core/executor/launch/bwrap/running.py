@@ -23,6 +23,7 @@ from blackhole_core.errors import IsolationUnavailable
 from blackhole_core.executor.container import TAKE
 from blackhole_core.executor.launch.bwrap.program import calling, find_program, last_words, read_words
 from blackhole_core.executor.launch.child import LaunchSpec, Start
+from blackhole_core.executor.launch.execute import taken_over
 from blackhole_core.executor.launch.guard import Guard
 from blackhole_core.executor.launch.inside import Inside, InsideChild, NotUp
 from blackhole_core.executor.launch.oci.binds import interpreter
@@ -110,22 +111,8 @@ def begin(spec: LaunchSpec, policy: Policy, program: str, environment: Mapping[s
                     env=dict(environment),
                     start_new_session=True,  # its own group to be killed as one, and no Ctrl-C of the host's terminal
                 )
-            pidfd = _watch(process, guard)
+            pidfd = taken_over(process, guard)
             pipes.hand_over()
             channel = (pipes.receive, pipes.send, pipes.output)
         undo.pop_all()
         return Bubble(pid=process.pid, pidfd=pidfd, life=life, channel=channel, log=log, guard=guard)
-
-
-def _watch(process: subprocess.Popen[bytes], guard: Guard) -> int:
-    """Have ``guard`` end it with the host. Return its pidfd, through which its status is read from now on."""
-    try:
-        guard.watch(process.pid)
-        pidfd = os.pidfd_open(process.pid)
-    except BaseException:
-        process.kill()
-        guard.forget(process.pid)
-        process.wait()
-        raise
-    process.returncode = 0  # Popen must neither wait nor warn
-    return pidfd
