@@ -20,6 +20,7 @@ from blackhole_core.ids import Isolation, PluginId
 from blackhole_core.lifecycle.restart import RestartPolicy
 from blackhole_core.manifest.model import Manifest
 from blackhole_core.registry.candidate import Candidate, Origin
+from tests.integration.lifecycle_model import FAULTS
 from tests.simulated.host import Simulation, simulation
 from tests.simulated.worker import SimulatedWorker
 
@@ -82,15 +83,9 @@ _STATE: Final = """
         worker.imported(state["count"])
         self.count = state["count"]
 """
-#: version → what is wrong with it; "stateless": it has no state to hand over.
+#: What is wrong with each version, of those of the model and some more; "stateless": it has no state to hand over.
 VERSIONS: Final = {
-    "1.0.0": "",
-    "2.0.0": "",
-    "3.0.0": "start",
-    "4.0.0": "health",
-    "5.0.0": "import",
-    "6.0.0": "export",
-    "7.0.0": "dies in import",
+    **FAULTS,
     "8.0.0": "dies in export",
     "9.0.0": "hangs in export",
     "10.0.0": "hangs in import",
