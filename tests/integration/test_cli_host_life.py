@@ -192,14 +192,19 @@ def test_watch_reloads_what_is_saved(place: Place) -> None:
         assert host.end(signal.SIGINT) == 0
 
 
-def test_watch_brings_in_a_plugin_that_was_broken_at_the_start(place: Place) -> None:
-    """A plugin that cannot be loaded when development begins is loaded by the save that mends it."""
+def _developed(place: Place) -> tuple[Path, str]:
+    """Have the project run the plugin ``upper`` from its sources; return the file and what is in it."""
     tree = plugin_dir("upper", "1.0.0", place.here)
     (place.here / "blackhole.yaml").write_text(
         f'project: notes\nspecs: ["notes_api:NotesSpecs"]\nallow: [upper]\nplugins: {{upper: {{source: {tree.name}}}}}\n'
     )
     file = tree / "notes_upper" / "__init__.py"
-    good = file.read_text()
+    return file, file.read_text()
+
+
+def test_watch_brings_in_a_plugin_that_was_broken_at_the_start(place: Place) -> None:
+    """A plugin that cannot be loaded when development begins is loaded by the save that mends it."""
+    file, good = _developed(place)
     file.write_text("raise RuntimeError('not yet')\n")
     with place.host("watch") as host:
         assert place.json("ps")[0]["phase"] == "failed"
@@ -211,12 +216,7 @@ def test_watch_brings_in_a_plugin_that_was_broken_at_the_start(place: Place) -> 
 
 def test_watch_for_people_frames_the_traceback(place: Place) -> None:
     """Without --json a reload is one line, and a failure a framed traceback."""
-    tree = plugin_dir("upper", "1.0.0", place.here)
-    (place.here / "blackhole.yaml").write_text(
-        f'project: notes\nspecs: ["notes_api:NotesSpecs"]\nallow: [upper]\nplugins: {{upper: {{source: {tree.name}}}}}\n'
-    )
-    file = tree / "notes_upper" / "__init__.py"
-    good = file.read_text()
+    file, good = _developed(place)
     with place.output_of("watch", "upper") as host:
         host.line_with("project notes: upper loaded, save a file to reload")
         file.write_text(good.replace("text.upper()", "text.lower()"))
