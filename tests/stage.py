@@ -14,6 +14,7 @@ from typing import Any, Self
 import notes_api
 
 from blackhole_core.executor.confinement import Confinement
+from blackhole_core.executor.connection import Ended
 from blackhole_core.executor.context import PluginContext
 from blackhole_core.executor.launch.oci.choosing import choose_engine
 from blackhole_core.executor.launch.oci.launcher import ContainerLauncher
@@ -179,6 +180,13 @@ class Stage:
         runner = RemoteRunner(spec, WorkerFactory(self.host, self.level, launcher, pump, import_path, limiter))
         self._runners.append(runner)
         return runner
+
+    def hostile_up(self, program: str, **options: Any) -> tuple[Running, list[Ended]]:
+        """Start such a runner; return it with what comes to be told of the ends of its workers."""
+        runner = self.hostile(program, **options)
+        running, ends = Running(runner, runner.start()), list[Ended]()
+        runner.watch(ends.append)
+        return running, ends
 
     def _launcher(self, program: str) -> ProcessLauncher | ContainerLauncher:
         return ContainerLauncher(choose_engine(), program) if self.level is Isolation.CONTAINER else ProcessLauncher(program)

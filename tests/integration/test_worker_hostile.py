@@ -12,23 +12,14 @@ import pytest
 
 import blackhole_core as bh
 from blackhole_core.errors import BlackholeError, CallTimeout, CannotCross, LoadFailed, ProtocolError, RemoteError, WorkerDied
-from blackhole_core.executor.connection import Ended
 from blackhole_core.executor.lane import UNAVAILABLE
-from tests.stage import Running, Stage, eventually
+from tests.stage import Stage, eventually
 
 
 def _rss() -> int:
     """Return the bytes of this process that are in memory."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _up(stage: Stage, program: str, **limits: object) -> tuple[Running, list[Ended]]:
-    runner = stage.hostile(program, **limits)
-    running = Running(runner, runner.start())
-    ends: list[Ended] = []
-    runner.watch(ends.append)
-    return running, ends
 
 
 _BREACHES = {
@@ -55,7 +46,7 @@ def test_a_breach_of_the_protocol_cuts_the_worker_off(stage: Stage, breach: str)
     """A02, A04, A05, A10: the worker is killed, the caller told, the reason named; another plugin does not notice."""
     program, says = _BREACHES[breach]
     other = stage.start("counter")
-    plugin, ends = _up(stage, f"come_up()\nrequest = hear()\n{program}\nhold()")
+    plugin, ends = stage.hostile_up(f"come_up()\nrequest = hear()\n{program}\nhold()")
     begun = time.monotonic()
     if breach == "answer twice":
         assert plugin("transform", "x") is None
@@ -75,7 +66,7 @@ def test_a_breach_of_the_protocol_cuts_the_worker_off(stage: Stage, breach: str)
 
 def test_what_waits_behind_a_breach_is_not_run_again(stage: Stage) -> None:
     """What a worker says after a breach is not read: it may have answered and begun whatever it had been sent, until it was killed."""
-    plugin, ends = _up(stage, "come_up()\nhear(), hear()\nsay(codec.Answer(77, NONE))\nhold()")
+    plugin, ends = stage.hostile_up("come_up()\nhear(), hear()\nsay(codec.Answer(77, NONE))\nhold()")
 
     def call(text: str) -> str:
         with pytest.raises(WorkerDied) as caught, bh.deadline(20):
@@ -158,7 +149,7 @@ _LANE_BREACHES = {
 def test_a_breach_in_shared_memory_cuts_the_worker_off(stage: Stage, breach: str) -> None:
     """A worker that misuses the memory it shares with its host ends, with the reason; its caller is told or has its answer."""
     act, reason = _LANE_BREACHES[breach]
-    plugin, ends = _up(stage, f"{_IN_LANE}\nnumber, *_ = request()\n{act}\nhold()")
+    plugin, ends = stage.hostile_up(f"{_IN_LANE}\nnumber, *_ = request()\n{act}\nhold()")
     try:
         assert plugin("transform", "x") in ("hi", None)
     except WorkerDied as error:
@@ -187,7 +178,7 @@ while True:
     except Exception:
         pass
 """.replace("SEED", str(seed))
-    plugin, ends = _up(stage, _IN_LANE + scribble, call_timeout=0.3, hang_grace=0.2)
+    plugin, ends = stage.hostile_up(_IN_LANE + scribble, call_timeout=0.3, hang_grace=0.2)
     other = stage.start("upper", "process")
     for number in range(15):
         if ends:
@@ -202,7 +193,7 @@ while True:
 
 def test_results_of_the_wrong_type_never_reach_the_host(stage: Stage) -> None:
     """A05: the result is decoded by the spec's annotation, whatever the worker says."""
-    plugin, _ = _up(stage, "come_up()\nwhile True: say(codec.Answer(hear().id, msgspec.Raw(msgspec.msgpack.encode({'a': 1}))))")
+    plugin, _ = stage.hostile_up("come_up()\nwhile True: say(codec.Answer(hear().id, msgspec.Raw(msgspec.msgpack.encode({'a': 1}))))")
     with pytest.raises(CannotCross, match="the result .* Expected `str"):
         plugin("transform", "x")
 
@@ -217,7 +208,7 @@ for module, name in {names!r}:
 say(codec.Error(hear().id, codec.WireFailure("blackhole:wire", "too_large", "", args=b"\\xc0")))
 hold()
 """
-    plugin, _ = _up(stage, program)
+    plugin, _ = stage.hostile_up(program)
     for module, name in names:
         with pytest.raises(RemoteError) as caught:
             plugin("transform", "x")
@@ -241,7 +232,7 @@ while answers < 20_000:
 say(codec.Answer(first.id, msgspec.Raw(msgspec.msgpack.encode(str(answers)))))
 hold()
 """
-    plugin, _ = _up(stage, program)
+    plugin, _ = stage.hostile_up(program)
     before = _rss()
     # Nobody reads while the worker writes: its answers wait in the host until it does.
     assert plugin("transform", "x") == "20000"
@@ -259,7 +250,7 @@ for number in range(1, 500):
     say(codec.HostCall(number, "blob", {"size": size}))
 hold()
 """
-    plugin, ends = _up(stage, program, max_message=1_000_000, call_timeout=60.0)
+    plugin, ends = stage.hostile_up(program, max_message=1_000_000, call_timeout=60.0)
     before = _rss()
     with pytest.raises(WorkerDied) as caught:
         plugin("transform", "x")
@@ -270,7 +261,7 @@ hold()
 
 def test_a_claimed_frame_takes_no_memory(stage: Stage) -> None:
     """A02: half a frame of the largest size takes what was sent, not what was claimed; the rest of the host runs on."""
-    plugin, _ = _up(stage, "come_up()\nhear()\nraw((60 << 20).to_bytes(4, 'big') + b'x' * 1000)\nhold()", hang_grace=0.1)
+    plugin, _ = stage.hostile_up("come_up()\nhear()\nraw((60 << 20).to_bytes(4, 'big') + b'x' * 1000)\nhold()", hang_grace=0.1)
     before = _rss()
     with bh.deadline(0.3), pytest.raises(BlackholeError):
         plugin("transform", "x")
@@ -279,7 +270,7 @@ def test_a_claimed_frame_takes_no_memory(stage: Stage) -> None:
 
 def test_a_worker_that_stops_reading_is_found(stage: Stage) -> None:
     """A worker that closes its ear is ended; its callers do not wait for their deadline."""
-    plugin, ends = _up(stage, "come_up()\nos.close(receive)\nhold()")
+    plugin, ends = stage.hostile_up("come_up()\nos.close(receive)\nhold()")
     begun = time.monotonic()
     with pytest.raises(WorkerDied):
         plugin("transform", "x")
@@ -301,7 +292,7 @@ if os.fork() == 0:
     os._exit(0)
 os._exit(5)
 """
-    plugin, _ = _up(stage, program)
+    plugin, _ = stage.hostile_up(program)
     begun = time.monotonic()
     with pytest.raises(WorkerDied) as caught:
         plugin("transform", "x")

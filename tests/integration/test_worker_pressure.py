@@ -16,9 +16,8 @@ import pytest
 import blackhole_core as bh
 from blackhole_core.errors import CallTimeout, LoadFailed, WorkerDied
 from blackhole_core.executor import callbacks, connection, remote
-from blackhole_core.executor.connection import Ended
 from blackhole_core.executor.wire.arrival import Patience
-from tests.stage import Running, Stage, eventually, in_threads
+from tests.stage import Stage, eventually, in_threads
 
 MIB = 1024 * 1024
 
@@ -34,14 +33,6 @@ def _rss() -> int:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _up(stage: Stage, program: str, **limits: Any) -> tuple[Running, list[Ended]]:
-    runner = stage.hostile(program, **limits)
-    running = Running(runner, runner.start())
-    ends: list[Ended] = []
-    runner.watch(ends.append)
-    return running, ends
 
 
 # --- too slowly ------------------------------------------------------------------------------------------------------
@@ -66,7 +57,7 @@ def drip(data, seconds):
 def test_a_message_that_is_not_finished(stage: Stage, program: str, says: str) -> None:
     """A02, F03: whoever begins a message and drips it, or stops in it, is cut off with the reason; others do not notice."""
     other = stage.start("counter")
-    plugin, ends = _up(stage, f"{_DRIP}\ncome_up()\nhear()\n{program}\nhold()")
+    plugin, ends = stage.hostile_up(f"{_DRIP}\ncome_up()\nhear()\n{program}\nhold()")
     with pytest.raises(WorkerDied) as caught:
         plugin("transform", "x")
     assert says in "\n".join(caught.value.__notes__)
@@ -99,7 +90,7 @@ for start in range(0, len(data), 100_000):
     time.sleep(0.06)
 hold()
 """
-    plugin, ends = _up(stage, program)
+    plugin, ends = stage.hostile_up(program)
     assert len(plugin("transform", "x")) == 2_000_000
     assert not ends
 
@@ -118,7 +109,7 @@ os.kill(host, signal.SIGCONT)
 raw(data[500:])
 hold()
 """
-    plugin, ends = _up(stage, program)
+    plugin, ends = stage.hostile_up(program)
     assert len(plugin("transform", "x")) == 1000
     assert not ends
 
@@ -193,8 +184,7 @@ def test_a_flood_of_output_is_bounded(stage: Stage, flood: str, caplog: pytest.L
     logging.getLogger("blackhole.plugin.hostile").setLevel(logging.ERROR)  # nobody listens: the reading itself has to be bounded
     try:
         other = stage.start("counter")
-        plugin, ends = _up(
-            stage,
+        plugin, ends = stage.hostile_up(
             f"come_up()\nrequest = hear()\n{_FLOODS[flood]}\n"
             "say(codec.Answer(request.id, NONE))\nnext = hear()\nwhile type(next) is not type(request): next = hear()\n"
             "print('\\nthe last words', flush=True)\nsay(codec.Answer(next.id, NONE))\nhold()",
@@ -268,7 +258,7 @@ hold()
         return perform(self, *args)
 
     monkeypatch.setattr(callbacks.CallbackServer, "_perform", slowly)
-    plugin, _ = _up(stage, program, max_message=1_000_000)
+    plugin, _ = stage.hostile_up(program, max_message=1_000_000)
 
     def act(number: int) -> Any:
         if number == 0:
@@ -286,7 +276,7 @@ def test_answers_that_nobody_reads_are_counted_too(stage: Stage, monkeypatch: py
     """A14: a million short answers weigh more in the host than their bytes say."""
     monkeypatch.setattr(connection, "_UNREAD_COUNT", 2000)
     program = "come_up()\nhear()\nfor number in range(1, 200_000): say(codec.HostCall(number, 'x' * 200, {}))\nhold()"
-    plugin, ends = _up(stage, program)
+    plugin, ends = stage.hostile_up(program)
     with pytest.raises(WorkerDied, match="does not read the answers"):
         plugin("transform", "x")
     assert eventually(lambda: ends)
