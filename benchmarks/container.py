@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.harness import options
-from benchmarks.levels import Beside, manager, plugin_at, rows, start, trip
+from benchmarks.levels import Beside, in_turns, manager, plugin_at, rows, start, trip
 from benchmarks.results import Document, publish
 from blackhole_core.executor.confinement import Confinement
 from blackhole_core.executor.launch.oci.binds import binds_of, interpreter
@@ -62,7 +62,6 @@ def _bare(program: str) -> Iterator[Callable[[], float]]:
 
 
 def _measure(rounds: int) -> dict[str, list[float]]:
-    taken: dict[str, list[float]] = {}
     with contextlib.ExitStack() as opened:
         in_process, in_container = (opened.enter_context(plugin_at(level)) for level in ("process", "container"))
         pm, source = opened.enter_context(manager())
@@ -73,12 +72,7 @@ def _measure(rounds: int) -> dict[str, list[float]]:
             "process": lambda: trip(in_process),
             "container": lambda: trip(in_container),
         }
-        for turn in range(rounds + 1):
-            for name, measure in what.items():
-                seconds = measure()
-                if turn:  # the first one is for what is done once
-                    taken.setdefault(name, []).append(seconds)
-    return taken
+        return in_turns(what, rounds)
 
 
 _TABLE: Final = (

@@ -25,7 +25,7 @@ from rich.table import Table
 from benchmarks.machine import describe
 from benchmarks.results import Document, Result, publish, scaled
 
-__all__ = ["Case", "Loop", "Report", "Row", "Samples", "Targets", "compare", "main", "measure", "options", "statement"]
+__all__ = ["Case", "Loop", "Report", "Row", "Samples", "Targets", "burst", "compare", "main", "measure", "options", "rested", "statement"]
 
 #: Does a thing so many times and returns the seconds it took.
 Loop = Callable[[int], float]
@@ -131,6 +131,33 @@ class Report:
 def statement(source: str, namespace: Mapping[str, Any], *, clock: Callable[[], float] = time.thread_time) -> Loop:
     """Return the loop of one statement. ``thread_time`` suits work in this thread, ``perf_counter`` anything that waits."""
     return timeit.Timer(source, timer=clock, globals=dict(namespace)).timeit
+
+
+def burst(call: Callable[[], object]) -> Loop:
+    """Return a loop in which one call follows the other."""
+
+    def loop(count: int) -> float:
+        begun = time.perf_counter()
+        for _ in range(count):
+            call()
+        return time.perf_counter() - begun
+
+    return loop
+
+
+def rested(call: Callable[[], object], pause: float) -> Loop:
+    """Return a loop with ``pause`` seconds before each call, which are not counted."""
+
+    def loop(count: int) -> float:
+        taken = 0.0
+        for _ in range(count):
+            time.sleep(pause)
+            begun = time.perf_counter()
+            call()
+            taken += time.perf_counter() - begun
+        return taken
+
+    return loop
 
 
 def measure(cases: Sequence[Case], *, rounds: int = _ROUNDS, sample: float = _SAMPLE, seed: int = 0) -> list[Samples]:

@@ -6,7 +6,7 @@ import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ import attrs
 import blackhole_core as bh
 from benchmarks.results import Result
 
-__all__ = ["PAYLOAD", "SOURCE", "Beside", "Specs", "manager", "plugin_at", "rows", "start", "trip"]
+__all__ = ["PAYLOAD", "SOURCE", "Beside", "Specs", "in_turns", "manager", "plugin_at", "rows", "start", "trip"]
 
 #: About 110 bytes of msgpack, pickle makes some more of it.
 PAYLOAD: Final = {"id": 123456, "name": "a name of some length", "tags": ["alpha", "beta", "gamma"], "score": 0.75, "text": "x" * 40}
@@ -98,6 +98,17 @@ class Beside:
     unit: str
     scale: float
     target: float | None = None
+
+
+def in_turns(what: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Measure each thing once in every round; return the seconds of each. A round before them is for what is done once."""
+    taken: dict[str, list[float]] = {name: [] for name in what}
+    for turn in range(rounds + 1):
+        for name, measure in what.items():
+            seconds = measure()
+            if turn:
+                taken[name].append(seconds)
+    return taken
 
 
 def rows(taken: Mapping[str, Sequence[float]], table: Sequence[Beside]) -> Iterator[Result]:

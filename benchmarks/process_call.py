@@ -8,13 +8,13 @@ one caller begins 64 calls before it takes the first answer.
 from __future__ import annotations
 
 import contextlib
+import functools
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Self
 
-from benchmarks.harness import Case, Loop, main
+from benchmarks.harness import Case, Loop, burst, main, rested
 from benchmarks.levels import PAYLOAD, plugin_at
 from benchmarks.process_peers import PEERS, SUBMITTING
 
@@ -27,7 +27,7 @@ WINDOW: Final = "64 calls outstanding"
 _DRIVE: Final = "--drive"
 #: Makes one call.
 Call = Callable[[dict[str, Any]], Any]
-#: Seconds; both processes are asleep long before it is over.
+#: Seconds; either end of a lane looks for a tenth of it at most before it sleeps, and no peer looks at all.
 _PAUSE: Final = 0.001
 _OUTSTANDING: Final = 64
 
@@ -40,35 +40,12 @@ _FASTER: Final = {
 TARGETS: Final = {(row, peer): float(ratio) for row, peers in _FASTER.items() for peer, ratio in peers.items()}
 
 
-def _burst(call: Callable[[dict[str, Any]], Any]) -> Loop:
-    def loop(count: int) -> float:
-        begun = time.perf_counter()
-        for _ in range(count):
-            call(PAYLOAD)
-        return time.perf_counter() - begun
-
-    return loop
-
-
-def _rested(call: Callable[[dict[str, Any]], Any]) -> Loop:
-    def loop(count: int) -> float:
-        taken = 0.0
-        for _ in range(count):
-            time.sleep(_PAUSE)
-            begun = time.perf_counter()
-            call(PAYLOAD)
-            taken += time.perf_counter() - begun
-        return taken
-
-    return loop
-
-
 def _submitted(submit: Callable[[dict[str, Any]], Any]) -> Loop:
-    def window(_: dict[str, Any]) -> None:
+    def window() -> None:
         for future in [submit(PAYLOAD) for _ in range(_OUTSTANDING)]:
             future.result()
 
-    return _burst(window)
+    return burst(window)
 
 
 def _blackhole() -> contextlib.AbstractContextManager[tuple[Call, Callable[[], object]]]:
@@ -87,12 +64,13 @@ def _drive(name: str) -> None:
         loops: dict[str, Loop] = {}
         if name == SUBJECT:
             call, window = stack.enter_context(_blackhole())
-            loops[WINDOW] = _burst(lambda _: window())
+            loops[WINDOW] = burst(window)
         else:
             call = stack.enter_context(PEERS[name]())
             if name in SUBMITTING:
                 loops[WINDOW] = _submitted(stack.enter_context(SUBMITTING[name]()))
-        loops |= {BURST: _burst(call), REST: _rested(call)}
+        once = functools.partial(call, PAYLOAD)
+        loops |= {BURST: burst(once), REST: rested(once, _PAUSE)}
         for line in sys.stdin:
             row, _, count = line.rpartition(" ")
             print(loops[row](int(count)), flush=True)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from benchmarks.harness import Case, Loop, main
+from benchmarks.harness import Case, Loop, burst, main, rested
 from benchmarks.levels import PAYLOAD, plugin_at
 
 BURST: Final = "call after call"
@@ -25,7 +24,7 @@ WINDOW: Final = "64 outstanding"
 
 _PEER: Final = "ThreadPoolExecutor"
 
-#: Seconds; both threads are asleep long before it is over.
+#: Seconds; the threads of either pool sleep as soon as they have nothing to do.
 _PAUSE: Final = 0.001
 _OUTSTANDING: Final = 64
 #: Calls of a sample beside a thread that computes: some of them find the interpreter free by chance.
@@ -38,29 +37,6 @@ TARGETS: Final = {(BURST, _PEER): 2.0, (PINNED, _PEER): 2.5, (BESIDE, _PEER): 1.
 def echo(value: dict[str, Any]) -> dict[str, Any]:
     """Return the value; what the peer's thread runs."""
     return value
-
-
-def _burst(call: Callable[[], object]) -> Loop:
-    def loop(count: int) -> float:
-        begun = time.perf_counter()
-        for _ in range(count):
-            call()
-        return time.perf_counter() - begun
-
-    return loop
-
-
-def _rested(call: Callable[[], object]) -> Loop:
-    def loop(count: int) -> float:
-        taken = 0.0
-        for _ in range(count):
-            time.sleep(_PAUSE)
-            begun = time.perf_counter()
-            call()
-            taken += time.perf_counter() - begun
-        return taken
-
-    return loop
 
 
 @contextlib.contextmanager
@@ -81,12 +57,12 @@ def _allow(cpus: set[int]) -> None:
 
 
 def _pinned(call: Callable[[], object]) -> Loop:
-    burst = _burst(call)
+    calls = burst(call)
 
     def loop(count: int) -> float:
         with _on_one_cpu():
-            burst(10)  # until both threads have moved there
-            return burst(count)
+            calls(10)  # until both threads have moved there
+            return calls(count)
 
     return loop
 
@@ -94,15 +70,17 @@ def _pinned(call: Callable[[], object]) -> Loop:
 @contextlib.contextmanager
 def _computing() -> Iterator[None]:
     """Have a thread hold the interpreter whenever it can."""
-    over = False
+    over, begun = False, threading.Event()
 
     def compute() -> None:
+        begun.set()
         number = 0
         while not over:
             number += 1
 
     thread = threading.Thread(target=compute)
     thread.start()
+    begun.wait()
     try:
         yield
     finally:
@@ -111,12 +89,11 @@ def _computing() -> Iterator[None]:
 
 
 def _beside(call: Callable[[], object]) -> Loop:
-    burst = _burst(call)
+    calls = burst(call)
 
     def loop(count: int) -> float:
         with _computing():
-            time.sleep(_PAUSE)  # until it computes
-            return burst(_BESIDE) / _BESIDE * count
+            return calls(_BESIDE) / _BESIDE * count
 
     return loop
 
@@ -127,14 +104,14 @@ def run() -> int:
         hook = stack.enter_context(plugin_at("thread"))
         pool = stack.enter_context(ThreadPoolExecutor(1))
         calls = {"blackhole": lambda: hook(value=PAYLOAD), _PEER: lambda: pool.submit(echo, PAYLOAD).result()}
-        ways = {BURST: _burst, PINNED: _pinned, REST: _rested, BESIDE: _beside}
+        ways = {BURST: burst, PINNED: _pinned, REST: lambda call: rested(call, _PAUSE), BESIDE: _beside}
         cases = [Case(row, contender, way(call)) for row, way in ways.items() for contender, call in calls.items()]
         many = [{"value": PAYLOAD}] * _OUTSTANDING
 
         def submitted() -> list[Any]:
             return [future.result() for future in [pool.submit(echo, PAYLOAD) for _ in range(_OUTSTANDING)]]
 
-        cases += [Case(WINDOW, "blackhole", _burst(lambda: hook.map(many))), Case(WINDOW, _PEER, _burst(submitted))]
+        cases += [Case(WINDOW, "blackhole", burst(lambda: hook.map(many))), Case(WINDOW, _PEER, burst(submitted))]
         return main("A hook call at level thread", "blackhole", cases, targets=TARGETS)
 
 

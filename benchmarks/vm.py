@@ -21,7 +21,7 @@ import attrs
 
 import blackhole_core as bh
 from benchmarks.harness import options
-from benchmarks.levels import PAYLOAD, Beside, manager, plugin_at, rows, start, trip
+from benchmarks.levels import PAYLOAD, Beside, in_turns, manager, plugin_at, rows, start, trip
 from benchmarks.results import Document, publish
 from blackhole_core.executor.guest.images import Images, cache_directory
 from blackhole_core.executor.guest.initramfs import Plan
@@ -119,7 +119,6 @@ def _crashing(spare: bool) -> Iterator[Callable[[], float]]:
 
 
 def _measure(rounds: int) -> dict[str, list[float]]:
-    taken: dict[str, list[float]] = {}
     with contextlib.ExitStack() as opened:
         in_process, in_guest = (opened.enter_context(plugin_at(level)) for level in ("process", "vm"))
         pm, source = opened.enter_context(manager())
@@ -134,12 +133,7 @@ def _measure(rounds: int) -> dict[str, list[float]]:
             "process": lambda: trip(in_process),
             "vm": lambda: trip(in_guest),
         }
-        for turn in range(rounds + 1):
-            for name, measure in what.items():
-                seconds = measure()
-                if turn:  # the first one is for what is done once
-                    taken.setdefault(name, []).append(seconds)
-    return taken
+        return in_turns(what, rounds)
 
 
 _TABLE: Final = (
