@@ -12,22 +12,20 @@ joins a group in which it had no entry point. To see that, every distribution mu
 from __future__ import annotations
 
 import os
-import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from blackhole_core.registry.indexanswer import Answer, Declarer, answer_from_text, answer_key, answer_to_text, make_answer
+from blackhole_core.registry.indexdirectories import Directories
 from blackhole_core.registry.indexfile import IndexFiles, cache_directory, machine
-from blackhole_core.registry.indexstamp import NOTHING, Stamp, settle, stamp_at, stamp_of
-from blackhole_core.registry.indextable import POINTS, Member, NotPlain, Table, empty_table, table_to_text
+from blackhole_core.registry.indexfinders import asked, context, plain_entries, searches_the_path
+from blackhole_core.registry.indextable import Table
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
-
-    from blackhole_core.registry.indexscan import Record
 
 __all__ = [
     "VARIABLE",
@@ -50,9 +48,6 @@ _MODES: Final = ("on", "deep", "memory", "off")
 
 #: Answers that are kept in memory; a host asks for some groups on one path.
 _MOST_ANSWERS: Final = 64
-
-#: Entries of a directory, and metadata directories in it, from which on a file about it is quicker to read than itself.
-_LARGE, _MANY = 48, 8
 
 
 class IndexedPoint(NamedTuple):
@@ -82,25 +77,26 @@ class Status(NamedTuple):
 class DiscoveryIndex:
     """Answers who has entry points of a group.
 
-    Invariant: what is known of a directory is only ever used after its stamp was compared in the same call, and is replaced as a whole. So threads need no
-    lock: two that look at once may read a directory twice, and an older reading that replaces a newer one is found out by its stamp.
+    Invariant: an answer is only ever given after all that it rests on was compared in the same call. So threads need no lock: two that ask at once may do the
+    work twice.
     """
 
-    def __init__(self, files: IndexFiles | None = None, *, deep: bool = False, clock: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(
+        self, files: IndexFiles | None = None, *, deep: bool = False, read: bool = True, clock: Callable[[], int] = time.monotonic_ns
+    ) -> None:
         self.files = files
+        self.directories: Final = Directories(files, deep=deep, read=read, clock=clock)
         self._deep = deep
         self._clock = clock  # ns; the one that ``files`` were written by
         #: Group and path → the last answer.
         self._answers: dict[str, Answer] = {}
-        #: Directory → what is known of it: its table, and the text of its records (a tenth of their size), None while only the disk has that.
-        self._known: dict[str, tuple[Table, str | None]] = {}
 
     def declarers(self, group: str, path: Sequence[str] | None = None) -> Iterator[Declarer]:
         """Yield the distributions on ``path`` (on ``sys.path`` and with all finders when it is None) that have entry points of ``group``.
 
         Of two distributions of one name the first counts. Damaged ones are among them, whatever they declare.
         """
-        entries = _plain_entries(path)
+        entries = plain_entries(path)
         key = None if entries is None or self._deep else answer_key(group, entries)
         if key is None:
             yield from self._declared(group, path, [])
@@ -155,95 +151,21 @@ class DiscoveryIndex:
                     names.add(declarer.name)
             tables.append(table)
 
-    def tables(self) -> list[Table]:
-        """Return what is known in memory."""
-        return [table for table, _records in list(self._known.values())]
-
     def _pieces(self, group: str, path: Sequence[str] | None) -> Iterator[tuple[Table | None, list[Declarer]]]:
         """Yield the table of a directory with those of ``group`` in it; or None with all distributions in something else."""
         if path is not None:
-            yield from (self._piece(group, os.fsdecode(entry)) for entry in path)
+            yield from (self.directories.piece(group, os.fsdecode(entry)) for entry in path)
             return
         searched = False
         for finder in list(sys.meta_path):
             find: Any = getattr(finder, "find_distributions", None)
             if find is None:
                 continue
-            if not _searches_the_path(finder):
-                yield None, _asked(find(_context()), group)
+            if not searches_the_path(finder):
+                yield None, asked(find(context()), group)
             elif not searched:
                 searched = True
-                yield from (self._piece(group, os.fsdecode(entry)) for entry in list(sys.path))
-
-    def _piece(self, group: str, entry: str) -> tuple[Table | None, list[Declarer]]:
-        try:
-            table, fresh = self._look(entry)
-            members = [] if table is None else table.members(group)
-            if table is not None and not fresh and not _hold(entry, members):
-                table = self._read(entry, table.stamp)
-                members = [] if table is None else table.members(group)
-        except NotPlain:
-            return None, _asked(_search(entry), group)
-        if table is None:
-            return None, []
-        found = [Declarer(member.name, _join(entry, member.place), member.points) for member in members]
-        if table.damaged:
-            found += [Declarer(name, _join(entry, place), (), damaged=True) for place, name in table.damaged]
-        return table, found
-
-    def _look(self, entry: str) -> tuple[Table | None, bool]:
-        """Return what is in the directory ``entry`` (None: that is not ours to see), and whether all of it was read or compared just now.
-
-        :raises NotPlain: ``importlib.metadata`` has to be asked.
-        """
-        try:
-            found = os.stat(entry or os.curdir)  # noqa: PTH116  (asked of every entry of the path at every look)
-        except (OSError, ValueError):
-            return empty_table(entry, NOTHING, 0), True
-        if not stat.S_ISDIR(found.st_mode) or entry.rpartition("/")[2].lower().endswith(".egg"):
-            raise NotPlain(entry)
-        stamp = stamp_of(found)
-        if entry not in self._known and self.files is not None and _has_file(entry):
-            table = self.files.read(entry)
-            if table is not None:
-                self._known[entry] = (table, None)
-        known = self._known.get(entry)
-        if known is not None and not self._deep and _holds(entry, known[0], stamp):
-            return known[0], False
-        return self._read(entry, stamp), True
-
-    def _read(self, entry: str, stamp: Stamp) -> Table | None:
-        """Read the directory ``entry``, which had ``stamp`` a moment ago; None when it cannot be listed.
-
-        :raises NotPlain: ``importlib.metadata`` has to be asked.
-        """
-        now = self._clock()
-        before, _text = self._known.get(entry, (None, None))
-        seen = settle(now, before.seen if before is not None and before.stamp == stamp else None)
-        try:
-            names = os.listdir(entry or os.curdir)
-            if _may_be_metadata(names):
-                from blackhole_core.registry.indexscan import make_table, read_records, records_to_text  # half a millisecond
-
-                records = read_records(entry or os.curdir, names, self._records(entry), now)
-                table, text = make_table(entry, stamp, seen, records), records_to_text(records)
-            else:
-                table, text = empty_table(entry, stamp, seen), ""
-        except OSError:
-            self._known.pop(entry, None)
-            return None
-        self._known[entry] = (table, text)
-        if self.files is not None and table != before and _has_file(entry) and (len(names) >= _LARGE or table.distributions >= _MANY):
-            self.files.write(entry, table_to_text(table, self.files.clock), text)
-        return table
-
-    def _records(self, entry: str) -> dict[str, Record]:
-        from blackhole_core.registry.indexscan import records_from_text
-
-        _table, text = self._known.get(entry, (None, ""))
-        if text is None:
-            text = self.files.records(entry) if self.files is not None else ""
-        return records_from_text(text)
+                yield from (self.directories.piece(group, os.fsdecode(entry)) for entry in list(sys.path))
 
 
 def declarers(group: str, path: Sequence[str] | None = None) -> Iterator[Declarer]:
@@ -268,7 +190,7 @@ def the_index() -> DiscoveryIndex:
 def index_status() -> Status:
     """Return what there is of the index: on disk, or in memory when it is only there."""
     index = the_index()
-    tables = index.tables() if index.files is None else index.files.tables()
+    tables = index.directories.tables() if index.files is None else index.files.tables()
     return Status(
         os.environ.get(VARIABLE, "on"),
         None if index.files is None else index.files.directory,
@@ -296,7 +218,7 @@ def _index_for(mode: str, cache: str, home: str) -> DiscoveryIndex:
         wanted = f"one of {', '.join(_MODES)}"
         raise ConfigError([Problem(file="the environment", line=None, path=VARIABLE, wanted=wanted, got=repr(mode[:40]))])
     if mode == "off":
-        return _NoIndex()
+        return DiscoveryIndex(read=False)
     where = cache_directory({"XDG_CACHE_HOME": cache, "HOME": home}) if mode != "memory" and hasattr(time, "CLOCK_BOOTTIME") else None
     name = machine() if where is not None else None
     if where is None or name is None:
@@ -304,89 +226,6 @@ def _index_for(mode: str, cache: str, home: str) -> DiscoveryIndex:
     return DiscoveryIndex(IndexFiles(where, name), deep=mode == "deep", clock=_since_boot)
 
 
-class _NoIndex(DiscoveryIndex):
-    """Asks ``importlib.metadata`` for everything, each time."""
-
-    def _look(self, entry: str) -> tuple[Table | None, bool]:
-        raise NotPlain(entry)
-
-
 def _since_boot() -> int:
     """Return ns since this machine was started, asleep or awake: the one clock that all processes share and nobody sets."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
-def _may_be_metadata(names: Iterable[str]) -> bool:
-    """Tell whether there may be a metadata directory among ``names``; in most directories of a path there is none."""
-    return "-info\n" in "\n".join((*names, "")).lower()
-
-
-def _has_file(entry: str) -> bool:
-    """Tell whether there may be a file about ``entry``: a relative one is another directory in every process."""
-    return entry.startswith("/") and entry.isprintable()
-
-
-def _holds(entry: str, table: Table, stamp: Stamp) -> bool:
-    """Tell whether a directory that has ``stamp`` now is as ``table`` says."""
-    if not table.settled or table.stamp != stamp:
-        return False
-    return all(was != NOTHING and stamp_at(_join(entry, path)) == was for path, was in table.checks)
-
-
-def _hold(entry: str, members: Iterable[Member]) -> bool:
-    """Tell whether the files that declare entry points are as they were; those that :func:`_holds` compares have no stamp."""
-    return all(stamp_at(_join(entry, f"{member.place}/{POINTS}")) == member.stamp for member in members if member.stamp)
-
-
-def _join(entry: str, path: str) -> str:
-    return f"{entry}/{path}" if entry else path
-
-
-# --- what importlib.metadata is asked -------------------------------------------------------------------------------------
-
-
-def _plain_entries(path: Sequence[str] | None) -> list[str] | None:
-    """Return the entries of ``path``, of ``sys.path`` when it is None; None when there are finders that have distributions elsewhere."""
-    if path is None:
-        finders = [finder for finder in sys.meta_path if hasattr(finder, "find_distributions")]
-        if not finders or not all(map(_searches_the_path, finders)):
-            return None
-        path = sys.path
-    return [entry if type(entry) is str else os.fsdecode(entry) for entry in path]
-
-
-def _searches_the_path(finder: object) -> bool:
-    """Tell whether a finder does nothing but search the path: the standard library's, or the backport's that takes its place."""
-    return getattr(finder, "__module__", "") in ("_frozen_importlib_external", "importlib.metadata", "importlib_metadata")
-
-
-def _context(**searched: Any) -> Any:
-    from importlib.metadata import DistributionFinder
-
-    return DistributionFinder.Context(**searched)
-
-
-def _search(entry: str) -> Iterable[Any]:
-    """Return the distributions at ``entry``, an egg or a zip file perhaps."""
-    from importlib.metadata import MetadataPathFinder
-
-    # It remembers listings by the directory's time of change, and takes no care of changes that share one.
-    MetadataPathFinder().invalidate_caches()
-    return MetadataPathFinder.find_distributions(_context(path=[entry]))
-
-
-def _asked(distributions: Iterable[Any], group: str) -> list[Declarer]:
-    """Return all ``distributions`` that have a name, with their entry points of ``group``."""
-    found = []
-    for known in distributions:
-        try:
-            name = getattr(known, "_normalized_name", None) or known.metadata["Name"]
-        # Neither the directory's name has it nor a METADATA: what a removal left behind. Python 3.12 and 3.13 warn of that, and a warning may be an error.
-        except (OSError, ValueError, TypeError, KeyError, DeprecationWarning):
-            continue
-        try:
-            points = tuple((point.name, point.value) for point in known.entry_points if point.group == group)
-            found.append(Declarer(name, "", points, found=known))
-        except (ValueError, TypeError):  # not UTF-8, or a line that is no entry point
-            found.append(Declarer(name, "", (), damaged=True, found=known))
-    return found

@@ -39,7 +39,7 @@ class Declarer(NamedTuple):
     def distribution(self) -> Distribution:
         """What ``importlib.metadata`` makes of it."""
         if self.found is not None:
-            return self.found  # type: ignore[no-any-return]
+            return self.found  # type: ignore[no-any-return]  # mypy cannot know more
         from importlib.metadata import Distribution
 
         return Distribution.at(self.place)

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from blackhole_core.registry import index as index_module
-from blackhole_core.registry import indexscan, indexstamp
+from blackhole_core.registry import indexdirectories, indexscan, indexstamp
 from blackhole_core.registry.index import DiscoveryIndex
 from blackhole_core.registry.indexstamp import SETTLED_NS, Stamp
 
@@ -78,7 +77,7 @@ def asked_of_python(group: str, path: Sequence[Path]) -> list[tuple[str, str, st
     forget_listings()
     with import_path(path):
         points = importlib.metadata.entry_points(group=group)
-    return [(point.name, point.value, point.group, str(point.dist._path)) for point in points if point.dist is not None]  # type: ignore[attr-defined]
+    return [(point.name, point.value, point.group, str(point.dist._path)) for point in points if point.dist is not None]  # type: ignore[attr-defined]  # the module, or object, is the test's own
 
 
 def asked_of_index(index: DiscoveryIndex, group: str, path: Sequence[Path]) -> list[tuple[str, str, str, str]]:
@@ -105,7 +104,7 @@ class CoarseTime:
         return (0, 0, 0, found.st_mtime_ns, 0)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in (index_module, indexscan, indexstamp):
+        for module in (indexdirectories, indexscan, indexstamp):
             monkeypatch.setattr(module, "stamp_of", self.stamp_of)
 
     def touch(self) -> None:

@@ -54,47 +54,37 @@ def settled(index: DiscoveryIndex, clock: Clock, *path: Path) -> list[str]:
     return look(index, *path)
 
 
-@pytest.fixture
-def listings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every directory that is listed and every file that is opened from now on."""
-    seen: list[str] = []
-    listdir, open_ = os.listdir, os.open
-    monkeypatch.setattr(os, "listdir", lambda path: [seen.append(str(path)), listdir(path)][1])
-    monkeypatch.setattr(os, "open", lambda path, *args, **named: [seen.append(str(path)), open_(path, *args, **named)][1])
-    return seen
-
-
 # --- what is read again ---------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_read_while_nothing_changes(index: DiscoveryIndex, clock: Clock, site: Path, listings: list[str]) -> None:
+def test_nothing_is_read_while_nothing_changes(index: DiscoveryIndex, clock: Clock, site: Path, read: list[str]) -> None:
     """Once settled, a look reads no file and lists no directory."""
     install(site, "upper", points=NOTES)
     assert settled(index, clock, site) == ["upper:Plugin"]
-    listings.clear()
+    read.clear()
     assert look(index, site) == ["upper:Plugin"]
-    assert listings == []
+    assert read == []
 
 
-def test_only_what_was_added_is_read(index: DiscoveryIndex, clock: Clock, site: Path, listings: list[str]) -> None:
+def test_only_what_was_added_is_read(index: DiscoveryIndex, clock: Clock, site: Path, read: list[str]) -> None:
     """After one more installation the directory is listed, and of all the files in it only the new ones are opened."""
     for number in range(5):
         install(site, f"old{number}", points={"notes": {f"old{number}": "old"}})
     settled(index, clock, site)
     install(site, "upper", points=NOTES)
-    listings.clear()
+    read.clear()
     assert sorted(look(index, site)) == ["old"] * 5 + ["upper:Plugin"]
-    assert listings == [str(site), f"{site}/upper-1.0.dist-info/entry_points.txt"]
+    assert read == [str(site), f"{site}/upper-1.0.dist-info/entry_points.txt"]
 
 
-def test_what_was_read_within_a_tick_is_read_again(index: DiscoveryIndex, clock: Clock, site: Path, listings: list[str]) -> None:
+def test_what_was_read_within_a_tick_is_read_again(index: DiscoveryIndex, clock: Clock, site: Path, read: list[str]) -> None:
     """Until its stamp is older than two ticks of any clock, a reading is not trusted: the next look reads again."""
     info = install(site, "upper", points=NOTES)
     look(index, site)
     clock.now += SETTLED_NS - 1
-    listings.clear()
+    read.clear()
     look(index, site)
-    assert f"{info}/entry_points.txt" in listings
+    assert f"{info}/entry_points.txt" in read
 
 
 def test_an_installation_in_progress(index: DiscoveryIndex, clock: Clock, site: Path) -> None:
@@ -333,7 +323,7 @@ class Finder:
 @pytest.fixture
 def finders() -> Iterator[list[object]]:
     usual = sys.meta_path[:]
-    yield sys.meta_path  # type: ignore[misc]
+    yield sys.meta_path  # type: ignore[misc]  # it gives what it restores
     sys.meta_path[:] = usual
 
 

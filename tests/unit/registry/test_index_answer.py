@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import stat
 import sys
 import warnings
@@ -54,26 +53,16 @@ def answered(files: IndexFiles, clock: Clock, path: list[Path]) -> Path:
     return file
 
 
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The directories that are listed and the files that are opened from now on."""
-    seen: list[str] = []
-    listdir, open_ = os.listdir, os.open
-    monkeypatch.setattr(os, "listdir", lambda path: [seen.append(str(path)), listdir(path)][1])
-    monkeypatch.setattr(os, "open", lambda path, *args, **named: [seen.append(str(path)), open_(path, *args, **named)][1])
-    return seen
-
-
-def test_a_new_process_opens_one_file(files: IndexFiles, clock: Clock, path: list[Path], opened: list[str]) -> None:
+def test_a_new_process_opens_one_file(files: IndexFiles, clock: Clock, path: list[Path], read: list[str]) -> None:
     """Once settled, the answer is all that is read: no directory is listed, not even the small one of which nothing else is kept."""
     file = answered(files, clock, path)
-    opened.clear()
+    read.clear()
     assert look(files, clock, path) == ["upper", "dist3"]
-    assert opened == [str(file)]
+    assert read == [str(file)]
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_it_is_not_trusted_before_everything_was_read_twice(files: IndexFiles, clock: Clock, path: list[Path], opened: list[str]) -> None:
+def test_it_is_not_trusted_before_everything_was_read_twice(files: IndexFiles, clock: Clock, path: list[Path], read: list[str]) -> None:
     """A directory that is read for the first time by each process is settled by what an earlier process noted, not by that alone."""
     answered(files, clock, path)
     (path[0] / "touched").mkdir()
@@ -81,14 +70,14 @@ def test_it_is_not_trusted_before_everything_was_read_twice(files: IndexFiles, c
     clock.settle()
     clock.now -= 1
     look(files, clock, path)  # too early to settle it
-    opened.clear()
+    read.clear()
     look(files, clock, path)
-    assert str(path[0]) in opened
+    assert str(path[0]) in read
     clock.now += 1
     look(files, clock, path)
-    opened.clear()
+    read.clear()
     look(files, clock, path)
-    assert str(path[0]) not in opened
+    assert str(path[0]) not in read
 
 
 @pytest.mark.parametrize("change", ["install", "upgrade", "uninstall", "edit", "appears", "vanishes"])
@@ -123,18 +112,18 @@ def test_what_changes_is_seen(files: IndexFiles, clock: Clock, path: list[Path],
     assert set(look(files, clock, path)) == wanted
 
 
-def test_of_another_start_or_clock(files: IndexFiles, clock: Clock, path: list[Path], opened: list[str]) -> None:
+def test_of_another_start_or_clock(files: IndexFiles, clock: Clock, path: list[Path], read: list[str]) -> None:
     """A file from before the last start is worth nothing; a moment on another container's clock settles nothing."""
     answered(files, clock, path)
-    opened.clear()
+    read.clear()
     assert look(IndexFiles(files.directory, "started again"), clock, path) == ["upper", "dist3"]
-    assert str(path[1]) in opened
+    assert str(path[1]) in read
     look(IndexFiles(files.directory, HERE, lambda: "shifted"), clock, path)
     clock.settle()
     look(files, clock, path)
-    opened.clear()
+    read.clear()
     look(files, clock, path)
-    assert str(path[0]) in opened
+    assert str(path[0]) in read
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "writable", "nonsense"])
