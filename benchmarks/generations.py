@@ -252,7 +252,7 @@ def swap_under_callers(folder: Path, swaps: int) -> Swaps:
 def _specs() -> object:
     marker = bh.HookspecMarker("benchswap")
 
-    def spec() -> int: ...  # type: ignore[empty-body]
+    def spec() -> int: ...  # type: ignore[empty-body]  # a spec has none
 
     named = {f"hook{number}": types.FunctionType(spec.__code__, {}, f"hook{number}") for number in range(_HOOKS)}
     return types.SimpleNamespace(**{name: marker(function) for name, function in named.items()})

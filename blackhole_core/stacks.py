@@ -48,7 +48,7 @@ class _Pause:
         """Forget the readers: their threads are not in this process."""
         if self._readers and self._was_enabled:
             gc.enable()
-        self.__init__()  # type: ignore[misc]
+        self.__init__()  # type: ignore[misc]  # a new beginning of the same object
 
 
 _pause: Final = _Pause()

@@ -40,7 +40,7 @@ def _blackhole(root: Path, isolation: str) -> Iterator[Call]:
 
     class Specs:
         @bh.HookspecMarker(PROJECT)
-        def stamps(self) -> list[int]: ...  # type: ignore[empty-body]
+        def stamps(self) -> list[int]: ...  # type: ignore[empty-body]  # a spec has none
 
     with bh.PluginManager(PROJECT) as pm:
         pm.add_hookspecs(Specs)
@@ -70,7 +70,7 @@ def _imported(root: Path) -> Call:
 
 @contextmanager
 def _jurigged(root: Path) -> Iterator[Call]:
-    import jurigged  # type: ignore[import-untyped]
+    import jurigged  # type: ignore[import-untyped]  # a peer, without types
 
     watcher = jurigged.watch(pattern=f"{root}/**/*.py", logger=lambda event: None)
     call = _imported(root)
@@ -121,7 +121,7 @@ def _importlib(root: Path) -> Iterator[Call]:
 @contextmanager
 def _hmr(root: Path) -> Iterator[Call]:
     """With hmr: it reloads what an entry file depends on; it wants Python 3.12."""
-    from reactivity.hmr.api import SyncReloaderAPI  # type: ignore[import-not-found]
+    from reactivity.hmr.api import SyncReloaderAPI  # type: ignore[import-not-found]  # a peer, without types
 
     sys.path.insert(0, str(root))
     entry = root / "entry.py"

@@ -108,8 +108,8 @@ def _use_streams(output: int) -> None:
     os.close(null)
     os.close(output)
     # Python has asked once whether they can be sought, which holds for the file that crun leaves there, and for no pipe.
-    sys.stdout = sys.__stdout__ = open(1, "w", encoding=sys.stdout.encoding, closefd=False)  # type: ignore[misc]  # noqa: SIM115
-    sys.stderr = sys.__stderr__ = open(2, "w", encoding=sys.stderr.encoding, closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = open(1, "w", encoding=sys.stdout.encoding, closefd=False)  # type: ignore[misc]  # noqa: SIM115 - they live as long as the process
+    sys.stderr = sys.__stderr__ = open(2, "w", encoding=sys.stderr.encoding, closefd=False)  # type: ignore[misc]  # noqa: SIM115 - they live as long as the process
 
 
 def _keep(worker: int, life: socket.socket, host: int) -> NoReturn:

@@ -65,7 +65,7 @@ class Mailbox(Generic[_R]):
             while True:
                 is_answer, item = self._next(deadline)
                 if is_answer:
-                    return item  # type: ignore[no-any-return]
+                    return item  # type: ignore[no-any-return]  # mypy cannot know more
                 item.run()
         finally:
             self.close()
@@ -78,7 +78,7 @@ class Mailbox(Generic[_R]):
             except queue.Empty:
                 return None
             if is_answer:
-                return item  # type: ignore[no-any-return]
+                return item  # type: ignore[no-any-return]  # mypy cannot know more
             item.run()
 
     def _next(self, deadline: float | None) -> tuple[bool, Any]:

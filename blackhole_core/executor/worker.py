@@ -63,7 +63,7 @@ def serve(receive: int, send: int, further: tuple[int, ...], begun: Begun | None
     for descriptor in (receive, send, *further):
         os.set_inheritable(descriptor, False)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]  # they are text files
     policy = _confinement(receive)
     if policy is not None:
         pid, walls, ready = _enclose(policy, (0, 1, 2, receive, send, *further), begun)

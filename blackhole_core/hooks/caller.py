@@ -83,10 +83,10 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
     """The state behind one caller function: implementations, specification, history, closed gates, running calls."""
 
     # These shadow the slots of pluggy's class, so that the values live in the namespace shared with the function.
-    name: str = ""  # type: ignore[misc]
+    name: str = ""  # type: ignore[misc]  # the base has a slot of this name
     spec: HookSpec | None = None
-    _hookexec: Any = None  # type: ignore[misc]
-    _hookimpls: Any = ()  # type: ignore[misc]
+    _hookexec: Any = None  # type: ignore[misc]  # the base has a slot of this name
+    _hookimpls: Any = ()  # type: ignore[misc]  # the base has a slot of this name
     _call_history: Any = None
 
     def __init__(self, manager: HookManager, name: str, namespace: Any = None, spec_opts: Any = None) -> None:

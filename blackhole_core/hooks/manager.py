@@ -93,7 +93,7 @@ class HookManager(_PluggyManager):
         subset = super().subset_hook_caller(name, remove_plugins)
         if isinstance(subset, HookCaller):
             return subset
-        return SubsetHookCaller(subset._orig, subset._remove_plugins)  # type: ignore[attr-defined]
+        return SubsetHookCaller(subset._orig, subset._remove_plugins)  # type: ignore[attr-defined]  # pluggy's own names for them
 
     # --- replacing ----------------------------------------------------------------------------------------------------------
 

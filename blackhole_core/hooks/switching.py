@@ -102,7 +102,7 @@ class CodeSwitch:
         space = self.function.__globals__
         space.update(new.space)
         # Only ever added to: a call that has just read the old code still binds its arguments with these.
-        self.function.__kwdefaults__.update(new.defaults)  # type: ignore[union-attr]
+        self.function.__kwdefaults__.update(new.defaults)  # type: ignore[union-attr]  # a compiled caller has some
         self._retired = [earlier for earlier in self._retired if earlier() is not None]
         self._retired.append(self.serving.watch)
         self.serving = new.serving

@@ -99,7 +99,7 @@ class Tally:
             "_bh_aside_failed": lambda _state: self._meter.aside_failed,
         }
         for index, counter in enumerate(self.ended):
-            names[f"_bh_ended{index}"] = lambda _state, counter=counter: counter  # type: ignore[misc]
+            names[f"_bh_ended{index}"] = lambda _state, counter=counter: counter  # type: ignore[misc]  # a default binds the loop's value
         return names
 
     def ended_at(self, index: int) -> None:

@@ -77,9 +77,9 @@ class Belongings:
         if kind is types.FunctionType:
             return _builtins_of(thing) is self._builtins
         if issubclass(kind, type):
-            return self._own_class(thing)  # type: ignore[arg-type]
+            return self._own_class(thing)  # type: ignore[arg-type]  # its type was looked at
         if kind is dict:
-            return thing.get("__builtins__") is self._builtins  # type: ignore[attr-defined]
+            return thing.get("__builtins__") is self._builtins  # type: ignore[attr-defined]  # its type was looked at
         return self._own_class(kind) or (depth > 0 and any(self.own(part, depth - 1) for part in _parts(thing)))
 
     def owns_frame(self, frame: types.FrameType) -> bool:

@@ -122,7 +122,7 @@ _NAMED_SIGNALS: Final = frozenset(signal.Signals)
 class _Listener:
     """Compares itself with every exit function when it is 'unregistered', says no each time, and so learns them all."""
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # this is how Python says that there is none
 
     def __init__(self) -> None:
         self.heard: list[object] = []
@@ -134,7 +134,7 @@ class _Listener:
 
 def _exit_functions() -> Iterator[Registered]:
     listener = _Listener()
-    atexit.unregister(listener)  # type: ignore[arg-type]
+    atexit.unregister(listener)  # type: ignore[arg-type]  # any callable will do
     for function in listener.heard:
         yield Registered(function, Holder("{what} is registered with atexit", "use context.atexit, or atexit.unregister it in plugin_stop"))
 

@@ -95,7 +95,7 @@ class Contents:
                 stamps[file] = _stamp(os.stat(file))  # noqa: PTH116  (thousands of them)
             except OSError:
                 continue  # gone, or a link to nowhere: the next look tells
-            if os.path.islink(file):  # noqa: PTH114
+            if os.path.islink(file):  # noqa: PTH114 - thousands of them
                 links.add(os.path.realpath(file))
         return Look(stamps, frozenset(links), any(root.exists() for root in self.roots))
 
@@ -136,7 +136,7 @@ class Contents:
             return known[2]
         hashed_at = time.time_ns()
         try:
-            with open(file, "rb") as stream:  # noqa: PTH123
+            with open(file, "rb") as stream:  # noqa: PTH123 - thousands of them
                 digest = hashlib.file_digest(stream, "sha256").digest()
                 if _stamp(os.fstat(stream.fileno())) != stamp:
                     return None
@@ -189,7 +189,7 @@ def _stamp(found: os.stat_result) -> Stamp:
 def _been_here(place: str, seen: set[tuple[int, int]]) -> bool:
     """Notice a directory reached twice: a symbolic link that leads back up."""
     try:
-        found = os.stat(place)  # noqa: PTH116
+        found = os.stat(place)  # noqa: PTH116 - thousands of them
     except OSError:
         return True
     key = (found.st_dev, found.st_ino)

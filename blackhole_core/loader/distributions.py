@@ -92,7 +92,7 @@ def install_metadata(metadata: ModuleType) -> None:
 def _held_class(metadata: ModuleType) -> Callable[[Mapping[str, str], Path], Any]:
     base: Any = metadata.Distribution
 
-    class HeldDistribution(base):  # type: ignore[misc]
+    class HeldDistribution(base):  # type: ignore[misc]  # the base is another on each Python
         """A distribution as it was when a generation was loaded."""
 
         def __init__(self, texts: Mapping[str, str], root: Path) -> None:

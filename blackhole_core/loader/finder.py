@@ -83,7 +83,7 @@ class UniverseFinder:
 
 def _wrap(found: ModuleSpec, generation: Generation, fullname: str) -> ModuleSpec:
     """Return ``found`` under the key ``fullname``, loaded for ``generation``."""
-    spec = ModuleSpec(fullname, ModuleLoader(generation, found), origin=found.origin)  # type: ignore[arg-type]
+    spec = ModuleSpec(fullname, ModuleLoader(generation, found), origin=found.origin)  # type: ignore[arg-type]  # typeshed asks for more than the import system does
     if found.submodule_search_locations is not None:
         # A plain list: a namespace package's own path object looks its parent up in sys.modules by name.
         spec.submodule_search_locations = list(found.submodule_search_locations)

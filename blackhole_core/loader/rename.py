@@ -88,7 +88,7 @@ def _rename_values(namespace: Mapping[str, object], moved: Mapping[str, str], se
                     steps.append((setattr, value, "__module__", moved[name]))
         elif issubclass(kind, type) and id(value) not in seen:
             seen.add(id(value))
-            _rename_class(value, moved, seen, steps)  # type: ignore[arg-type]
+            _rename_class(value, moved, seen, steps)  # type: ignore[arg-type]  # its type was looked at
 
 
 def _rename_class(cls: type, moved: Mapping[str, str], seen: set[int], steps: list[Step]) -> None:

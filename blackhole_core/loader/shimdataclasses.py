@@ -23,7 +23,7 @@ _dumps, _loads = marshal.dumps, marshal.loads
 
 def install_dataclasses(dataclasses: ModuleType) -> None:
     """Have the module run what it writes from kept code: a global of the name that it calls stands before the built-in function."""
-    dataclasses.exec = _exec  # type: ignore[attr-defined]
+    dataclasses.exec = _exec  # type: ignore[attr-defined]  # this is what it is for: the module, or function, is patched
 
 
 def _exec(text: str, namespace: dict[str, Any], variables: dict[str, Any]) -> None:

@@ -61,10 +61,10 @@ def _module_meant(universe: Universe, value: object) -> object:
 
 def install_pkgutil(pkgutil: ModuleType) -> None:
     """Make what imports by name, or lists a package's modules, answer for the caller's generation."""
-    pkgutil.get_data = _get_data(pkgutil.get_data)  # type: ignore[attr-defined]
-    pkgutil.resolve_name = _resolve_name(pkgutil.resolve_name)  # type: ignore[attr-defined]
-    pkgutil.walk_packages = _walk_packages(pkgutil.walk_packages)  # type: ignore[attr-defined]
-    pkgutil.iter_modules = _iter_modules(pkgutil.iter_modules)  # type: ignore[attr-defined]
+    pkgutil.get_data = _get_data(pkgutil.get_data)  # type: ignore[attr-defined]  # this is what it is for: the module, or function, is patched
+    pkgutil.resolve_name = _resolve_name(pkgutil.resolve_name)  # type: ignore[attr-defined]  # this is what it is for: the module, or function, is patched
+    pkgutil.walk_packages = _walk_packages(pkgutil.walk_packages)  # type: ignore[attr-defined]  # this is what it is for: the module, or function, is patched
+    pkgutil.iter_modules = _iter_modules(pkgutil.iter_modules)  # type: ignore[attr-defined]  # this is what it is for: the module, or function, is patched
 
 
 def _get_data(original: Callable[..., bytes | None]) -> Callable[..., bytes | None]:
@@ -148,7 +148,7 @@ def _iter_modules(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(path, prefix)
         return iter(_listed(universe, path, prefix))
 
-    iter_modules.original = original  # type: ignore[attr-defined]
+    iter_modules.original = original  # type: ignore[attr-defined]  # this is what it is for: the module, or function, is patched
     return iter_modules
 
 
@@ -159,11 +159,11 @@ def _listed(universe: Universe, path: Any, prefix: str) -> list[Any]:
     places = list(path)
     snapshot = universe.snapshot
     if snapshot is None or not all(place in snapshot.directories for place in places):
-        return list(pkgutil.iter_modules.original(places, prefix))  # type: ignore[attr-defined]
+        return list(pkgutil.iter_modules.original(places, prefix))  # type: ignore[attr-defined]  # this is what it is for: the module, or function, is patched
     found: dict[str, Any] = {}
     for place in places:
         for name, is_package in _modules_in(snapshot, place):
-            found.setdefault(name, pkgutil.ModuleInfo(pkgutil.get_importer(place), prefix + name, is_package))  # type: ignore[arg-type]
+            found.setdefault(name, pkgutil.ModuleInfo(pkgutil.get_importer(place), prefix + name, is_package))  # type: ignore[arg-type]  # typeshed asks for more than the import system does
     return list(found.values())
 
 

@@ -131,7 +131,7 @@ LATE: Final[dict[str, Callable[[ModuleType], None]]] = {
 
 def shimmed_after(found: ModuleSpec) -> ModuleSpec:
     """Return ``found``, the spec of a :data:`LATE` module, so that its shims are in place before anyone sees the module."""
-    found.loader = _ShimmingLoader(found.name, found.loader)  # type: ignore[assignment]
+    found.loader = _ShimmingLoader(found.name, found.loader)  # type: ignore[assignment]  # typeshed asks for more than the import system does
     return found
 
 

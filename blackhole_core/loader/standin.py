@@ -41,7 +41,7 @@ class _StandInLoader:
 
 def stand_in_spec(fullname: str) -> ModuleSpec:
     """Return the spec of a stand-in; every one counts as a package, because any may be the parent of another."""
-    return ModuleSpec(fullname, _StandInLoader(), is_package=True)  # type: ignore[arg-type]
+    return ModuleSpec(fullname, _StandInLoader(), is_package=True)  # type: ignore[arg-type]  # typeshed asks for more than the import system does
 
 
 def canonical_of(private: str) -> str:

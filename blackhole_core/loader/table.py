@@ -103,9 +103,9 @@ class NameTable:
                 held.enter_context(generation.quiet(deadline))
             steps: list[Step] = [] if gone is None else self._forgetting(gone, stack)
             for generation in demoted:
-                steps += [*_unbind(generation), *generation.unchanged(lambda one=generation: _demotion(one))]  # type: ignore[misc]
+                steps += [*_unbind(generation), *generation.unchanged(lambda one=generation: _demotion(one))]  # type: ignore[misc]  # a default binds the loop's value
             for generation in promoted:
-                steps += [*generation.unchanged(lambda one=generation: _promotion(one)), *_bind(generation)]  # type: ignore[misc]
+                steps += [*generation.unchanged(lambda one=generation: _promotion(one)), *_bind(generation)]  # type: ignore[misc]  # a default binds the loop's value
             steps += [(setattr, known, "active", known in serving) for known in served ^ serving]
             tops = _indexed(self.tops, lived ^ living, stack)
             steps += [(setattr, self, "stack", stack), (setattr, self, "active", active), (setattr, self, "tops", tops)]

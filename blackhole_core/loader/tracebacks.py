@@ -20,7 +20,7 @@ def prune_traceback(error: BaseException) -> None:
     if not kept:
         return  # the fault lies between our frames and the entry: they are all there is to show
     for entry, following in itertools.pairwise([*kept, None]):
-        entry.tb_next = following  # type: ignore[union-attr]
+        entry.tb_next = following  # type: ignore[union-attr]  # there is one before the last
     error.__traceback__ = kept[0]
 
 

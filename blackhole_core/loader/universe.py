@@ -250,8 +250,8 @@ def _private_import(universe: Universe) -> Callable[..., Any]:
 
     def __import__(  # noqa: A001, N807  (this is what it replaces)
         name: str,
-        globals: Mapping[str, Any] | None = None,  # noqa: A002
-        locals: Mapping[str, Any] | None = None,  # noqa: A002
+        globals: Mapping[str, Any] | None = None,  # noqa: A002 - the names that the original has
+        locals: Mapping[str, Any] | None = None,  # noqa: A002 - the names that the original has
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> Any:

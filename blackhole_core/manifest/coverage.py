@@ -139,7 +139,7 @@ def opens(given: Iterable[str], granted: Iterable[str], host: str, port: int, ad
     if address is None or (isinstance(wanted.value, Address) and wanted.value.network is not None):
         return True
     resolved = parse_permission(f"network:connect:{_bracketed(address)}:{port}")
-    assert isinstance(resolved.value, Address) and resolved.value.network is not None, "a resolver answers with addresses"  # noqa: PT018
+    assert isinstance(resolved.value, Address) and resolved.value.network is not None, "a resolver answers with addresses"  # noqa: PT018 - one assertion, for mypy
     if is_public(resolved.value.network):
         return True
     return any(covers(one, resolved) for one in (*allowed, *map(parse_permission, granted)))

@@ -223,7 +223,7 @@ class Plugin:
 def test_ctrl_c_lets_no_further_call_begin(stage: Stage, tmp_path: Path) -> None:
     """An interrupted caller's calls end with the one that runs."""
     plugin = stage.start("adhoc", "thread", **stage.write(tmp_path, _PLUGIN))
-    begun = plugin.runner._hosted.plugin.begun  # type: ignore[attr-defined]
+    begun = plugin.runner._hosted.plugin.begun  # type: ignore[attr-defined]  # the module, or object, is the test's own
     main = threading.main_thread().ident
     assert main is not None
 
@@ -272,7 +272,7 @@ def test_no_call_is_lost_or_doubled(stage: Stage, threads: int, tmp_path: Path) 
                 next_one += len(replies.results)
             return fates
 
-        plugin_object = runner._hosted.plugin  # type: ignore[attr-defined]
+        plugin_object = runner._hosted.plugin  # type: ignore[attr-defined]  # the module, or object, is the test's own
         _stopped, *fates = in_threads(4, call)
         ran = [-amount for amount in plugin_object.begun]
         assert len(set(ran)) == len(ran)

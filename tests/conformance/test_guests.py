@@ -65,8 +65,8 @@ def test_a_guest_is_as_every_level(guests: GuestStage, test: Callable[..., None]
 
 def test_errors_are_the_same(guests: GuestStage) -> None:
     """What a plugin raises in a guest is what it raises elsewhere, with causes and groups."""
-    for case in suite.test_errors_are_the_same.pytestmark[0].args[1]:  # type: ignore[attr-defined]
+    for case in suite.test_errors_are_the_same.pytestmark[0].args[1]:  # type: ignore[attr-defined]  # the module, or object, is the test's own
         suite.test_errors_are_the_same(guests, "vm", *case)
-    for case in suite.test_what_would_end_a_program_does_not_end_the_host.pytestmark[0].args[1]:  # type: ignore[attr-defined]
+    for case in suite.test_what_would_end_a_program_does_not_end_the_host.pytestmark[0].args[1]:  # type: ignore[attr-defined]  # the module, or object, is the test's own
         suite.test_what_would_end_a_program_does_not_end_the_host(guests, "vm", *case)
     suite.test_causes_and_groups_come_along(guests, "vm")

@@ -133,7 +133,7 @@ def test_plugins_are_kept_apart(store: StateStore) -> None:
     store.put(draft("b.B", data=1))
     store.put(draft("a", data=2))
     assert store.plugins() == ("a", "b-b")
-    assert [store.latest(name)[0].data for name in ("B-b", "a")] == [1, 2]  # type: ignore[union-attr]
+    assert [store.latest(name)[0].data for name in ("B-b", "a")] == [1, 2]  # type: ignore[union-attr]  # there is one
 
 
 def test_the_newest_are_kept(store: StateStore) -> None:

@@ -128,7 +128,7 @@ def _parcels(shelf: Shelf) -> tuple[bytes, ...]:
     for value in (b"x" * 60_000, {"rows": [array("i", range(15_000)), "beside"]}):
         packing = Packing(shelf)
         sealed = packing.seal(msgspec.msgpack.encode(wrap_plain(value, packing)))
-        sealed.handed = True  # type: ignore[attr-defined]
+        sealed.handed = True  # type: ignore[attr-defined]  # the module, or object, is the test's own
         parcels.append(codec.encode(codec.Answer(1, msgspec.Raw(sealed))))
     return tuple(parcels)
 

@@ -166,7 +166,7 @@ def test_host_and_engine_are_killed_at_once(tmp_path: Path, containers: Path) ->
 def test_the_engine_is_killed(stage: Stage, containers: Path) -> None:
     """The plugin serves on, and when it stops everything is removed."""
     counter = stage.start("counter")
-    engaged: Any = counter.remote._worker.connection.child._inside  # type: ignore[union-attr]
+    engaged: Any = counter.remote._worker.connection.child._inside  # type: ignore[union-attr]  # there is one
     os.kill(engaged.pid, signal.SIGKILL)
     assert counter("add", 2) == 2
     counter.runner.stop()
@@ -195,7 +195,7 @@ def test_what_a_worker_leaves_behind_is_collected(stage: Stage, tmp_path: Path) 
 
 def _held(tmp_path: Path) -> dict[str, int]:
     """Count what this process holds and has begun: descriptors by kind, sockets among them, children, and temporary files."""
-    kinds = collections.Counter(re.sub(r"[\d()\[\]]+", "", os.path.basename(os.readlink(entry))) for entry in _descriptors())  # noqa: PTH115, PTH119
+    kinds = collections.Counter(re.sub(r"[\d()\[\]]+", "", os.path.basename(os.readlink(entry))) for entry in _descriptors())  # noqa: PTH115, PTH119 - as many as there are descriptors
     children = sum(len(Path(task, "children").read_text().split()) for task in Path("/proc/self/task").iterdir())
     return {**kinds, "children": children, "temporary": len(list((tmp_path / "temporary").rglob("*")))}
 

@@ -55,7 +55,7 @@ def test_no_more_calls_wait_and_run_than_may(level: str, tmp_path: Path) -> None
         full = pm.load("full", source=wheel("full", "1.0.0", tmp_path), isolation=level)
         caller = threading.Thread(target=lambda: pm.hook.slow(seconds=1.0))
         caller.start()
-        guard: Any = pm.parts.supervisor.member("full").instance.guard  # type: ignore[union-attr]
+        guard: Any = pm.parts.supervisor.member("full").instance.guard  # type: ignore[union-attr]  # there is one
         assert eventually(lambda: guard._running == 1)
         for _ in range(3):
             with pytest.raises(bh.TooManyCalls, match=r"1 of its calls wait or run, more are not allowed \(max_calls\)"):
@@ -127,7 +127,7 @@ def test_hook_wrappers_are_let_through(tmp_path: Path) -> None:
 
 def _clock_of(pm: bh.PluginManager, name: str) -> list[float]:
     """Have the plugin's guard look at a clock that stands still, and return it."""
-    guard: Any = pm.parts.supervisor.member(name).instance.guard  # type: ignore[union-attr]
+    guard: Any = pm.parts.supervisor.member(name).instance.guard  # type: ignore[union-attr]  # there is one
     now = [1000.0]
     guard._clock = lambda: now[0]
     return now

@@ -160,7 +160,7 @@ def test_a_thread_that_still_runs_is_named_with_its_line(host: Any, write: Write
         [sentence] = host.reload("leaky").leaks
     finally:
         [thread] = [thread for thread in threading.enumerate() if thread.name == "forgotten"]
-        thread.gate.set()  # type: ignore[attr-defined]
+        thread.gate.set()  # type: ignore[attr-defined]  # the module, or object, is the test's own
         thread.join()
     assert f"thread 'forgotten' is still running, in wait ({root / 'leaky' / '__init__.py'}:" in sentence
     assert "start it with context.thread" in sentence
@@ -235,7 +235,7 @@ def test_a_version_that_still_drains_is_looked_at_when_it_has_ended(host: Any, w
     """
     host.load("leaky", source=write("one", start), isolation="none")
     module = sys.modules["leaky"]
-    begun, release = module.begun, module.release  # type: ignore[attr-defined]
+    begun, release = module.begun, module.release  # type: ignore[attr-defined]  # the module, or object, is the test's own
     del module
     retired = threading.Event()
     leaked: list[Event] = []

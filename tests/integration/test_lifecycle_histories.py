@@ -192,8 +192,8 @@ class World:
             return [self._call("no") for _ in range(calls)]
         threads = []
         for place in range(calls):
-            threads.append(self._begin(lambda place=place: got.__setitem__(place, self._call("hold" if place == 0 else "no"))))  # type: ignore[misc]
-            assert self._until(lambda place=place: len(runner._outstanding) > place and (place or runner._worker.ledger))  # type: ignore[misc]
+            threads.append(self._begin(lambda place=place: got.__setitem__(place, self._call("hold" if place == 0 else "no"))))  # type: ignore[misc]  # a default binds the loop's value
+            assert self._until(lambda place=place: len(runner._outstanding) > place and (place or runner._worker.ledger))  # type: ignore[misc]  # a default binds the loop's value
         log = self._log
         assert self._until(lambda: str(len(self._calls) - calls) in log.read_text().split() if log.exists() else False)
         if end == "crash":

@@ -96,7 +96,7 @@ def test_an_answer_clears_a_call(source: Path) -> None:
             assert pm.hook.slow(seconds=0.5) == ["slept"] if number > 1 else True
             caller = threading.Thread(target=call)
             caller.start()
-            runner = pm.parts.supervisor.member("fragile").instance.runner  # type: ignore[union-attr]
+            runner = pm.parts.supervisor.member("fragile").instance.runner  # type: ignore[union-attr]  # there is one
             while runner.drained(0):
                 time.sleep(0.001)
             assert fragile.pid is not None

@@ -124,7 +124,7 @@ def test_after_any_edits_a_reload_answers_as_a_fresh_interpreter(sequence: list[
     """Changed, added and deleted modules, module ↔ package, every way to import, circles, errors of every kind, edited in place."""
     trees = [START]
     for changes in sequence:
-        tree = {**trees[-1], **dict(changes)}  # type: ignore[dict-item]
+        tree = {**trees[-1], **dict(changes)}  # type: ignore[dict-item]  # a test may give anything
         trees.append({name: module for name, module in tree.items() if module is not None})
     with tempfile.TemporaryDirectory() as scratch:
         roots = [Path(scratch) / str(number) for number in range(len(trees))]

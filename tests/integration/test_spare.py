@@ -44,7 +44,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _make(stage: Stage, directory: Path, source: str = _PLUGIN, **options: object) -> RemoteRunner:
-    spec = stage.spec("adhoc", **stage.write(directory, source), **options)  # type: ignore[arg-type]
+    spec = stage.spec("adhoc", **stage.write(directory, source), **options)  # type: ignore[arg-type]  # a test may give anything
     runner = stage.levels._remote(spec, Isolation.PROCESS, stage.levels._launcher(), spare=True)
     assert isinstance(runner, RemoteRunner)
     stage._runners.append(runner)

@@ -186,4 +186,4 @@ def test_exports_from_many_threads_take_turns_or_are_told(tmp_path: Path) -> Non
         assert len(outcomes) == 8
         snapshots = [outcome for outcome in outcomes if not isinstance(outcome, bh.SwapInProgress)]
         assert snapshots
-        assert {snapshot.data["count"] for snapshot in snapshots} == {5}  # type: ignore[attr-defined]
+        assert {snapshot.data["count"] for snapshot in snapshots} == {5}  # type: ignore[attr-defined]  # the module, or object, is the test's own

@@ -59,7 +59,7 @@ def test_calls_left_behind_on_a_replaced_version_end_with_its_worker(tmp_path: P
         (tmp_path / version / "plugin.yaml").write_text(manifest)
     with manager() as pm:
         pm.load("sleepy", source=tmp_path / "1.0.0")
-        old: Any = pm.parts.supervisor.member("sleepy").instance.runner  # type: ignore[union-attr]
+        old: Any = pm.parts.supervisor.member("sleepy").instance.runner  # type: ignore[union-attr]  # there is one
         outcomes: list[Any] = []
 
         def call(seconds: float) -> None:
@@ -90,7 +90,7 @@ def test_queued_calls_go_to_the_next_worker_and_it_is_started_once(tmp_path: Pat
     log = Log()
     with manager(log=log) as pm:
         pm.load("full", source=wheel("full", "1.0.0", tmp_path), isolation="process")
-        runner: Any = pm.parts.supervisor.member("full").instance.runner  # type: ignore[union-attr]
+        runner: Any = pm.parts.supervisor.member("full").instance.runner  # type: ignore[union-attr]  # there is one
         outcomes: list[Any] = []
 
         def call(seconds: float) -> None:

@@ -72,7 +72,7 @@ def test_a_cleanup_that_fails(fault: str, tmp_path: Path, monkeypatch: pytest.Mo
             def full(*args: object, **facts: object) -> object:
                 if facts["state_version"] == 2:
                     raise bh.StateError("state could not be kept: No space left on device")
-                return save(*args, **facts)  # type: ignore[arg-type]
+                return save(*args, **facts)  # type: ignore[arg-type]  # a test may give anything
 
             monkeypatch.setattr(states, "save", full)
         else:
@@ -89,7 +89,7 @@ def _raising(bounded: object, error: Exception) -> object:
     def contract(instance: object, name: str, seconds: float, **arguments: object) -> object:
         if name == "plugin_stop":
             raise error
-        return bounded(instance, name, seconds, **arguments)  # type: ignore[operator]
+        return bounded(instance, name, seconds, **arguments)  # type: ignore[operator]  # it is callable
 
     return contract
 

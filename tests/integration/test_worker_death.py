@@ -98,7 +98,7 @@ def test_queued_calls_survive_the_worker(stage: Stage, tmp_path: Path) -> None:
             assert eventually(lambda: len(plugin.remote._outstanding) >= 1)
             return plugin("transform", str(number))
         assert eventually(lambda: len(plugin.remote._outstanding) == 6)
-        assert eventually(lambda: "about to be slow" in plugin.remote._worker.connection._records.tail.lines())  # type: ignore[union-attr]
+        assert eventually(lambda: "about to be slow" in plugin.remote._worker.connection._records.tail.lines())  # type: ignore[union-attr]  # there is one
         os.kill(plugin.pid, signal.SIGKILL)
         deaths.wait()
         return deaths.bring_back()
@@ -229,7 +229,7 @@ def test_a_death_in_the_middle_of_a_frame(stage: Stage, moment: str, tmp_path: P
             assert moment == "result"
             assert len(answer) == 60_000_000
         except WorkerDied as error:
-            assert error.exit == -9  # noqa: PT017
+            assert error.exit == -9  # noqa: PT017 - it need not be raised
         killer.join()
         deaths.wait()
         deaths.bring_back()
@@ -304,7 +304,7 @@ def test_what_a_worker_started_ends_with_it(stage: Stage) -> None:
         grandchild = int(faulty("fail", "fork_child"))
         os.kill(grandchild, 0)
         faulty.runner.stop() if end == "stop" else os.kill(faulty.pid, signal.SIGKILL)
-        assert eventually(lambda pid=grandchild: not _runs(pid), 5)  # type: ignore[misc]
+        assert eventually(lambda pid=grandchild: not _runs(pid), 5)  # type: ignore[misc]  # a default binds the loop's value
         stage.hooks.unregister(name="faulty")
 
 
@@ -415,7 +415,7 @@ def test_no_call_is_lost_or_doubled_while_workers_are_killed(  # noqa: C901 - on
             try:
                 assert plugin("transform", name) == name
             except WorkerDied as error:
-                assert error.executed == "unknown"  # noqa: PT017
+                assert error.executed == "unknown"  # noqa: PT017 - it need not be raised
                 failed[caller].append(name)
             else:
                 results[caller].append(name)
@@ -477,7 +477,7 @@ def test_an_answer_in_shared_memory_counts_when_the_worker_dies(stage: Stage, tm
         assert answered.wait(20)
         if number == 1:
             return plugin("slow", 60)
-        assert eventually(lambda: "about to be slow" in plugin.remote._worker.connection._records.tail.lines())  # type: ignore[union-attr]
+        assert eventually(lambda: "about to be slow" in plugin.remote._worker.connection._records.tail.lines())  # type: ignore[union-attr]  # there is one
         os.kill(plugin.pid, signal.SIGKILL)
         deaths.wait()
         return look_now.set()

@@ -33,7 +33,7 @@ def test_damaged_frames_cost_their_sender_only(stage: Stage, moment: str) -> Non
         except (BlackholeError, TypeError):
             pass
         except Exception as error:  # one that the damaged message itself described
-            assert isinstance(error, RemoteError) or "worker" in "".join(getattr(error, "__notes__", ())), repr(error)  # noqa: PT017
+            assert isinstance(error, RemoteError) or "worker" in "".join(getattr(error, "__notes__", ())), repr(error)  # noqa: PT017 - it need not be raised
         assert eventually(lambda: runner.pid is None)  # noqa: B023 - asked at once
         assert other("add", 1) == number
 
@@ -69,6 +69,6 @@ def test_a_plugin_that_writes_into_its_own_channel(stage: Stage, noise: bytes, t
     except BlackholeError:
         pass
     assert eventually(lambda: ends)
-    assert "it broke the protocol" in str(ends[0].reason)  # type: ignore[attr-defined]
+    assert "it broke the protocol" in str(ends[0].reason)  # type: ignore[attr-defined]  # the module, or object, is the test's own
     plugin.remote.restart(lambda via: None)
     assert (plugin("transform", "next"), other("add", 1)) == ("next", 1)

@@ -373,7 +373,7 @@ def test_no_descriptor_left_for_a_worker(stage: Stage) -> None:
             try:
                 runner.start()
             except OSError as error:
-                assert error.errno == errno.EMFILE  # noqa: PT017
+                assert error.errno == errno.EMFILE  # noqa: PT017 - it need not be raised
                 failures += 1
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -398,7 +398,7 @@ def test_a_closed_launcher_says_so() -> None:
 def test_a_guard_that_was_killed_is_replaced(stage: Stage) -> None:
     """The next worker brings a new guard, which knows the older workers as well."""
     first = stage.start("counter")
-    guard = stage.launcher._guard._process.pid  # type: ignore[union-attr]
+    guard = stage.launcher._guard._process.pid  # type: ignore[union-attr]  # there is one
     os.kill(guard, signal.SIGKILL)
     assert eventually(lambda: _is_gone(guard))
     second = stage.start("full")

@@ -143,7 +143,7 @@ def test_an_interrupted_caller_leaves_the_lane(plugin: Running, monkeypatch: pyt
     assert plugin.remote.drained(10)
     assert [plugin("transform", text) for text in ("a", "b", "c")] == ["a", "b", "c"]
     assert plugin.pid == pid
-    assert not plugin.remote._worker.lane.held  # type: ignore[union-attr]
+    assert not plugin.remote._worker.lane.held  # type: ignore[union-attr]  # there is one
 
 
 def test_a_start_that_fails_after_the_launch_leaves_no_descriptor(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ def test_callers_wait_for_a_worker_that_does_not_read(stage: Stage) -> None:
     refused = [outcome for outcome in outcomes if "are under way already" in outcome]
     assert len(refused) == 55  # four of the largest messages are sixteen MiB: five of these
     assert "executed: no, 5 calls with " in refused[0]
-    waiting = plugin.remote._worker.connection._outbox  # type: ignore[union-attr]
+    waiting = plugin.remote._worker.connection._outbox  # type: ignore[union-attr]  # there is one
     with waiting.head(10**9) as held:
         assert 10 * MIB < len(held) < 16 * MIB
     os.kill(plugin.pid, signal.SIGCONT)
@@ -201,7 +201,7 @@ def test_a_flood_of_output_is_bounded(stage: Stage, flood: str, caplog: pytest.L
         assert not ends
         assert counted > 20
         assert _rss() - before < 60 * MIB
-        connected = plugin.remote._worker.connection  # type: ignore[union-attr]
+        connected = plugin.remote._worker.connection  # type: ignore[union-attr]  # there is one
         assert eventually(lambda: "the last words" in "".join(connected._records.tail.lines()))
         if flood in ("100,000 log records", "much output"):  # the others are few, however they come
             assert plugin.remote.facts.lost_lines > 1000
@@ -263,7 +263,7 @@ hold()
     def act(number: int) -> Any:
         if number == 0:
             return plugin("transform", "x")
-        connected = plugin.remote._worker.connection  # type: ignore[union-attr]
+        connected = plugin.remote._worker.connection  # type: ignore[union-attr]  # there is one
         assert eventually(lambda: "all the others were refused" in connected._records.tail.lines())
         assert plugin.remote._callbacks._backlog.calls == 4  # of four of the largest messages there is room
         return gate.set()

@@ -159,7 +159,7 @@ def test_a_plugin_that_eats_memory_passes_its_limit(guests: Stage, tmp_path: Pat
     data = tmp_path / "data"
     data.mkdir()
     runner = guests.make("adhoc", "vm", start_timeout=PATIENCE, **guests.write(tmp_path, _CURIOUS))
-    runner._spec = _confined(runner._spec, Resources(memory=32, pids=20, disk=16), data)  # type: ignore[attr-defined]
+    runner._spec = _confined(runner._spec, Resources(memory=32, pids=20, disk=16), data)  # type: ignore[attr-defined]  # the module, or object, is the test's own
     plugin = guests.begin(runner, "adhoc")
     assert _ask(plugin, "processes") == "Resource temporarily unavailable"
     assert _ask(plugin, "write", str(data / "kept")) == "written"
@@ -180,7 +180,7 @@ def test_a_guest_that_does_not_come_up_in_time_is_given_up_with_what_it_said(gue
     runner = guests.make("adhoc", "vm", start_timeout=0.2, config={"unread": "x" * 1_000_000}, **guests.write(tmp_path, _CURIOUS))
     with pytest.raises(LoadFailed, match=r"not ready within 0.2 s \(start_timeout\)"):
         runner.start()
-    assert runner.pid is None  # type: ignore[attr-defined]
+    assert runner.pid is None  # type: ignore[attr-defined]  # the module, or object, is the test's own
 
 
 _HOST = """

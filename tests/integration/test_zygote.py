@@ -277,7 +277,7 @@ def test_workers_that_start_at_once_share_no_descriptor(tmp_path: Path) -> None:
         children = in_threads(16, lambda _: launcher.launch(_SPEC))
         assert all(isinstance(child, Child) and child.start.way == "zygote" for child in children)
         for child in children:
-            assert eventually(lambda pid=child.pid: _is_assigned(pid))  # type: ignore[misc]
+            assert eventually(lambda pid=child.pid: _is_assigned(pid))  # type: ignore[misc]  # a default binds the loop's value
         inodes = [_pipes(child.pid) for child in children]
         assert [len(mine) for mine in inodes] == [3] * 16
         assert len(set().union(*inodes)) == 3 * 16
@@ -522,7 +522,7 @@ def test_a_plugin_says_how_its_worker_was_started(tmp_path: Path) -> None:
             launcher = pm.parts._levels._process_launcher
             assert (launcher is not None) == (word == "ahead")
             if launcher is not None:
-                assert eventually(lambda launcher=launcher: launcher._nursery._zygote is not None)  # type: ignore[misc]
+                assert eventually(lambda launcher=launcher: launcher._nursery._zygote is not None)  # type: ignore[misc]  # a default binds the loop's value
             handle = pm.load("counter", source=source, isolation="process")
             assert handle.start == handle.as_dict()["start"] == way
             pm.swap("counter", source=source, isolation="none", force=True)

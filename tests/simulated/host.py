@@ -58,7 +58,7 @@ def simulation(seed: int, candidates: dict[str, Candidate], sources: dict[str, s
         parts: Any = pm.parts
 
         def make(level: Isolation, spec: Any) -> RemoteRunner:
-            return RemoteRunner(spec, _Factory(parts._host, level, machine, parts._levels._pump, (), machine, lane=False, arena=False))  # type: ignore[arg-type]
+            return RemoteRunner(spec, _Factory(parts._host, level, machine, parts._levels._pump, (), machine, lane=False, arena=False))  # type: ignore[arg-type]  # what stands for a launcher and a limiter
 
         parts._levels.make = make
         parts.find = lambda name, version, source: candidates[source.name]

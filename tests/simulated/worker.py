@@ -278,7 +278,7 @@ class SimulatedWorker:
         if self._queue and len(self._running) < (threads if self._queue[0] is not None else 1):  # it ends when all calls have
             found.append(self._begin)
         now = self.machine.scheduler.now
-        found += [lambda call=call: self._finish(call) for call in self._running if call[3] <= now]  # type: ignore[misc]
+        found += [lambda call=call: self._finish(call) for call in self._running if call[3] <= now]  # type: ignore[misc]  # a default binds the loop's value
         return found
 
     def signal(self, number: int) -> None:

@@ -14,7 +14,7 @@ LITTLE = Counted(threads=4, descriptors=10, processes=2, files=1, groups=5, modu
 
 
 def _died(executed: str) -> bh.WorkerDied:
-    return bh.WorkerDied("soaked@1.0.0", "work", exit=-9, executed=executed)  # type: ignore[arg-type]
+    return bh.WorkerDied("soaked@1.0.0", "work", exit=-9, executed=executed)  # type: ignore[arg-type]  # a test may give anything
 
 
 def test_a_right_ledger_is_right() -> None:

@@ -188,7 +188,7 @@ def test_many_sweep_at_once(base: Path) -> None:
         _left(base, NOBODY, number + 1)
     hosts = [Scratch() for _ in range(8)]
     made: list[Path] = []
-    threads = [threading.Thread(target=lambda host=host: made.append(host.new("x"))) for host in hosts]  # type: ignore[misc]
+    threads = [threading.Thread(target=lambda host=host: made.append(host.new("x"))) for host in hosts]  # type: ignore[misc]  # a default binds the loop's value
     for thread in threads:
         thread.start()
     for thread in threads:

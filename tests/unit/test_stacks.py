@@ -77,7 +77,7 @@ def test_gives_the_stack_of_every_thread(parked: threading.Thread) -> None:
         frame = tops[parked.ident or 0]
         while frame is not None:
             names.append(frame.f_code.co_name)
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back  # type: ignore[assignment]  # the walk ends where there is none
     assert "wait_here" in names
 
 

@@ -116,7 +116,7 @@ def _facts(file: str) -> bytes:
 
 def _tops(entry: str) -> Iterator[str]:
     """Yield what is worth taking of one entry, sorted: all of an installation; elsewhere modules and packages, since a home directory may be an entry."""
-    if not os.path.isdir(entry):  # noqa: PTH112
+    if not os.path.isdir(entry):  # noqa: PTH112 - thousands of them
         yield entry  # a zip file
         return
     installed = posixpath.basename(entry) in _INSTALLED
@@ -130,18 +130,18 @@ def _tops(entry: str) -> Iterator[str]:
 
 def _is_package(path: str, name: str) -> bool:
     """Whether a directory is a package: with an ``__init__``, or a namespace of modules or of packages."""
-    if not name.isidentifier() or not os.path.isdir(path):  # noqa: PTH112
+    if not name.isidentifier() or not os.path.isdir(path):  # noqa: PTH112 - thousands of them
         return False
     with os.scandir(path) as found:
         return any(
-            other.name.endswith(".py") or (other.is_dir() and os.path.exists(f"{other.path}/__init__.py"))  # noqa: PTH110
+            other.name.endswith(".py") or (other.is_dir() and os.path.exists(f"{other.path}/__init__.py"))  # noqa: PTH110 - thousands of them
             for other in found
         )
 
 
 def _below(top: str) -> Iterator[str]:
     """Yield the files at and below ``top``, sorted; symbolic links to directories are not followed but lead out of the walk as they are."""
-    if not os.path.isdir(top):  # noqa: PTH112
+    if not os.path.isdir(top):  # noqa: PTH112 - thousands of them
         yield top
         return
     for where, directories, names in os.walk(top):

@@ -103,7 +103,7 @@ def known_code(path: str) -> bytes | None:
     try:
         with open(importlib.util.cache_from_source(path, optimization=""), "rb") as file:  # noqa: PTH123 - many thousands of them
             data = file.read()
-        status = os.stat(path)  # noqa: PTH116
+        status = os.stat(path)  # noqa: PTH116 - thousands of them
     except OSError:
         return None
     now = (int(status.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + (status.st_size & 0xFFFFFFFF).to_bytes(4, "little")

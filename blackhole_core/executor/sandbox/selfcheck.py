@@ -49,7 +49,7 @@ def find_open(policy: Policy, layers: dict[str, str]) -> dict[str, str]:
 
 def _files(policy: Policy) -> str:
     for path, flags, what in ((policy.unreadable, os.O_RDONLY, "read"), (policy.unwritable, os.O_WRONLY, "write")):
-        if path and not _is_denied(lambda path=path, flags=flags: os.close(os.open(path, flags | os.O_CLOEXEC))):  # type: ignore[misc]
+        if path and not _is_denied(lambda path=path, flags=flags: os.close(os.open(path, flags | os.O_CLOEXEC))):  # type: ignore[misc]  # a default binds the loop's value
             return f"it can {what} {os.fsdecode(path)}"
     return ""
 
@@ -58,7 +58,7 @@ def _network(layers: dict[str, str]) -> str:
     if layers.get(Layer.NET) == "" and layers.get(Layer.MOUNT) == "":
         return ""  # sockets can be made, and there is nobody to reach: neither an interface nor a socket in a file system
     for name, family, kind in _SOCKETS:
-        if not _is_denied(lambda family=family, kind=kind: os.close(call("socket", family, kind, 0))):  # type: ignore[misc]
+        if not _is_denied(lambda family=family, kind=kind: os.close(call("socket", family, kind, 0))):  # type: ignore[misc]  # a default binds the loop's value
             return f"it can make sockets of family {name}"
     if not _is_denied(_make_datagram_pair):
         return "it can make datagram sockets, which send to any address"

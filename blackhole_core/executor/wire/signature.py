@@ -114,7 +114,7 @@ class ArgumentsDecoder:
         :raises Undecodable: they are not what the annotations say.
         """
         try:
-            return tuple(data.arguments(self._types) if type(data) is Claim else self._decoder.decode(data))  # type: ignore[arg-type]
+            return tuple(data.arguments(self._types) if type(data) is Claim else self._decoder.decode(data))  # type: ignore[arg-type]  # what is no claim is bytes
         except DECODE_ERRORS as error:
             raise Undecodable(str(error)) from error
 
@@ -163,7 +163,7 @@ class ResultDecoder:
         :raises Undecodable: it is not what the annotation says.
         """
         try:
-            return data.value(self._type) if type(data) is Claim else self._decoder.decode(data)  # type: ignore[arg-type]
+            return data.value(self._type) if type(data) is Claim else self._decoder.decode(data)  # type: ignore[arg-type]  # what is no claim is bytes
         except DECODE_ERRORS as error:
             raise Undecodable(str(error)) from error
 

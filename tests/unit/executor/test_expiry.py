@@ -94,7 +94,7 @@ def test_far_deadlines_set_one_alarm(timers: Timers) -> None:
     for _ in range(5):
         expiry.waiting.discard(_join(expiry, _Call(time.monotonic() + 300)))
         near = _join(expiry, _Call(time.monotonic() + 0.01))
-        assert eventually(lambda near=near: near.expired_at)  # type: ignore[misc]
+        assert eventually(lambda near=near: near.expired_at)  # type: ignore[misc]  # a default binds the loop's value
         expiry.waiting.discard(near)
     assert len(expiry._alarms) == 1
 

@@ -114,13 +114,13 @@ def test_a_remote_error_on_its_way_through_stays_what_it_was() -> None:
 
 class _Meta(type):
     @property
-    def __module__(cls) -> str:  # type: ignore[override]
+    def __module__(cls) -> str:  # type: ignore[override]  # a property where a plugin may put one
         raise SystemExit("module")
 
 
 class _Strange(Exception, metaclass=_Meta):
     @property
-    def args(self) -> Any:  # type: ignore[override]
+    def args(self) -> Any:  # type: ignore[override]  # a property where a plugin may put one
         raise KeyboardInterrupt
 
     @property
@@ -133,7 +133,7 @@ class _Strange(Exception, metaclass=_Meta):
 
 class _StrangeGroup(ExceptionGroup[Exception]):
     @property
-    def exceptions(self) -> Any:  # type: ignore[override]
+    def exceptions(self) -> Any:  # type: ignore[override]  # a property where a plugin may put one
         raise ValueError("none")
 
 

@@ -386,7 +386,7 @@ def test_log_handlers_and_filters_are_taken_off(context: Running) -> None:
     """A handler is removed and closed, a filter removed."""
     logger, closed = logging.getLogger("acme.leases"), []
     handler = logging.NullHandler()
-    handler.close = lambda: closed.append(1)  # type: ignore[method-assign]
+    handler.close = lambda: closed.append(1)  # type: ignore[method-assign]  # this one handler alone
     context.add_log_handler("acme.leases", handler)
     context.add_log_filter(logger, lambda record: True)
     assert logger.handlers == [handler]

@@ -30,7 +30,7 @@ def test_jobs_run_on_the_waiting_thread_in_order() -> None:
     mailbox: Mailbox[str] = Mailbox()
     ran: list[tuple[int, int]] = []
     for number in range(3):
-        assert mailbox.post(Job(lambda number=number: ran.append((number, threading.get_ident())), _never))  # type: ignore[misc]
+        assert mailbox.post(Job(lambda number=number: ran.append((number, threading.get_ident())), _never))  # type: ignore[misc]  # a default binds the loop's value
     mailbox.deliver("end")
     assert mailbox.wait(None) == "end"
     assert ran == [(number, threading.get_ident()) for number in range(3)]

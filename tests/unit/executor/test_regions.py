@@ -63,7 +63,7 @@ def test_regions_never_overlap(steps: list[tuple[bool, int]]) -> None:
                 live.append(region)
         elif live:
             freed = live.pop(amount % len(live))
-            regions.sweep(lambda slot, freed=freed: slot != freed.slot)  # type: ignore[misc]
+            regions.sweep(lambda slot, freed=freed: slot != freed.slot)  # type: ignore[misc]  # a default binds the loop's value
         assert len({region.slot for region in live}) == len(live) == len(regions)
         parts = sorted([(region.start, region.end) for region in live] + list(regions.gaps()))
         assert all(end == start for (_, end), (start, _) in itertools.pairwise(parts))

@@ -77,7 +77,7 @@ class _Odd:
     def __eq__(self, other: object) -> bool:
         raise SystemExit("compared")
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # this is how Python says that there is none
 
 
 def test_each_call_of_a_batch_begins_in_the_callers_context() -> None:
@@ -148,7 +148,7 @@ def test_jobs_run_on_the_waiting_thread_in_order() -> None:
             assert call.post(Job(lambda: (run(3), _end(call)), _never))
 
     for number in range(3):
-        assert call.post(Job(lambda number=number: run(number), _never))  # type: ignore[misc]
+        assert call.post(Job(lambda number=number: run(number), _never))  # type: ignore[misc]  # a default binds the loop's value
     call.wait()
     assert ran == [(number, threading.get_ident()) for number in range(4)]
 

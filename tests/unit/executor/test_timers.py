@@ -25,7 +25,7 @@ def test_calls_come_when_they_are_due(timers: Timers) -> None:
     timers.after(0.06, done.set)
     timers.after(0.04, lambda: called.append(3))
     for number in (1, 2):
-        timers.after(0.0, lambda number=number: called.append(number))  # type: ignore[misc]
+        timers.after(0.0, lambda number=number: called.append(number))  # type: ignore[misc]  # a default binds the loop's value
     assert done.wait(10)
     assert called == [1, 2, 3]
 

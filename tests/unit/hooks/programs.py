@@ -351,7 +351,7 @@ class _World:
         source = f"def made({listed}):\n    values = ({values})\n    {way}\n"
         space: dict[str, Any] = {"body": body, "tag": tag}
         exec(compile(source, f"<{tag}>", "exec"), space)
-        return space["made"]  # type: ignore[no-any-return]
+        return space["made"]  # type: ignore[no-any-return]  # mypy cannot know more
 
     def _entered(self, tag: str, values: Any) -> bool:
         """Note a step; tell whether the plugin may still do anything but answer."""

@@ -97,7 +97,7 @@ def test_context_variables_follow(pm, plugin_of):
 def test_an_unknown_hook_is_an_attribute_error(pm):
     """As with ``pm.hook``."""
     with pytest.raises(AttributeError, match="'nobody'"):
-        pm.ahook.nobody  # noqa: B018
+        pm.ahook.nobody  # noqa: B018 - looking it up is what is tested
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), StopIteration("x"), asyncio.CancelledError("x")])

@@ -98,7 +98,7 @@ def test_it_is_the_same_as_a_loop(impls: list[tuple[str, int | None]], items: li
         function = _impl(kind, number)
         pm.register(_plugin(hook, function if most is None else _together(function, most, [])))
     caller: Any = getattr(pm.hook, hook)
-    looped = [_outcome(lambda item=item: caller(**item)) for item in items]  # type: ignore[misc]
+    looped = [_outcome(lambda item=item: caller(**item)) for item in items]  # type: ignore[misc]  # a default binds the loop's value
     mapped = caller.map(items, window=window, return_exceptions=True)
     assert [str(result) if isinstance(result, ValueError) else result for result in mapped] == looped
     failed = next((place for place, result in enumerate(looped) if isinstance(result, str)), None)

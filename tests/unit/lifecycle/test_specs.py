@@ -73,7 +73,7 @@ def test_a_spec_that_is_replaced_is_read_again() -> None:
     book = SpecBook(hooks)
     hooks.add_hookspecs(Before)
     before = book.signature("when")
-    hooks.caller("when").spec = None  # type: ignore[union-attr]
+    hooks.caller("when").spec = None  # type: ignore[union-attr]  # there is one
     hooks.add_hookspecs(After)
     after = book.signature("when")
     assert before is not None

@@ -35,7 +35,7 @@ def test_a_text_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert loaded.co_code == checked.co_code
     namespace: dict[str, object] = {}
     exec(loaded, namespace)
-    assert namespace["outer"]()() == 1  # type: ignore[operator]
+    assert namespace["outer"]()() == 1  # type: ignore[operator]  # it is callable
 
 
 def test_what_does_not_compile_is_said_every_time() -> None:

@@ -408,7 +408,7 @@ def host() -> Iterator[Any]:
     sys.modules["leakhost"] = module
     exec(HOST, vars(module))
     yield module
-    module.close()  # type: ignore[attr-defined]
+    module.close()  # type: ignore[attr-defined]  # the module, or object, is the test's own
     del sys.modules["leakhost"]
 
 

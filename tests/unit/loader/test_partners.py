@@ -72,7 +72,7 @@ def test_a_base_that_is_put_back_is_the_users_again(roots: tuple[Path, Path]) ->
     new_base.load("partner_base")
     new_base.release()
     try:
-        assert old.lazily() == "one"  # type: ignore[attr-defined]
+        assert old.lazily() == "one"  # type: ignore[attr-defined]  # the module, or object, is the test's own
     finally:
         old_user.release()
         old_base.release()
@@ -87,7 +87,7 @@ def test_a_universe_knows_whose_code_it_imports(roots: tuple[Path, Path]) -> Non
     old = old_user.load("partner_user")
     try:
         assert old_user.imports == set()
-        old.lazily()  # type: ignore[attr-defined]
+        old.lazily()  # type: ignore[attr-defined]  # the module, or object, is the test's own
         assert old_user.imports == {"partner_base"}
         assert old_base.imports == set()
     finally:

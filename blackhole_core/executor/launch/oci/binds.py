@@ -31,7 +31,7 @@ def devices_of(places: Iterable[Place]) -> Iterator[Device]:
             source, target = os.fsdecode(place.source), os.fsdecode(place.target)
             inside = [os.path.join(where, name) for where, _, names in os.walk(source) for name in names]  # noqa: PTH118 - as walked
             for path in inside or [source]:
-                status = os.stat(path)  # noqa: PTH116
+                status = os.stat(path)  # noqa: PTH116 - its path is text
                 if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
                     there = target + path.removeprefix(source)
                     found[there] = Device(

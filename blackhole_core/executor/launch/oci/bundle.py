@@ -66,7 +66,7 @@ class Box:
     binds: Sequence[Bind]
     directory: str = "/"  #: where its process starts
     rootless: tuple[int, int] | None = None  #: user and group of a host without privileges, who is user 0 inside
-    temporary: tuple[str, int] = ("/tmp", 64 * 1024 * 1024)  #: where a file system of its own is for temporary files, and its bytes  # noqa: S108
+    temporary: tuple[str, int] = ("/tmp", 64 * 1024 * 1024)  #: where a file system of its own is for temporary files, and its bytes  # noqa: S108 - inside the container
     limits: Sequence[tuple[str, int, int]] = ()  #: resource limits (``RLIMIT_…``), soft and hard
     umask: int = 0o022
     devices: Sequence[Device] = ()

@@ -53,7 +53,7 @@ def test_an_event_is_kept_as_plain_data() -> None:
     records = Records()
     data = {"error": ValueError("x"), "long": "y" * (MAX_TEXT + 1), "list": [1]}
     records.add_event(Event("e", "p", 5.0, data))
-    data["list"].append(2)  # type: ignore[attr-defined]
+    data["list"].append(2)  # type: ignore[attr-defined]  # the module, or object, is the test's own
     [record] = records.recent(1)
     assert record["time"] == 5.0
     assert record["data"]["error"] == "ValueError('x')"

@@ -318,7 +318,7 @@ def test_a_stream_gives_the_past_and_what_comes(host: Host) -> None:
     host.records.add_event(event("b", "other"))
     host.records.add_event(event("c", "x"))
     assert next(stream)["name"] == "c"
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()  # type: ignore[attr-defined]  # the module, or object, is the test's own
 
 
 def test_a_stream_ends_with_the_host(host: Host) -> None:
@@ -350,7 +350,7 @@ def test_a_follower_that_goes_is_noticed_at_once(host: Host) -> None:
     host.records.add_event(event("a"))
     stream = host.client().follow(Logs(follow=True))
     next(stream)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()  # type: ignore[attr-defined]  # the module, or object, is the test's own
     _until(lambda: not host.server._threads)
 
 
@@ -364,7 +364,7 @@ def test_streams_leave_room_for_requests(host: Host) -> None:
     with pytest.raises(HostFailure, match=f"serves {MAX_STREAMS} streams already"):
         next(host.client().follow(Logs(follow=True)))
     for stream in streams:
-        stream.close()  # type: ignore[attr-defined]
+        stream.close()  # type: ignore[attr-defined]  # the module, or object, is the test's own
 
 
 # --- the end ------------------------------------------------------------------------------------------------------------

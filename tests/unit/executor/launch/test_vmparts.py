@@ -192,7 +192,7 @@ def test_a_proof_is_a_guest_that_says_it_is_up(tmp_path: Path, monkeypatch: pyte
         program.chmod(0o755)
         images = Known(tmp_path / f"cache{number}")
         images.directory.mkdir()
-        outcomes.append(vmproof.prove_accelerator(images, Kernel()))  # type: ignore[arg-type]
+        outcomes.append(vmproof.prove_accelerator(images, Kernel()))  # type: ignore[arg-type]  # what stands for a kernel
         assert remembered_accelerator(images) == outcomes[-1]
     assert [accelerator.name for accelerator in outcomes] == ["tcg"] * 3
     assert "ended with status 0" in outcomes[0].reason

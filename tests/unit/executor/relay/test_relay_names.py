@@ -55,7 +55,7 @@ def test_letters_become_what_is_looked_up() -> None:
 )
 def test_what_cannot_be_answered_is_the_error_that_programs_know(ask: object) -> None:
     with pytest.raises(socket.gaierror):
-        ask(Names())  # type: ignore[operator]
+        ask(Names())  # type: ignore[operator]  # a test may give anything
 
 
 def test_a_name_that_was_forgotten_leads_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:

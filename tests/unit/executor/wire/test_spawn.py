@@ -20,7 +20,7 @@ def _assignment(numbers: tuple[int, ...] = (1, 2, 3, 4), **other: object) -> spa
         "umask": 0o22,
         "limits": (),
     }
-    return spawn.Assignment(numbers=numbers, **{**fields, **other})  # type: ignore[arg-type]
+    return spawn.Assignment(numbers=numbers, **{**fields, **other})  # type: ignore[arg-type]  # a test may give anything
 
 
 def test_messages_arrive_as_they_left() -> None:

@@ -36,7 +36,7 @@ class Opaque:
     [
         int,
         str | None,
-        Optional[int],  # noqa: UP045
+        Optional[int],  # noqa: UP045 - the older spelling is what is tested
         list[int],
         dict[str, tuple[int, ...]],
         tuple[str, bytes],
@@ -46,7 +46,7 @@ class Opaque:
         frozenset[str],
         Literal["a", 1],
         collections.abc.Sequence[int],
-        typing.List[int],  # noqa: UP006
+        typing.List[int],  # noqa: UP006 - the older spelling is what is tested
         type(None),
         list[dict[str, list[datetime.date | None]]],
     ],
@@ -68,7 +68,7 @@ def test_classes_that_only_a_plugin_can_import_have_no_expression(annotation: An
 
 @pytest.mark.parametrize(
     "annotation",
-    [Any, object, list, dict, tuple, set, typing.List, typing.Dict, list[Any], dict[str, object], T, list[T], Optional[Any]],  # noqa: UP006, UP045
+    [Any, object, list, dict, tuple, set, typing.List, typing.Dict, list[Any], dict[str, object], T, list[T], Optional[Any]],  # noqa: UP006, UP045 - the older spelling is what is tested
 )
 def test_what_leaves_something_open(annotation: Any) -> None:
     """Any, object, containers of anything and type variables travel as plain data."""
@@ -126,7 +126,7 @@ def test_expressions_reach_nothing() -> None:
 def test_annotations_that_cannot_be_resolved_are_left_out() -> None:
     """A forward reference for type checkers only makes the function untyped, not unusable."""
 
-    def function(a: Missing) -> int:  # type: ignore[name-defined]  # noqa: F821
+    def function(a: Missing) -> int:  # type: ignore[name-defined]  # noqa: F821 - a name that is nowhere
         return 1
 
     assert annotations_of(function) == {}

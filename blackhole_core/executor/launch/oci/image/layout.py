@@ -283,6 +283,6 @@ def open_layer(source: Source, layer: Layer) -> Iterator[Hashed]:
         if head == _ZSTD:
             raise BadImage("a layer of it is compressed with zstd, which Python before 3.14 cannot read; save it with gzip or uncompressed")
         if head.startswith(_GZIP):
-            yield Hashed(stack.enter_context(gzip.GzipFile(fileobj=file)))  # type: ignore[arg-type]
+            yield Hashed(stack.enter_context(gzip.GzipFile(fileobj=file)))  # type: ignore[arg-type]  # a reader of bytes is all it asks for
         else:
             yield Hashed(file)

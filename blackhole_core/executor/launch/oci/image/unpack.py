@@ -108,7 +108,7 @@ class _Applied:
 
     def apply(self, stream: Hashed) -> None:
         stream.most = _MOST_PROPERTIES
-        with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:  # type: ignore[call-overload]  # the stubs know no variable mode of a reader
             for member in archive:
                 stream.most = archive.offset + _MOST_PROPERTIES  # its content is before that
                 self._budget.spend_entry(member.size)
