@@ -101,10 +101,6 @@ class Relay:
         :raises RelayClosed: the relay is closed.
         """
         self._start()
-        host_end, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        host_end.setblocking(False)
-
-        port, guest_port = socket.socketpair() if framed else (None, None)
 
         def begin() -> Session:
             account = self._accounts.get(plugin)
@@ -118,13 +114,13 @@ class Relay:
                 self._carriers[session] = HostCarrier(port.detach(), worker_end, breach)
             return session
 
-        try:
-            return Attachment(self, self.run(begin), guest_port or worker_end)
-        except BaseException:
-            for one in (host_end, worker_end, port, guest_port):
-                if one is not None:
-                    one.close()
-            raise
+        with contextlib.ExitStack() as undo:
+            host_end, worker_end = map(undo.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            host_end.setblocking(False)
+            port, guest_port = map(undo.enter_context, socket.socketpair()) if framed else (None, None)
+            attachment = Attachment(self, self.run(begin), guest_port or worker_end)
+            undo.pop_all()
+        return attachment
 
     def usage(self, plugin: str) -> NetworkUsage | None:
         """Return what ``plugin`` has moved so far, None when it never had a relay."""

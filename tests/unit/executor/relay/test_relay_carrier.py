@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -258,3 +259,21 @@ def test_programs_use_it_as_they_use_a_network(echo: int) -> None:
         said = program.communicate(timeout=60)
         assert (breaches, said) == ([], ("well\n", ""))
         assert eventually(lambda: relay.usage("guest").connections == 0)  # type: ignore[union-attr]  # there is one
+
+
+def test_a_way_that_cannot_be_made_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are descriptors for the relay's socket, and none for the guest's port."""
+    pair, made = socket.socketpair, list[socket.socket]()
+
+    def one_pair(*kind: int) -> tuple[socket.socket, socket.socket]:
+        if made:
+            raise OSError(errno.EMFILE, "too many open files")
+        made.extend(pair(*kind))
+        return made[0], made[1]
+
+    with contextlib.closing(Relay(lambda name, plugin, **data: None)) as relay:
+        relay.attach("first", Rules((), ()), None, lambda breach: None).close()  # its thread runs
+        monkeypatch.setattr(socket, "socketpair", one_pair)
+        with pytest.raises(OSError, match="too many open files"):
+            relay.attach("guest", Rules((), ()), None, lambda breach: None, framed=True)
+    assert [one.fileno() for one in made] == [-1, -1]
