@@ -18,6 +18,8 @@ __all__ = ["ps"]
 #: What a limit is counted in, as a manifest names it.
 _UNITS: Final = {"cpu": " %", "memory": " MB", "disk": " MB", "network": " Mbps", "pids": ""}
 _EMPTY: Final = "the host has no plugins"
+#: The columns before what is used, as a plugin's description names them.
+_FACTS: Final = ("name", "version", "phase", "isolation", "generation", "restarts", "pid")
 
 
 @click.command()
@@ -83,7 +85,7 @@ def _rows(plugins: list[dict[str, Any]]) -> Iterator[Sequence[object]]:
     counted = _counted(plugins)
     for plugin in plugins:
         yield (
-            *(plugin[column] for column in ("name", "version", "phase", "isolation", "generation", "restarts", "pid")),
+            *(plugin[column] for column in _FACTS),
             *_usage(plugin["usage"]),
             _limits(plugin["limits"], plugin["enforcement"]),
             *(_calls(plugin["calls"]) if counted else ()),
@@ -91,16 +93,9 @@ def _rows(plugins: list[dict[str, Any]]) -> Iterator[Sequence[object]]:
         )
         spare = plugin["spare"]
         if spare is not None:
+            as_plugin = {**plugin, "phase": f"spare: {spare['phase']}", "restarts": None, "pid": spare["pid"]}
             yield (
-                *(
-                    plugin["name"],
-                    plugin["version"],
-                    f"spare: {spare['phase']}",
-                    plugin["isolation"],
-                    plugin["generation"],
-                    None,
-                    spare["pid"],
-                ),
+                *(as_plugin[column] for column in _FACTS),
                 *_usage(spare["usage"]),
                 *(None,) * (6 if counted else 2),
             )

@@ -24,6 +24,7 @@ logger: Final = logging.getLogger("blackhole.control")
 _LOCK: Final = ".lock"
 #: Seconds for which a lock that somebody else has is tried again: a sweep has it for some 50 µs. A host that really runs is so found half a second later.
 _TRIES_FOR: Final = 0.5
+#: Seconds between two of these tries: a lock cannot be waited for with a deadline.
 _PAUSE: Final = 0.01
 
 
@@ -86,9 +87,10 @@ def sweep(directory: Path) -> tuple[Path, ...]:
     """
     gone = []
     for lock_path in sorted(directory.glob(f"*.sock{_LOCK}")):
+        path = lock_path.with_name(lock_path.name.removesuffix(_LOCK))
         try:
-            if _remove_if_free(lock_path):
-                gone.append(lock_path.with_name(lock_path.name.removesuffix(_LOCK)))
+            if _remove_if_free(path, lock_path):
+                gone.append(path)
         except OSError as error:  # it went meanwhile, or is no file of ours: it is in nobody's way
             logger.debug("%s, perhaps left by a host that was killed, is not removed: %s", lock_path, error)
     if gone:
@@ -96,13 +98,12 @@ def sweep(directory: Path) -> tuple[Path, ...]:
     return tuple(gone)
 
 
-def _remove_if_free(lock_path: Path) -> bool:
+def _remove_if_free(path: Path, lock_path: Path) -> bool:
     lock = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not _is_at(lock, lock_path):
             return False
-        path = lock_path.with_name(lock_path.name.removesuffix(_LOCK))
         if path.is_socket():
             path.unlink()
         lock_path.unlink()  # still locked, as in release()

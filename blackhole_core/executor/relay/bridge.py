@@ -145,9 +145,8 @@ class End(asyncio.BufferedProtocol):
             self.transport.close()
 
     def abort(self) -> None:
-        if (
-            self.transport is not None and not self.lost
-        ):  # a transport that closed with something left to write fails when it is aborted after that
+        # A transport that closed with something left to write fails when it is aborted after that.
+        if self.transport is not None and not self.lost:
             self.transport.abort()
 
 

@@ -124,9 +124,7 @@ class Carrier:
         """Nothing more comes by the port, and nothing more goes: deliver what came, and end."""
         if self._port < 0:
             return
-        self._watcher.watch(self._port, reading=False, writing=False, act=self._move)
-        os.close(self._port)
-        self._port = -1
+        self._close_port()
         self._outbox.clear()
         for local in tuple(self._streams.values()):
             local.stream.ended = local.stream.closed = local.stream.sent_close = True
@@ -139,9 +137,12 @@ class Carrier:
             self._shut(local)
         self._streams.clear()
         if self._port >= 0:
-            self._watcher.watch(self._port, reading=False, writing=False, act=self._move)
-            os.close(self._port)
-            self._port = -1
+            self._close_port()
+
+    def _close_port(self) -> None:
+        self._watcher.watch(self._port, reading=False, writing=False, act=self._move)
+        os.close(self._port)
+        self._port = -1
 
     # --- frames ------------------------------------------------------------------------------------------------------
 
