@@ -142,7 +142,7 @@ def test_a_name_server_that_hangs_holds_up_nobody_else(hosts: Hosts) -> None:
         return _answers("127.0.0.1")(host, port)
 
     with serving(serve_echo) as port:
-        relay = hosts.relay(resolve, bounds=QUICK)
+        relay = hosts.relay(resolve, bounds=attrs.evolve(QUICK, connect_seconds=1.0))
         slow = hosts.enemy(relay, f"network:connect:slow.example:{port}")
         other = hosts.enemy(relay, f"network:connect:quick.example:{port}", plugin="other", granted=HERE)
         waiting = [slow.ask("slow.example", port) for _ in range(20)]
