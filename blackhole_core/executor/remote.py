@@ -609,13 +609,16 @@ class RemoteRunner:
         if verdict is None and ended.reason is None:
             verdict = worker.connection.child.verdict(self._spec.confinement.resources)
         with self._changed:
-            serving = worker is self._worker
-        (self._take_end if serving else self._take_end_of_spare)(worker, ended.judged(verdict))
+            spare = self._spare if worker is not self._worker else None
+        if spare is None:
+            self._take_end(worker, ended.judged(verdict))
+        else:
+            self._take_end_of(spare, worker, ended.judged(verdict))
         worker.limits.release()  # last: callers, and who starts the next worker, have been told
         worker.enclosure.close()
 
-    def _take_end_of_spare(self, worker: RemoteWorker, ended: Ended) -> None:
-        assert self._spare is not None, "there is one worker but for one that stands by"
+    def _take_end_of(self, spare: Spare, worker: RemoteWorker, ended: Ended) -> None:
+        """Take in that a worker has ended that stood by."""
         with self._changed:
             worker.alive = False
             self.facts.ended(worker)
@@ -623,7 +626,7 @@ class RemoteRunner:
             worker.let_go()
         worker.startup.end(ended)
         worker.imported.end()
-        self._spare.ended(worker, ended)
+        spare.ended(worker, ended)
 
     def _take_end(self, worker: RemoteWorker, ended: Ended) -> None:
         lane = worker.offered
