@@ -8,7 +8,7 @@ what stands behind the hook callers is replaced (*switch*). The gate opens. *cle
 Every step before the switch can be undone, and is: the gate opens, the old version goes on with the state it never lost, and
 the new one is released. After the switch nothing can fail any more; a fault while cleaning up is an event.
 
-A plugin that gives no state needs no drain and no gate: its hooks are switched while calls flow, what runs on the old version ends there, and the
+A plugin that gives no state needs no drain and, where all hooks change in one step (not on free-threaded builds, nor with an audit hook), no gate: its hooks are switched while calls flow, what runs on the old version ends there, and the
 old version ends after it. Only ``execute`` is held back, for the switch alone, so that it never answers older than the hooks. A plugin that is BROKEN cannot be asked for its state: the new version gets the newest snapshot.
 
 Several plugins (one, and those that imported its code) go through each phase together, behind gates that are shut at the same
