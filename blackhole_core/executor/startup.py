@@ -154,7 +154,7 @@ class Startup:
             code_mark=mark,
             codes=codes,
             imported=spec.imported,
-            sources=pack(*spec.sources) if spec.sources is not None else None,
+            sources=pack(*spec.sources, level=0) if spec.sources is not None else None,
         )
 
     def _surface(self, loaded: codec.Loaded) -> Surface:

@@ -83,15 +83,15 @@ def _attribute(generation: Generation, module: str, qualname: str) -> Any:
         return None  # defined inside a function: the pickler says that it cannot be pickled
 
 
-def pack(roots: dict[str, ModuleSpec], snapshot: Snapshot) -> bytes | None:
-    """Return a generation's sources as bytes, some 12 KB for 16 modules; None when they are not all held (a zip file)."""
+def pack(roots: dict[str, ModuleSpec], snapshot: Snapshot, *, level: int = 1) -> bytes | None:
+    """Return a generation's sources as bytes, some 12 KB for 16 modules; None when they are not all held (a zip file). ``level`` is zlib's, 0: only what takes no time."""
     if any(root.origin is not None and root.origin not in snapshot.files for root in roots.values()):
         return None
     places = {
         name: (root.origin, root.submodule_search_locations and list(root.submodule_search_locations)) for name, root in roots.items()
     }
     plain = (places, dict(snapshot.files), {place: sorted(names) for place, names in snapshot.directories.items()})
-    return zlib.compress(marshal.dumps(plain), 1)
+    return zlib.compress(marshal.dumps(plain), level)
 
 
 # --- the receiving side ---------------------------------------------------------------------------------------------------
