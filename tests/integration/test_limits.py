@@ -301,7 +301,7 @@ def test_a_worker_that_forks_without_end_gets_next_to_nothing_of_the_processor(
 ) -> None:
     """A28: each refused fork stops the processor for all others, so there may not be many; it has its share again when it stops."""
     monkeypatch.setattr("blackhole_core.executor.limits.pressure._LOOKS", 0.05)
-    monkeypatch.setattr("blackhole_core.executor.limits.pressure._REFUSED", 3)
+    monkeypatch.setattr("blackhole_core.executor.limits.pressure._REFUSED", 0)
     running = run(Resources(cpu=share, pids=12))
     limits = running.remote.facts.limits
     assert limits is not None
@@ -587,7 +587,8 @@ def test_what_a_living_host_uses_is_not_touched(source: Path) -> None:
 def test_a_group_that_is_in_use_is_waited_for_and_then_left_to_the_sweep(tmp_path: Path) -> None:
     """F40: busy: no endless wait; when who is in it has gone, it can be removed."""
     tree = next(tree for tree in abilities_here().trees if "pids" in tree.controllers)
-    directory = tree.directory / myself().directory / "busy"
+    host = tree.directory / myself().directory
+    directory = host / "busy" / "inner"
     directory.mkdir(parents=True)
     with subprocess.Popen(["sleep", "1000"]) as sleeper:
         cgroupfs.enter(directory, sleeper.pid)
@@ -596,6 +597,8 @@ def test_a_group_that_is_in_use_is_waited_for_and_then_left_to_the_sweep(tmp_pat
         assert cgroupfs.kill_all(directory, 10)
         assert sleeper.wait() == -signal.SIGKILL
     assert cgroupfs.remove(directory.parent, 10)
+    with contextlib.suppress(OSError):
+        host.rmdir()  # on a machine with version 2 this process is in it
 
 
 def _runs(pid: int) -> bool:
