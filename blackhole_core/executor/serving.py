@@ -183,10 +183,11 @@ class Worker:
 
     def send(self, message: msgspec.Struct) -> None:
         """Write one whole message."""
-        data = memoryview(frame(codec.encode(message)))
+        data = frame(codec.encode(message))
         with self._write_lock:
-            while data:
-                data = data[os.write(self._send, data) :]
+            written = os.write(self._send, data)
+            while written < len(data):
+                written += os.write(self._send, memoryview(data)[written:])
 
     def _read(self) -> None:
         # The thread that runs calls takes it, and so begins no other one meanwhile; ``abort()`` in this one unblocks it.
