@@ -16,6 +16,7 @@ from blackhole_core.cli.doctor import examine
 from blackhole_core.errors import IsolationUnavailable
 from blackhole_core.executor.confinement import Confinement, Sandbox
 from blackhole_core.executor.launch.bwrap import running
+from blackhole_core.executor.launch.packages import install_command
 from blackhole_core.executor.sandbox.bubblewrap import bubblewrap_here
 from blackhole_core.manifest.model import Resources
 from tests.bubbles import require_bubblewrap
@@ -39,7 +40,8 @@ def test_it_is_not_there(stage: Stage, tmp_path: Path, monkeypatch: pytest.Monke
     """What was asked for and is not there is refused, with how to get it, and not replaced in silence."""
     monkeypatch.delenv("BLACKHOLE_BWRAP", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    sentence = r"plugin adhoc@1.0.0 is to run with `sandbox: bubblewrap`, and there is no program bwrap on PATH; install it \(apt install bubblewrap\)"
+    how = install_command("bubblewrap")
+    sentence = rf"plugin adhoc@1.0.0 is to run with `sandbox: bubblewrap`, and there is no program bwrap on PATH; install it \({how}\)"
     with pytest.raises(IsolationUnavailable, match=sentence):
         _start(stage, tmp_path)
 
@@ -184,5 +186,5 @@ def test_doctor_says_whether_it_works(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.delenv("BLACKHOLE_BWRAP", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     [found] = [finding for finding in examine(None, tmp_path).findings if finding.what == "bubblewrap"]
-    assert found.facts.startswith("not usable: there is no program bwrap on PATH; install it (apt install bubblewrap)")
+    assert found.facts.startswith(f"not usable: there is no program bwrap on PATH; install it ({install_command('bubblewrap')})")
     assert not found.problem

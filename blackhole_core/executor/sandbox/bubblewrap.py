@@ -17,6 +17,7 @@ from blackhole_core.executor.confinement import Confinement, Sandbox, Unenforced
 from blackhole_core.executor.launch.bwrap.arguments import AROUND
 from blackhole_core.executor.launch.bwrap.program import VARIABLE, calling, find_program, is_set_user_id, last_words
 from blackhole_core.executor.launch.oci.binds import interpreter
+from blackhole_core.executor.launch.packages import install_command
 from blackhole_core.executor.launch.standing import read_standing
 from blackhole_core.executor.printable import printable
 from blackhole_core.executor.sandbox.judge import explain
@@ -63,7 +64,9 @@ def bubblewrap_here(import_path: Sequence[str]) -> Bubblewrap:
     """
     program = find_program(os.environ)
     if not program:
-        return Bubblewrap(problem=f"there is no program bwrap on PATH; install it (apt install bubblewrap), or name it by {VARIABLE}")
+        return Bubblewrap(
+            problem=f"there is no program bwrap on PATH; install it ({install_command('bubblewrap')}), or name it by {VARIABLE}"
+        )
     key = (read_standing(), program, _identity(program))
     with _lock:
         known = _known.get(key)
