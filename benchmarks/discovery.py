@@ -46,10 +46,16 @@ TARGETS: Final[Targets] = {
     for peer in ("importlib.metadata", "stevedore")
 }
 
+#: Where this file lies: isolated, an interpreter would find the checkout that is installed, which may be another one.
+_CHECKOUT: Final = str(Path(__file__).resolve().parents[1])
+
 #: Contender → what its host has imported, what a look imports on top, and the look: the names of the entry points.
 CONTENDERS: Final = {
     "blackhole": (
-        "import blackhole_core.assembly",
+        (
+            f"sys.path.insert(0, {_CHECKOUT!r}); import blackhole_core.assembly; del sys.path[0]; "
+            f"assert blackhole_core.__path__ == [{str(Path(_CHECKOUT, 'blackhole_core'))!r}], blackhole_core.__path__"
+        ),
         "import blackhole_core.registry.index as index",
         f"[point.name for point in index.entry_points({GROUP!r})]",
     ),
