@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.chart import chart
-from benchmarks.results import Document, columns, read
+from benchmarks.results import Document, columns, number, read
 
 __all__ = ["main", "tables", "with_tables"]
 
@@ -60,9 +60,34 @@ def tables(documents: Mapping[str, Document], picture: str) -> str:
     parts.append(
         "Bars to the right of 1 are better than the peer; green ones met their target, which is the upright mark, orange ones missed it."
     )
+    if behind := missed(documents):
+        parts += ["### Missed targets", "Every target that the tables below miss, with the figure that missed it.", behind]
     for name, document in documents.items():
         parts += [f"### {document.title}", _source(name, document), _table(document)]
     return "\n\n".join(parts)
+
+
+def missed(documents: Mapping[str, Document]) -> str:
+    """Return one table of all rows that missed their target, "" where none did; a target without a peer is told of once."""
+    found = {
+        (name, result.row, result.beside if result.at_least is not None else ""): result
+        for name, document in documents.items()
+        for result in document.results
+        if result.verdict == "missed"
+    }
+    lines = [
+        _line(
+            (
+                name,
+                row,
+                peer,
+                f"{number(result.ratio)} times" if peer and result.ratio is not None else result.figure(result.median),
+                result.target,
+            )
+        )
+        for (name, row, peer), result in found.items()
+    ]
+    return "\n".join((_line(("benchmark", "row", "beside", "found", "target")), _line(["---"] * 5), *lines)) if lines else ""
 
 
 def _source(name: str, document: Document) -> str:

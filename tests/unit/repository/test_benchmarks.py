@@ -12,7 +12,7 @@ from benchmarks.__main__ import known
 from benchmarks.chart import chart
 from benchmarks.harness import Case, Samples, compare
 from benchmarks.page import main as write_page
-from benchmarks.page import with_tables
+from benchmarks.page import missed, with_tables
 from benchmarks.results import Document, Result, publish, read, scaled
 
 PAGE = "# Fast\n\nby hand\n\n<!-- benchmarks: begin -->\nold\n<!-- benchmarks: end -->\n\nby hand, too\n"
@@ -91,6 +91,21 @@ def test_only_what_stands_between_the_marks_is_replaced() -> None:
     for broken in ("nothing", PAGE + PAGE, PAGE.replace("begin", "start")):
         with pytest.raises(ValueError, match="once each"):
             with_tables(broken, "new")
+
+
+def test_missed_targets_are_listed_once() -> None:
+    """A ratio is missed beside each peer, a limit only once, and what was met is not among them."""
+    rows = (
+        Result("echo", 2.0, "µs", "pipe", 4.0, 2.0, at_least=5),
+        Result("echo", 2.0, "µs", "rpyc", 20.0, 10.0, at_least=5),
+        Result("stall", 21.0, "ms", "pipe", 1.0, 0.05, at_most=20),
+        Result("stall", 21.0, "ms", "rpyc", 1.0, 0.05, at_most=20),
+    )
+    assert missed({"call": document(*rows)}).splitlines()[2:] == [
+        "| call | echo | pipe | 2 times | ≥ 5 times |",
+        "| call | stall |  | 21 ms | ≤ 20 ms |",
+    ]
+    assert missed({"call": document(rows[1])}) == ""
 
 
 def test_a_page_is_made_of_several_runs(tmp_path: Path) -> None:
