@@ -2,7 +2,7 @@
 by what callers were told and what was executed.
 
 The usual run plays a few, the same ones each time. ``HISTORIES=20`` plays twenty times as many (the environment variable multiplies each number of histories), and
-``HISTORIES_SEED`` set to another number others: ``HISTORIES=20 HISTORIES_SEED=7 pytest tests/integration/test_lifecycle_histories.py``. A failure prints the history and the
+``HISTORIES_SEED`` set to another number others: ``HISTORIES=20 HISTORIES_SEED=7 pytest --timeout=0 -o faulthandler_timeout=0 tests/integration/test_lifecycle_histories.py``. A failure prints the history and the
 seeds that lead to it.
 """
 
