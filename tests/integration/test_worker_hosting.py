@@ -86,6 +86,7 @@ def test_a_worker_imports_no_part_of_the_host(stage: Stage, tmp_path: Path) -> N
     assert {"executor.worker", "executor.wire.codec", "loader.universe", "messages"} <= ours
     heavy = {"asyncio", "subprocess", "importlib.metadata", "multiprocessing", "concurrent.futures", "yaml", "rich", "click", "watchfiles"}
     assert heavy & set(loaded) == set()
+    assert {"statistics", "tempfile"} & set(loaded) == set()  # each would cost an executed start milliseconds
 
 
 def test_the_environment_is_made_from_nothing(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
