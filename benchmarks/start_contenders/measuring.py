@@ -46,6 +46,9 @@ _TARGETS: Final = {(_ONE, "spawn"): 20.0, (_MANY, "spawn"): 25.0}
 _PRIVATE: Final = 2.0
 #: Seconds between two starts: the worker that is forked ahead is ready after 0.1 s.
 _REST: Final = 0.15
+#: Starts of each contender, and crowds: with both the whole takes a minute, which is as long as a machine is quiet.
+_ROUNDS: Final = 11
+_CROWDS: Final = 1
 #: Threads that bring up a crowd of ours.
 _STARTERS: Final = 4
 
@@ -182,8 +185,8 @@ def _measure(contenders: Sequence[_Contender], rounds: int, crowds: int) -> tupl
 
 def run(about: str) -> int:
     """Measure and print; ``about`` is the help text."""
-    crowds = ("--crowds", {"type": int, "default": 3, "help": "crowds of each contender (%(default)s); 0 leaves them out"})
-    asked = options(about, None, crowds)
+    crowds = ("--crowds", {"type": int, "default": _CROWDS, "help": "crowds of each contender (%(default)s); 0 leaves them out"})
+    asked = options(about, None, crowds, default_rounds=_ROUNDS)
     with (
         _ours(_SUBJECT, zygote=True) as forked,
         _ours("forked, walls", zygote=True, sandbox=Sandbox.NATIVE) as walled,
