@@ -120,9 +120,22 @@ class Supervisor:
             yield
         finally:
             with self._changed:
-                member.busy = member.busy_thread = None
-                member.in_background = False
-                self._changed.notify_all()
+                if (member.busy, member.busy_thread) == (operation, me):  # else it was let go
+                    self._let_go(member)
+
+    def forget_interrupted(self) -> None:
+        """Let go of what the calling thread has claimed and does not carry out any more: an interrupt (Ctrl-C) can come where an operation would say that it has ended."""
+        me = threading.get_ident()
+        with self._changed:
+            for member in self._members.values():
+                if member.busy_thread == me:
+                    self._let_go(member)
+
+    def _let_go(self, member: Member) -> None:
+        """Under the lock."""
+        member.busy = member.busy_thread = None
+        member.in_background = False
+        self._changed.notify_all()
 
     def move(self, member: Member, phase: Phase, error: BaseException | None = None) -> None:
         """Take ``member`` to ``phase`` and tell the listeners."""

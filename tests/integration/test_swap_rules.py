@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from notes_api import hookimpl
+from notes_api import NotesSpecs, hookimpl
 
 import blackhole_core as bh
 from tests.integration.managed import LEVELS, Log, manager, renumbered, wheel
@@ -115,6 +115,22 @@ def test_a_listener_that_swaps_the_plugin_being_swapped_is_refused(tmp_path: Pat
         assert [type(error) for error in caught] == [bh.SwapInProgress, RuntimeError]
         assert "cannot be closed from inside a swap of plugin upper" in str(caught[1])
         assert pm.hook.transform(text="hi") == ["HI!"]
+
+
+def test_an_interrupt_where_an_operation_would_say_that_it_has_ended_does_not_keep_the_host_open(tmp_path: Path) -> None:
+    """Ctrl-C comes between any two lines: the block is left as always, and nothing of the host goes on."""
+    pm = bh.PluginManager("notes")
+    pm.add_hookspecs(NotesSpecs)
+    pm.load("counter", source=wheel("counter", "1.0.0", tmp_path), isolation="process")
+    assert pm._parts is not None
+    supervisor = pm._parts.supervisor
+    interrupted = supervisor.claim(supervisor.member("counter"), "a swap")
+    interrupted.__enter__()  # and is never left
+    with pytest.raises(KeyboardInterrupt), pm:
+        raise KeyboardInterrupt
+    with pytest.raises(RuntimeError, match="closed"):
+        pm.load("counter", source=wheel("counter", "1.0.0", tmp_path))
+    interrupted.__exit__(None, None, None)  # as when the traceback of the interrupt is let go
 
 
 @pytest.mark.parametrize("level", LEVELS)
