@@ -2,7 +2,7 @@
 
 It is like any worker, and has been told everything but what to load: its walls stand, it has said hello, no plugin code is in it. What the worker forked
 ahead (:mod:`~blackhole_core.executor.launch.nursery`) is to all plugins of a host, this is to one: it costs as much memory as a second worker, and is
-kept only where the operator asked for that.
+kept only where the manifest asks for that or the operator does, whose word counts.
 
 Invariants (everything below is guarded by the runner's lock, and ``_changed`` tells of it):
 
