@@ -4,7 +4,11 @@ Two halves, one for each direction. In each the sender keeps the books (:mod:`.r
 or copies them out, and clears one byte when it is done, so giving a region back is neither a message nor a lock::
 
     half      SLOTS bytes   1: the region of that slot is in use; set by the sender, cleared by the receiver
+              SLOTS bytes   1: it is on its way back; set by the receiver, cleared by the sender
               capacity      what is sent, in regions of whole pages
+
+Who received something and sends it back as it is (a filter that passes on what it got) copies nothing: it says where that lies, in the half of the one
+who sent it, who copies it out from there. What lies there may have been changed meanwhile, so it is a copy like any other's.
 
 Invariants:
 
@@ -14,7 +18,9 @@ Invariants:
   lies in the memory: a flag that is cleared too early, or never, costs the worker its own values, or its room.
 * A region is used again only after its flag was cleared: by the receiver when the last that looks there is gone, or by the sender when it was
   not sent. The books change under ``_lock``; a flag is cleared without it, since finalisers run anywhere.
-* The flag is cleared after the last look; stores and loads must not pass each other there. They do not on x86; elsewhere there is no arena
+* On its way back a region is in use by its second flag, set while the first one was, and never while it is set: the first may be cleared before the
+  sender has its value again. So the sender looks at the first flag first.
+* A flag is cleared after the last look; stores and loads must not pass each other there. They do not on x86; elsewhere there is no arena
   (:data:`~blackhole_core.executor.lane.UNAVAILABLE`), and everything travels inside the messages.
 * A forked child of either side maps the same memory, clears no flags and sends nothing there: its books are a copy that nobody keeps up to date.
 
@@ -65,7 +71,8 @@ class MappedShelf:
         self._capacity = half - PAGE
         self._lock = threading.Lock()
         self._regions = Regions(self._capacity, SLOTS)
-        self._leases: dict[int, weakref.ref[Any]] = {}
+        self._leases: dict[int, tuple[weakref.ref[Any], int, int]] = {}  # slot → who looks there, offset, length
+        self._begin: int | None = None  # address of what is received, once somebody asked
         self._process = os.getpid()
         self._closed = False
 
@@ -85,7 +92,7 @@ class MappedShelf:
                 if region is None:
                     return None
                 slots = (region.slot,)
-                self._memory[self._ours + region.slot] = 1
+                self._memory[self._sent_flag(region.slot)] = 1
             self._used()
             self._fill(region, data)
         except BaseException:  # Ctrl-C: it will not be sent
@@ -99,13 +106,41 @@ class MappedShelf:
             part = data[done : done + _CHUNK]
             self._memory[begin + done : begin + done + len(part)] = part
 
+    def send_back(self, row: memoryview) -> tuple[int, int] | None:
+        if not self._leases or os.getpid() != self._process or sys.implementation.name != "cpython":
+            return None
+        offset = self._offset_of(row)
+        for slot, (_, start, length) in self._leases.copy().items():  # a finaliser may take some away meanwhile, but not that of this row
+            if slot < SLOTS and start <= offset and offset + row.nbytes <= start + length:
+                return (slot + SLOTS, offset) if self._mark_returned(slot + SLOTS) else None
+        return None
+
+    def _offset_of(self, row: memoryview) -> int:
+        from blackhole_core.executor.addresses import address_of
+
+        if self._begin is None:
+            self._begin = address_of(self._memory) + self._theirs + PAGE
+        return address_of(row) - self._begin
+
+    def _mark_returned(self, slot: int) -> bool:
+        flag = self._sent_flag(slot)
+        with self._lock:
+            if self._closed or self._memory[flag]:  # it is on its way back already: there is one flag, not a count
+                return False
+            self._memory[flag] = 1
+        self._used()
+        return True
+
     def take_back(self, slots: tuple[int, ...]) -> None:
         if os.getpid() == self._process:
             for slot in slots:
-                self._memory[self._ours + slot] = 0
+                self._memory[self._sent_flag(slot)] = 0
 
-    def sent(self, offset: int, length: int) -> memoryview:
-        return self._part(self._ours, offset, length)
+    def _sent_flag(self, slot: int) -> int:
+        return (self._ours if slot < SLOTS else self._theirs) + slot
+
+    def sent(self, slot: int, offset: int, length: int) -> memoryview:
+        return self._part(self._ours if slot < SLOTS else self._theirs, offset, length)
 
     def in_flight(self) -> int:
         """Return how many regions of ours are in use."""
@@ -125,36 +160,39 @@ class MappedShelf:
                     break
 
     def _in_use(self, slot: int) -> int:
-        return self._memory[self._ours + slot]
+        return self._memory[self._ours + slot] or self._memory[self._ours + SLOTS + slot]  # in this order, see above
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
     def holds(self, slot: int, offset: int, length: int) -> bool:
-        return slot < SLOTS and offset % PAGE == 0 and offset + length <= self._capacity
+        return slot < 2 * SLOTS and (slot >= SLOTS or offset % PAGE == 0) and offset + length <= self._capacity
 
-    def received(self, offset: int, length: int) -> memoryview:
+    def received(self, slot: int, offset: int, length: int) -> memoryview:
         self._used()
-        return self._part(self._theirs, offset, length)
+        return self._part(self._received_half(slot), offset, length)
 
     def lease(self, slot: int, offset: int, length: int) -> memoryview:
         self._used()
         # A memoryview knows its exporter, not the other memoryviews of it: the exporter's end is the end of the last of them.
-        exporter = _row_of(length).from_buffer(self._mapping, self._theirs + PAGE + offset)
-        self._leases[slot] = weakref.ref(exporter, lambda _: self._end_lease(slot))
+        exporter = _row_of(length).from_buffer(self._mapping, self._received_half(slot) + PAGE + offset)
+        self._leases[slot] = weakref.ref(exporter, lambda _: self._end_lease(slot)), offset, length
         return memoryview(exporter).cast("B").toreadonly()
 
-    def copy(self, offset: int, length: int) -> bytes:
+    def copy(self, slot: int, offset: int, length: int) -> bytes:
         self._used()
         if length >= _HUGE and sys.implementation.name == "cpython":
             from blackhole_core.executor.hugebytes import copy_out
 
-            return copy_out(self._mapping, self._theirs + PAGE + offset, length)
-        return bytes(self.received(offset, length))
+            return copy_out(self._mapping, self._received_half(slot) + PAGE + offset, length)
+        return bytes(self.received(slot, offset, length))
 
     def release(self, slots: tuple[int, ...]) -> None:
         if os.getpid() == self._process:
             for slot in slots:
-                self._memory[self._theirs + slot] = 0
+                self._memory[self._received_half(slot) + slot] = 0
+
+    def _received_half(self, slot: int) -> int:
+        return self._theirs if slot < SLOTS else self._ours
 
     def _end_lease(self, slot: int) -> None:
         self._leases.pop(slot, None)  # first: the slot may be used again as soon as it is released

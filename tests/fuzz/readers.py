@@ -104,7 +104,10 @@ class _Memory:
     def take_back(self, slots: tuple[int, ...]) -> None:
         pass
 
-    def sent(self, offset: int, length: int) -> memoryview:
+    def send_back(self, data: memoryview) -> tuple[int, int] | None:
+        return None
+
+    def sent(self, slot: int, offset: int, length: int) -> memoryview:
         return memoryview(self._row)[offset : offset + length]
 
     def holds(self, slot: int, offset: int, length: int) -> bool:
@@ -113,10 +116,10 @@ class _Memory:
     received = sent
 
     def lease(self, slot: int, offset: int, length: int) -> memoryview:
-        return self.sent(offset, length)
+        return self.sent(slot, offset, length)
 
-    def copy(self, offset: int, length: int) -> bytes:
-        return bytes(self.sent(offset, length))
+    def copy(self, slot: int, offset: int, length: int) -> bytes:
+        return bytes(self.sent(slot, offset, length))
 
     def release(self, slots: tuple[int, ...]) -> None:
         pass

@@ -290,7 +290,7 @@ from blackhole_core.executor.arena import MappedShelf
 from blackhole_core.executor.wire.plain import encode_plain
 from blackhole_core.executor.wire import parcels
 from blackhole_core.executor.wire.parcels import Reference
-from blackhole_core.executor.wire.buffers import Form
+from blackhole_core.executor.wire.buffers import Form, Item
 def come_up():
     say(codec.Hello(codec.PROTOCOL, os.getpid(), "", False, True))
     hear()
@@ -307,7 +307,13 @@ def answer(*table):
 
 @needs_arena
 @pytest.mark.parametrize(
-    "lie", ["Reference(Form(0), 0, 10**9 * 4096, 10)", "Reference(Form(0), 999, 0, 10)", "Reference(Form(0), 0, 0, 4_000_001)"]
+    "lie",
+    [
+        "Reference(Form(0), 0, 10**9 * 4096, 10)",
+        "Reference(Form(0), 999, 0, 10)",
+        "Reference(Form(0), 300, 10**9, 10)",
+        "Reference(Form(0), 0, 0, 4_000_001)",
+    ],
 )
 def test_a_worker_that_lies_about_its_memory_is_cut_off(stage: Stage, lie: str) -> None:
     """A region beyond the memory, a slot that is none, or too many bytes: nothing is read, and the worker ends with the reason."""
@@ -338,3 +344,26 @@ hold()
     assert not got.any()
     assert plugin("raw", 2) is None
     assert bool(got.any()) is share_results
+
+
+@needs_arena
+@pytest.mark.parametrize("share_results", [False, True])
+def test_a_worker_that_sends_back_and_writes(stage: Stage, share_results: bool) -> None:
+    """What it was given and says to send back as it is, it may have changed before and may change later: nothing but its own result."""
+    program = f"""{_HOSTILE}
+from blackhole_core.executor.arena import SLOTS
+shelf._memory[shelf._theirs + 4096 : shelf._theirs + 4196] = b"c" * 100
+answer(Reference(Form(2, Item("B"), (100,)), SLOTS, 0, 100))
+request = hear()
+shelf._memory[:] = b"\\xff" * len(shelf._memory)
+say(codec.Answer(request.id, NONE))
+hold()
+"""
+    runner = stage.hostile(program, max_message=4_000_000, share_results=share_results)
+    plugin = Running(runner, runner.start())
+    value = np.ones(100_000, dtype="u1")
+    got = plugin("raw", value)
+    assert got == b"c" * 100
+    assert plugin("raw", 2) is None
+    assert got == (b"\xff" if share_results else b"c") * 100
+    assert value.all()

@@ -61,22 +61,25 @@ class Shelf(Protocol):
     def put(self, data: memoryview) -> tuple[int, int] | None:
         """Copy ``data`` there. Return its slot and offset, None when there is no room just now."""
 
-    def take_back(self, slots: tuple[int, ...]) -> None:
-        """Free what was put and will not be received."""
+    def send_back(self, data: memoryview) -> tuple[int, int] | None:
+        """Return slot and offset of ``data`` where it was received and still lies, so that nothing need be copied; None when it lies elsewhere."""
 
-    def sent(self, offset: int, length: int) -> memoryview:
+    def take_back(self, slots: tuple[int, ...]) -> None:
+        """Free what was put or sent back and will not be received."""
+
+    def sent(self, slot: int, offset: int, length: int) -> memoryview:
         """Return what was put there."""
 
     def holds(self, slot: int, offset: int, length: int) -> bool:
-        """Whether that can be a region of the half to receive in."""
+        """Whether that can be a region to receive from: of the other side's half, or of this side's own when it was sent back."""
 
-    def received(self, offset: int, length: int) -> memoryview:
+    def received(self, slot: int, offset: int, length: int) -> memoryview:
         """Return what lies there now, for as long as its slot is not released."""
 
     def lease(self, slot: int, offset: int, length: int) -> memoryview:
         """Return what lies there, to be released when the last that looks at it is gone."""
 
-    def copy(self, offset: int, length: int) -> bytes:
+    def copy(self, slot: int, offset: int, length: int) -> bytes:
         """Return a copy of what lies there."""
 
     def release(self, slots: tuple[int, ...]) -> None:
@@ -140,7 +143,8 @@ class Parcel(bytes):
     def inlined(self) -> bytes:
         """Return the same body with everything in it, for another worker."""
         table = tuple(
-            Reference(entry.form, 0, 0, entry.length, bytes(self.shelf.sent(entry.offset, entry.length))) for entry in self.body.table
+            Reference(entry.form, 0, 0, entry.length, bytes(self.shelf.sent(entry.slot, entry.offset, entry.length)))
+            for entry in self.body.table
         )
         return _whole(Body(table, self.body.message))
 
@@ -173,7 +177,7 @@ class Packing:
         length = row.nbytes
         if len(self._table) == MAX_REFERENCES or self._total + length > self._shelf.limit:
             return None
-        where = self._shelf.put(row)
+        where = self._shelf.send_back(row) or self._shelf.put(row)
         if where is None:
             return None
         self._total += length

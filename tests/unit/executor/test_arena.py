@@ -141,6 +141,94 @@ def test_a_shared_result_is_looked_at_in_place() -> None:
     assert kept.all()
 
 
+def _sent(value: Any, shelf: MappedShelf) -> Parcel:
+    body = encode_plain(value, shelf)
+    assert isinstance(body, Parcel)
+    body.handed = True
+    return body
+
+
+def test_what_is_sent_back_is_not_copied_again(pair: Pair) -> None:
+    """An array that was received, or a part of one, is copied once on its way back, from where it lies; it stays there until it was."""
+    value = np.arange(300_000, dtype="u4")
+    for part in (slice(None), slice(7, 100_007)):
+        kept = pair.down(value)
+        body = _sent(kept[part], pair.worker)
+        assert pair.worker.in_flight() == 0
+        del kept
+        others = [pair.down(np.zeros(300_000, dtype="u4")) for _ in range(3)]
+        assert pair.host.in_flight() == 4
+        del others
+        got = decode_open(claimed(body, pair.host))
+        assert pair.host.in_flight() == 0
+        pair.worker._memory[:] = b"\xff" * len(pair.worker._memory)
+        assert (got == value[part]).all()
+        pair.worker._memory[:] = bytes(len(pair.worker._memory))
+
+
+def test_what_is_sent_back_twice(pair: Pair) -> None:
+    """One of them is on its way from where it lies, the other is a copy, as is one whose items lie scattered; nothing is left of any."""
+    value = np.arange(100_000, dtype="u4")
+    kept = pair.down({"array": value, "view": memoryview(value.tobytes())})
+    body = _sent([kept["array"], kept["array"], kept["view"], kept["array"][::-1]], pair.worker)
+    assert pair.worker.in_flight() == 2
+    first, second, view, scattered = decode_open(claimed(body, pair.host))
+    assert pair.worker.in_flight() == 0
+    assert (first == value).all()
+    assert (second == value).all()
+    assert (scattered == value[::-1]).all()
+    assert view == value.tobytes()
+    del kept
+    assert pair.host.in_flight() == 0
+
+
+def test_what_is_sent_back_and_dropped(pair: Pair) -> None:
+    """Whether it was not sent, not decoded, or refused: its region is free once the one who had received it lets go."""
+    kept = pair.down(np.ones(LARGE, dtype="u1"))
+    body = encode_plain(kept, pair.worker)
+    del body
+    claim = claimed(_sent(kept, pair.worker), pair.host)
+    del claim
+    with pytest.raises(NotPlain):
+        encode_plain([kept, object()], pair.worker)
+    assert pair.host.in_flight() == 1
+    del kept
+    assert pair.host.in_flight() == 0
+
+
+def test_a_forked_child_sends_nothing_back(pair: Pair) -> None:
+    """What a child answers travels inside the message: it knows nothing of what its parent sends."""
+    kept = pair.down(np.ones(LARGE, dtype="u1"))
+    child = os.fork()
+    if child == 0:
+        os._exit(type(encode_plain(kept, pair.worker)) is not bytes)
+    assert os.waitpid(child, 0)[1] == 0
+    assert kept.all()
+
+
+def test_a_shared_result_that_goes_back() -> None:
+    """It is looked at where it lies by everybody, is the other worker's own when it moves there, and is free in the end."""
+    pair = Pair(in_place=True)
+    sent = np.arange(100_000, dtype="u4")
+    got = pair.up(pair.down(sent))
+    assert pair.worker.in_flight() == 0
+    assert (got == sent).all()
+    del got
+    assert pair.host.in_flight() == 0
+    made = pair.up(sent)
+    body = encode_plain(made, pair.host)
+    assert pair.host.in_flight() == 0
+    assert (decode_open(claimed(fit(body, None), None)) == sent).all()
+    del body
+    again = pair.down(made)
+    del made
+    assert pair.worker.in_flight() == 1
+    assert (again == sent).all()
+    del again
+    assert pair.worker.in_flight() == 0
+    pair.close()
+
+
 def test_more_than_fits(pair: Pair) -> None:
     """When there is no room, or no slot, values travel inside the message; nobody waits."""
     kept = [pair.down(np.full(LIMIT // 4, number, dtype="u1")) for number in range(12)]
@@ -251,10 +339,11 @@ def test_a_decoded_body_leaves_no_cycle(pair: Pair) -> None:
 
 _FORM = Form(0)
 _LIES = {
-    "a slot that is none": (Reference(_FORM, SLOTS, 0, 10),),
+    "a slot that is none": (Reference(_FORM, 2 * SLOTS, 0, 10),),
     "beyond the end": (Reference(_FORM, 0, 2 * LIMIT, 4096),),
     "far beyond the end": (Reference(_FORM, 0, 2**62, 2**62),),
     "not at a page": (Reference(_FORM, 0, 8, 10),),
+    "sent back from beyond the end": (Reference(_FORM, SLOTS, 2 * LIMIT - 5, 10),),
     "more than the limit": (Reference(_FORM, 0, 0, LIMIT), Reference(_FORM, 1, 0, LIMIT)),
     "another length than it has": (Reference(_FORM, 0, 0, 10, b"abc"),),
 }
