@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Iterator
-from typing import Final
-
-import attrs
+from typing import Final, NamedTuple
 
 __all__ = ["PAGE", "Region", "Regions"]
 
@@ -18,8 +16,7 @@ __all__ = ["PAGE", "Region", "Regions"]
 PAGE: Final = 4096
 
 
-@attrs.frozen(order=True)
-class Region:
+class Region(NamedTuple):  # they are compared at every large value, which tuples do in a tenth of the time
     """A part in use: ``start`` and ``end`` in bytes, and its slot, which no other part has meanwhile."""
 
     start: int
