@@ -43,6 +43,7 @@ from typing import Final
 
 from blackhole_core.errors import ProtocolError
 from blackhole_core.executor.lanelooks import Choice
+from blackhole_core.executor.wire.parcels import Parcel
 
 __all__ = ["CAPACITY", "UNAVAILABLE", "HostLane", "WorkerLane"]
 
@@ -75,8 +76,12 @@ _TAGS: Final = 255
 _HOST_LOOKS: Final = (None,) * 500
 _WORKER_LOOKS: Final = (None,) * 700
 _LONGER_LOOKS: Final = (None,) * 1800
-#: Seconds between an answer and the next request: below it calls come in quick succession.
+#: The same around large values: either side waits while the other one copies, which takes 30 µs for 1 MB, and is woken late enough to double such a call.
+_LARGE_HOST_LOOKS: Final = (None,) * 3000
+_LARGE_WORKER_LOOKS: Final = (None,) * 6000
+#: Seconds between an answer and the next request: below it calls come in quick succession. With large values, as long as the worker looks.
 _QUICK: Final = 150e-6
+_LARGE_QUICK: Final = 200e-6
 #: Rings in one call that announce nothing: an honest worker rings once.
 _FALSE_RINGS: Final = 100
 
@@ -85,6 +90,7 @@ _LONGEST_SLEEP: Final = 2_000_000.0
 
 #: Seconds that a host's looks take at most, with room for a switch of threads.
 _LOOKING: Final = 100e-6
+_LARGE_LOOKING: Final = 200e-6
 #: Until when (``time.perf_counter()``) a thread of this process looks without sleeping: at most one does. No lock, which an interrupt could leave locked.
 _looked_until: Final = [0.0]
 
@@ -161,6 +167,7 @@ class HostLane:
         self._choice = Choice()
         self._sent = self._received = 0.0  # when the present request and the last answer passed here (``time.perf_counter()``)
         self._quick = False  # whether the present request came soon after that answer
+        self._large = False  # whether large values lie beside the present request
         self._look = False  # whether an answer is to be looked for: so it was chosen, and the worker was awake
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -208,7 +215,8 @@ class HostLane:
         memory[start : start + len(args)] = args
         self._calls += 1
         self._sent = time.perf_counter()
-        self._quick = self._spins and self._sent - self._received < _QUICK
+        self._large = type(args) is Parcel
+        self._quick = self._spins and self._sent - self._received < (_LARGE_QUICK if self._large else _QUICK)
         memory[_AGAIN] = look = self._quick and self._choice.looks
         self._tag = memory[_REQUEST] = 1 + self._calls % _TAGS
         with self._fence:
@@ -227,8 +235,8 @@ class HostLane:
         """Look for an answer for some microseconds if that is likely to help, and return whether it is there. Holders only."""
         if not self._look or self._sent < _looked_until[0]:
             return self.answered()
-        _looked_until[0] = self._sent + _LOOKING
-        found = _seen(self._memory, _ANSWER, self._tag, _HOST_LOOKS)
+        _looked_until[0] = self._sent + (_LARGE_LOOKING if self._large else _LOOKING)
+        found = _seen(self._memory, _ANSWER, self._tag, _LARGE_HOST_LOOKS if self._large else _HOST_LOOKS)
         _looked_until[0] = 0.0
         return found
 
@@ -342,7 +350,7 @@ class WorkerLane:
         waits = memory[_WAITING]
         if waits:
             _ring(self._bell)
-        self._looks = () if not again else _LONGER_LOOKS if waits else _WORKER_LOOKS
+        self._looks = () if not again else _LARGE_WORKER_LOOKS if type(result) is Parcel else _LONGER_LOOKS if waits else _WORKER_LOOKS
 
     def forget(self) -> None:
         """In a forked child: it is not the worker, so it must neither answer nor take requests. Whoever tries finds no memory; more than once is once."""

@@ -16,6 +16,7 @@ from blackhole_core.errors import ProtocolError
 from blackhole_core.executor import lane as lanes
 from blackhole_core.executor.lane import CAPACITY, HostLane, WorkerLane
 from blackhole_core.executor.lanelooks import Choice
+from blackhole_core.executor.wire.parcels import Parcel
 
 pytestmark = pytest.mark.skipif(lanes.UNAVAILABLE is not None, reason=str(lanes.UNAVAILABLE))
 
@@ -204,6 +205,28 @@ def test_the_worker_looks_for_the_next_request_only_when_the_host_says_so(pair: 
             pair.host._received = math.inf
         pair.call(b"")
         assert pair.host._memory[lanes._AGAIN] == said
+
+
+def test_both_sides_look_longer_around_large_values(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies beside a message takes the other side longer to copy than it looks otherwise, and less than being woken does."""
+    asked: list[int] = []
+    monkeypatch.setattr(lanes, "_seen", lambda memory, flag, tag, looks: asked.append(len(looks)) or memory[flag] == tag)
+    pair.host._spins = True
+    large = Parcel(b"large")
+    large.handed = True  # nothing of it lies anywhere
+    for body in (b"small", large):
+        pair.host._choice.looks = True
+        pair.host._received = math.inf  # the last answer came a moment ago
+        pair.host.send(1, 0, math.inf, body)
+        pair.host.look()
+        assert pair.worker.look()
+        pair.worker.receive()
+        pair.worker.send(1, body)
+        pair.worker.look()
+        assert pair.host.receive(1) == body
+        pair.host.leave()
+    assert asked[2] > asked[0]
+    assert asked[3] > asked[1]
 
 
 def _run(choice: Choice, calls: int, seconds: dict[bool, float]) -> int:
