@@ -131,7 +131,8 @@ class ThreadRunner:
         function = hosted.implementations[calls.index]
         batch = ThreadBatch(self, thread, calls.hook, function, calls.arguments, self._take_bell())
         batch.stop_at_failure = calls.stop_at_failure
-        batch.timeout = self._call_timeout if get_deadline() is None else None
+        if self._call_timeout is not None and get_deadline() is None:
+            batch.give_each(self._call_timeout)
         batch.helpers = [BatchHelp(batch) for _ in range(min(self._spec.limits.threads, len(calls.arguments)) - 1)]
         try:
             self._await(batch, None)
@@ -181,7 +182,7 @@ class ThreadRunner:
             if deadline <= begun:
                 call.error = CallTimeout(self.plugin, call.hook, 0.0, where=_QUEUED)
                 return
-            call.deadline = deadline
+            call.deadline = deadline if call.look is None else begun + call.look
         try:
             self._expiry.add(call)
             if (call.outer and self._post_to_blocked_thread(call)) or self._submit(call):

@@ -7,12 +7,14 @@ Invariants:
   range's iterator is such only with the interpreter lock; without it there are no batches, see :data:`BATCHES`.)
 * A thread is in ``workers`` from before it begins calls until it begins no more. Whoever leaves last tells the caller, and by
   then every call that was begun has its outcome.
+* After that a worker's context in ``workers`` is entered by the timers' thread alone (:meth:`ThreadBatch.expire`); the worker only copies it.
 """
 
 from __future__ import annotations
 
 import contextvars
 import math
+import operator
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,9 +30,11 @@ __all__ = ["BATCHES", "BatchHelp", "ThreadBatch"]
 #: Whether this interpreter can have them.
 BATCHES: Final = has_gil()
 
-#: A call counts as begun when the last deadline was set if less than this part of ``call_timeout`` has passed since: to set one for
-#: each call would cost more than the call.
-_STALE: Final = 0.01
+#: The part of ``call_timeout`` after which the calls to come get a later deadline: a call counts as begun when the last one was set. To look at
+#: the clock for each call would cost half as much as the call.
+_LOOK: Final = 0.01
+#: Seconds; more often would keep the timers' thread busy.
+_LEAST_LOOK: Final = 0.001
 
 #: What stands where a call has no outcome yet.
 _OPEN: Final = object()
@@ -43,17 +47,23 @@ class ThreadBatch(ThreadCall):
         self, runner: Any, thread: int, hook: str, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], bell: Bell
     ) -> None:
         super().__init__(runner, thread, hook, function, (), bell)
-        #: Seconds that each call has for itself, None where the context's deadline holds for all.
-        self.timeout: float | None = None
         self.stop_at_failure = False
-        self.workers: dict[int, None] = {}
+        self.workers: dict[int, contextvars.Context | None] = {}  # the context that its calls begin in
         self._arguments = arguments
         self._places = iter(range(len(arguments)))
         self._left_out: list[int] = []  # of each time that there were any, the first
         self._results: list[Any] = [_OPEN] * len(arguments)  # each place written by the one thread that began the call
         self._failures: dict[int, BaseException] = {}
+        self._timeout = self._until = math.inf
+        self._left = len(arguments)
 
     # --- the calling thread ------------------------------------------------------------------------------------------
+
+    def give_each(self, timeout: float) -> None:
+        """Give each call ``timeout`` seconds for itself; else the context's deadline holds for all."""
+        self._timeout = timeout
+        self._until = time.monotonic() + timeout
+        self.look = min(timeout, max(timeout * _LOOK, _LEAST_LOOK))
 
     def leave_out(self) -> None:
         """Have no further call begun."""
@@ -86,6 +96,22 @@ class ThreadBatch(ThreadCall):
     def running_on(self) -> tuple[int, ...]:
         return tuple(self.workers)
 
+    def expire(self) -> None:
+        """Have the caller give up, unless each call has time for itself and the last one that was begun has some left."""
+        if self.look is None:
+            self.give_up()
+            return
+        now, left = time.monotonic(), operator.length_hint(self._places)
+        if left != self._left:
+            self._left, self._until = left, now + self._timeout
+        if now >= self._until:
+            self.give_up()
+            return
+        for clean in list(self.workers.values()):
+            if clean is not None:
+                clean.run(enter, self, self.outer, now + self._timeout)
+        self.deadline = min(now + self.look, self._until)
+
     # --- the threads that run it -------------------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -94,46 +120,32 @@ class ThreadBatch(ThreadCall):
         context = self.context
         if context is not None:  # else it is over: this help came too late
             clean = context.copy()
+            if self.look is not None:
+                self.own_deadline = self._until = time.monotonic() + self._timeout
             clean.run(enter, self, self.outer, self.own_deadline)
-            stale = math.inf if self.timeout is None else 0.0
-            more = True
-            while more:
-                if self.timeout is not None and time.monotonic() >= stale:
-                    stale = self._set_deadline(clean, self.timeout)
-                more = clean.copy().run(self._work, clean, stale)
+            self.workers[ident] = clean
+            while clean.copy().run(self._work, clean):
+                pass
         del self.workers[ident]
 
-    def _work(self, clean: contextvars.Context, stale: float) -> bool:
+    def _work(self, clean: contextvars.Context) -> bool:
         """Run calls in a copy of ``clean``, until none is left, or until the next one needs another: then return True.
 
         Each call is to begin in a context of its own, but most leave it as it was, and to see that takes a tenth of a copy. (A value that a call
-        replaced by an equal one counts as left alone.)
+        replaced by an equal one counts as left alone.) ``clean`` itself changes when the calls get a later deadline.
         """
-        function, arguments, results, clock, current = (
-            self.function,
-            self._arguments,
-            self._results,
-            time.monotonic,
-            contextvars.copy_context,
-        )
+        function, arguments, results, current = self.function, self._arguments, self._results, contextvars.copy_context
         for place in self._places:
             try:
                 results[place] = function(*arguments[place])
             except BaseException as error:
                 self._fail(place, error)
             try:
-                if current() != clean or clock() >= stale:
+                if current() != clean:
                     return True
             except BaseException:  # raised by a value that the call set, as it was compared
                 return True
         return False
-
-    def _set_deadline(self, context: contextvars.Context, timeout: float) -> float:
-        """Give the calls that begin from now on ``timeout`` seconds, and return until when that is right."""
-        now = time.monotonic()
-        self.deadline = now + timeout
-        context.run(enter, self, self.outer, self.deadline)
-        return now + timeout * _STALE
 
     def _fail(self, place: int, error: BaseException) -> None:
         self._failures[place] = self._caught(error)

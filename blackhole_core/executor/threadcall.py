@@ -45,7 +45,9 @@ class ThreadCall(ActiveCall):
 
     #: When its caller gives up, ``time.monotonic()``.
     deadline: float = math.inf
-    #: The same where the call's context knows of none.
+    #: Seconds until it is looked at for the first time, where that is before its deadline: for calls that are several.
+    look: float | None = None
+    #: The deadline where the call's context knows of none.
     own_deadline: float | None = None
     #: Set while a blocked thread is asked to run the call: it belongs to whoever takes it out.
     cell: list[ThreadCall] | None = None
@@ -123,7 +125,11 @@ class ThreadCall(ActiveCall):
         """Have nothing more begun; for calls that are several."""
 
     def expire(self) -> None:
-        """Have the caller give up."""
+        """Have the caller give up: its deadline has passed."""
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Have the caller wait no longer."""
         self._expired = True
         self.bell.ring()
 

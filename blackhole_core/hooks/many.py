@@ -167,16 +167,18 @@ def _together(impl: HookImpl) -> Callable[[Sequence[tuple[Any, ...]], bool], Rep
 
 def _rows(items: Sequence[Item], parameters: Sequence[str]) -> list[tuple[Any, ...]] | None:
     """Return the values of ``parameters`` for each of the calls; None if any of them gives more, or less, or is no plain dict."""
-    if list(map(type, items)).count(dict) != len(items) or list(map(len, items)).count(len(parameters)) != len(items):
-        return None
+    given = len(parameters)
+    plain = [item for item in items if type(item) is dict and len(item) == given]
     try:
-        return _picked(items, parameters)
+        return _picked(plain, parameters) if len(plain) == len(items) else None
     except KeyError:
         return None
 
 
 def _picked(rows: Sequence[Any], keys: Sequence[Any]) -> list[tuple[Any, ...]]:
-    return list(zip(*(map(operator.itemgetter(key), rows) for key in keys), strict=True)) if keys else [()] * len(rows)
+    if len(keys) > 1:
+        return list(map(operator.itemgetter(*keys), rows))  # faster than a comprehension, as is the one below
+    return list(zip(map(operator.itemgetter(*keys), rows))) if keys else [()] * len(rows)
 
 
 class _Window:

@@ -17,6 +17,7 @@ import pytest
 import blackhole_core as bh
 from blackhole_core.errors import CallTimeout, PluginUnloaded
 from blackhole_core.executor.thread import ThreadRunner
+from blackhole_core.executor.threadbatch import ThreadBatch
 from blackhole_core.messages import Calls
 from tests.stage import Stage, eventually, in_threads
 
@@ -160,7 +161,8 @@ def test_only_a_thread_that_still_hangs_is_quarantined(stage: Stage, tmp_path: P
     def hang() -> None:
         if both.wait(10) == 0:
             [call] = runner._expiry.waiting
-            call.expire()
+            assert isinstance(call, ThreadBatch)
+            call.give_up()
         notes_api.release.wait(10)
 
     index = next(place for place, known in enumerate(plugin.surface.implementations) if known.hook == "raw")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -95,6 +96,35 @@ def test_each_call_of_a_batch_begins_in_the_callers_context() -> None:
     _end(batch)
     assert batch.replies().results == [("the caller's", (batch,))] * 4
     assert variable.get().name == "the caller's"
+
+
+def test_each_call_of_a_batch_has_its_own_time() -> None:
+    """Its caller gives up when none was begun for as long as one may take; a call that begins later has a later deadline than one before it."""
+    begun: list[float | None] = []
+    batch: ThreadBatch
+
+    def look(wait: bool) -> None:
+        begun.append(get_deadline())
+        if wait:
+            batch._until = 0.0  # as if it had been long ago
+            batch.expire()
+
+    batch = ThreadBatch(_RUNNER, threading.get_ident(), "transform", look, [(False,), (True,), (False,), (False,)], new_bell())
+    batch.give_each(1000.0)
+    assert batch.look == 10.0
+    before = time.monotonic()
+    _end(batch)
+    first, second, third, last = begun
+    assert first is not None
+    assert third is not None
+    assert before + 1000.0 <= first == second < third == last
+    assert before < batch.deadline < third
+    given_up = []
+    for _ in range(2):  # calls were begun before the first of these looks, and none before the second
+        batch._until = 0.0
+        batch.expire()
+        given_up.append(batch._expired)
+    assert given_up == [False, True]
 
 
 @pytest.mark.parametrize("kind", [SystemExit, _Unprintable])
