@@ -75,6 +75,8 @@ class ThreadBatch(ThreadCall):
 
         None may be begun any more: the batch is done, or left out.
         """
+        if unanswered is None and not self._failures and not self._left_out:
+            return Replies(self._results, {})
         begun = min(self._left_out, default=len(self._arguments))
         results, failures = self._results[:begun], dict(self._failures)
         if unanswered is not None:

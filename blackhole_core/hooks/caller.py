@@ -26,7 +26,7 @@ from pluggy import HookImpl, HookRelay
 from pluggy._callers import _multicall, _raise_wrapfail
 from pluggy._hooks import HookSpec, _SubsetHookCaller
 
-from blackhole_core.hooks import attribution
+from blackhole_core.hooks import attribution, many
 from blackhole_core.hooks.compiling import (
     MISSING,
     Body,
@@ -184,9 +184,7 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
         endless as long as something ends it. The first exception is raised, with a note that says which call it is of; with
         ``return_exceptions`` it takes the place of the result, and the other calls are made all the same.
         """
-        from blackhole_core.hooks.many import answer, map_calls
-
-        return map_calls(functools.partial(answer, self), calls, window, return_exceptions)
+        return many.map_calls(functools.partial(many.answer, self), calls, window, return_exceptions)
 
     def given(self, kwargs: Mapping[str, object]) -> Mapping[str, object]:
         """Return the arguments of a call with the spec's defaults, or warn of missing ones, as pluggy does."""
@@ -391,9 +389,7 @@ class SubsetHookCaller(_SubsetHookCaller):
 
     def map(self, calls: Iterable[Mapping[str, Any]], *, window: int = 64, return_exceptions: bool = False) -> list[Any]:
         """Do :meth:`HookCaller.map`, one call after the other."""
-        from blackhole_core.hooks.many import loop, map_calls
-
-        return map_calls(functools.partial(loop, self), calls, window, return_exceptions)
+        return many.map_calls(functools.partial(many.loop, self), calls, window, return_exceptions)
 
     def call_extra(self, methods: Sequence[Callable[..., object]], kwargs: Mapping[str, object]) -> Any:
         behind = self._orig.__hookcaller__

@@ -82,6 +82,12 @@ def parameters_of(spec: HookSpec | None, impls: Sequence[HookImpl]) -> tuple[str
     names = [*spec.argnames, *spec.kwargnames] if spec is not None else required
     if not set(required) <= set(names):
         return None
+    return _usable(tuple(names))
+
+
+@functools.lru_cache(maxsize=256)  # many calls at once ask for each window
+def _usable(names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return each of ``names`` once, None when one of them cannot be that of a parameter."""
     if all(name.isidentifier() and not keyword.iskeyword(name) and not name.startswith(OWN_PREFIX) for name in names):
         return tuple(dict.fromkeys(names))
     return None

@@ -120,14 +120,15 @@ def answer_inside(caller: HookCaller, items: Sequence[Item], stop: bool) -> Repl
     meter = None if caller.manager.measuring is None else caller.measured()
     window = _Window(caller, plan, rows, stop)
     begun = len(rows)  # after an interrupt: as many as there may have been
+    if meter is None:
+        return window.answer()
     began = time.perf_counter_ns()
     try:
         replies = window.answer()
         begun = len(replies.results)
         return replies
     finally:
-        if meter is not None:
-            _count(meter, begun, len(window.failures), time.perf_counter_ns() - began)
+        _count(meter, begun, len(window.failures), time.perf_counter_ns() - began)
 
 
 def _count(meter: Meter, calls: int, failures: int, nanoseconds: int) -> None:
@@ -149,11 +150,15 @@ class _Plan(NamedTuple):
 
 def _plan(caller: HookCaller, impls: Sequence[HookImpl]) -> _Plan | None:
     """Return the plan for ``impls``; None when the hook is to be called plainly."""
-    if not caller.manager.calls_plainly() or not any(map(_together, impls)):
+    if not caller.manager.calls_plainly():
         return None
+    elsewhere = False
     for impl in impls:
         if impl.wrapper or impl.hookwrapper or impl.kwargnames:
             return None
+        elsewhere = elsewhere or _together(impl) is not None
+    if not elsewhere:
+        return None
     order = tuple(reversed(impls))
     parameters = parameters_of(caller.spec, order)
     return _Plan(parameters, order, caller.firstresult()) if parameters else None
