@@ -190,7 +190,7 @@ def _host(order: dict[str, Any], directory: Path) -> dict[str, Any]:
             assert nursery._spare is not None
             ready = nursery._spare[0].pid
         prober = stage.start("prober", path=directory / "prober", entry="notes_prober:Prober", confinement=confinement)
-        worker = prober.remote._worker
+        worker = prober.remote._traffic.worker
         assert ready is None or (worker is not None and worker.connection.child.pid == ready)
         return globals()[f"_{order['what']}"](directory, prober, other)
     finally:

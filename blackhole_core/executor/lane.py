@@ -3,15 +3,16 @@
 A call that finds its worker idle need not wake the host's I/O thread nor the worker's reader: the calling thread writes the
 arguments into shared memory, and the thread that runs the plugin's calls takes them from there and puts the result beside
 them. While calls come in quick succession, and where that makes them shorter, both sides look at the memory for a moment before they sleep, so a call
-and its answer cost no system call at all; an idle pair of processes sleeps. Everything else (several calls at once, nested calls,
-large values, exceptions, logs, control) travels through the channel's pipes.
+and its answer cost no system call at all; an idle pair of processes sleeps. Looking only helps two processes on two processors, and the kernel wakes a
+process where it was rung; so a worker that falls asleep between such calls first leaves the processor that the host is on. Everything else (several calls
+at once, nested calls, large values, exceptions, logs, control) travels through the channel's pipes.
 
 Layout, the flags of either side on cache lines of their own::
 
     REQUEST   1 byte   tag of the latest request
-    AGAIN     1 byte   the next request may come soon after this one's answer: look for it before you sleep
+    AGAIN     1 byte   0: nothing. Else the next request may come soon after this one's answer: look for it before you sleep, and not on processor AGAIN - 1
     CONDEMNED 1 byte   the worker is being ended: it begins no other call, by whatever way it came
-    DOZING    1 byte   the worker sleeps, or is about to: a request must be followed by a ring at its door
+    DOZING    1 byte   1: the worker sleeps, or is about to: a request must be followed by a ring at its door; 2: and wakes up on another processor
     WAITING   1 byte   the same for the host
     ANSWER    1 byte   tag of the latest answer
     IN, OUT   header and body of the request, and of the answer
@@ -24,13 +25,14 @@ Invariants:
 * The host reads each number once, checks it, and copies the body out before it is decoded: a worker that writes nonsense, or at
   the wrong time, spoils its own answers and nothing else.
 * A tag is stored after what it announces, and a door is looked at after the tag was stored and a fence passed: either the
-  sleeper sees the tag, or the other side sees it asleep and rings. Stores are only ordered like that on x86; elsewhere there
-  is no lane (:data:`UNAVAILABLE`).
+  sleeper sees the tag, or the other side sees it asleep and rings. The lock under which either side sends is the fence, once it is released. Stores are
+  only ordered like that on x86; elsewhere there is no lane (:data:`UNAVAILABLE`).
 * Each end waits on a door that only the other process rings, and on an event of its own that only threads of this process set.
 """
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import platform
@@ -39,7 +41,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from blackhole_core.errors import ProtocolError
 from blackhole_core.executor.lanelooks import Choice
@@ -68,29 +70,39 @@ _INWARD: Final = struct.Struct("<QdiI")
 _OUTWARD: Final = struct.Struct("<QI")
 #: Bytes of arguments or result: what lies between the areas. More than nearly every call has.
 CAPACITY: Final = _OUT - _IN - _INWARD.size
+_ARGUMENTS: Final = _IN + _INWARD.size
+_RESULT: Final = _OUT + _OUTWARD.size
 _TAGS: Final = 255
+#: The value of DOZING for a worker that wakes up on another processor.
+_FAR: Final = 2
+#: What AGAIN says of a processor that it cannot name.
+_NOWHERE: Final = 255
 
-#: Looks at a flag before it is slept on, some 35 ns each. The host's are few: it holds the interpreter meanwhile, and looks only when the worker is
-#: awake. The worker's, when the host says that it may call again soon, bridge the time in which the host takes its answer and makes the next call, and, if it slept, wakes up. The processor is
-#: not offered to others between them: on a busy machine they would keep it for milliseconds.
-_HOST_LOOKS: Final = (None,) * 500
-_WORKER_LOOKS: Final = (None,) * 700
-_LONGER_LOOKS: Final = (None,) * 1800
+#: Looks at a flag before it is slept on, some 25 ns each. The host's are few: it holds the interpreter meanwhile, and looks only when the worker is
+#: awake, or about to be on another processor: then for as long as it takes to wake one up, because a host that slept would be woken on the worker's. The
+#: worker's, when the host says that it may call again soon, bridge the time in which the host takes its answer and makes the next call, and, if it slept,
+#: wakes up. The processor is not offered to others between them: on a busy machine they would keep it for milliseconds.
+_HOST_LOOKS: Final = (None,) * 700
+_FAR_LOOKS: Final = (None,) * 6000
+_WORKER_LOOKS: Final = (None,) * 1000
+_LONGER_LOOKS: Final = (None,) * 2500
 #: The same around large values: either side waits while the other one copies, which takes 30 µs for 1 MB, and is woken late enough to double such a call.
-_LARGE_HOST_LOOKS: Final = (None,) * 3000
-_LARGE_WORKER_LOOKS: Final = (None,) * 6000
+_LARGE_HOST_LOOKS: Final = (None,) * 4000
+_LARGE_WORKER_LOOKS: Final = (None,) * 8000
 #: Seconds between an answer and the next request: below it calls come in quick succession. With large values, as long as the worker looks.
 _QUICK: Final = 150e-6
 _LARGE_QUICK: Final = 200e-6
 #: Rings in one call that announce nothing: an honest worker rings once.
 _FALSE_RINGS: Final = 100
 
+#: What an end has when it is closed: any index is out of range.
+_NO_MEMORY: Final = cast(mmap.mmap, memoryview(bytearray()))
+
 #: Seconds; ``epoll_wait`` counts milliseconds in 31 bits.
 _LONGEST_SLEEP: Final = 2_000_000.0
 
 #: Seconds that a host's looks take at most, with room for a switch of threads.
-_LOOKING: Final = 100e-6
-_LARGE_LOOKING: Final = 200e-6
+_LOOKING: Final = 300e-6
 #: Until when (``time.perf_counter()``) a thread of this process looks without sleeping: at most one does. No lock, which an interrupt could leave locked.
 _looked_until: Final = [0.0]
 
@@ -103,6 +115,14 @@ def _open_door() -> tuple[int, int]:
 
 def _several_processors() -> bool:
     return len(os.sched_getaffinity(0)) > 1
+
+
+@functools.cache
+def _processor() -> Callable[[], int]:
+    """Return a function that tells on which processor the calling thread runs, -1 where that is not known."""
+    import ctypes
+
+    return getattr(ctypes.PyDLL(None), "sched_getcpu", lambda: -1)  # PyDLL: it keeps the interpreter
 
 
 class _Sleeper:
@@ -150,7 +170,7 @@ class HostLane:
             self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             opened.append(self._event)
             self._sleeper = _Sleeper(self._door, self._event)
-            self._memory = memoryview(mmap.mmap(memory, _SIZE))
+            self._memory = mmap.mmap(memory, _SIZE)
         except BaseException:
             for descriptor in opened:
                 os.close(descriptor)
@@ -161,14 +181,15 @@ class HostLane:
         self.held = False  #: whether a call has it; guarded, like ``_closed``, by the lock of its owner
         self._closed = False
         self.number = 0  #: of the latest call
-        self._calls = 0
         self._tag = 0
         self._spins = _several_processors()
         self._choice = Choice()
-        self._sent = self._received = 0.0  # when the present request and the last answer passed here (``time.perf_counter()``)
+        self._sent = self._received = 0.0  # when the present request and the last answer passed here (``time.monotonic()``)
         self._quick = False  # whether the present request came soon after that answer
         self._large = False  # whether large values lie beside the present request
-        self._look = False  # whether an answer is to be looked for: so it was chosen, and the worker was awake
+        self._looks: tuple[None, ...] = ()  # for the present answer
+        self._moved = True  # whether this or the worker may be on another processor than at the last look: one of them has slept
+        self._again = _NOWHERE  # what is said of this one's processor
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -189,7 +210,7 @@ class HostLane:
         self._sleeper.close()
         for descriptor in (self._bell, self._door, self._event):
             os.close(descriptor)
-        self._memory = memoryview(bytearray())
+        self._memory = _NO_MEMORY
 
     def condemn(self) -> None:
         """Have the worker begin no other call, a request that it has not seen included. Under the owner's lock."""
@@ -205,27 +226,41 @@ class HostLane:
         if self._closed:
             self._release()
 
-    def send(self, number: int, index: int, seconds: float, args: bytes) -> None:
-        """Take the lane for a call: put its request there for the worker, and ring if it sleeps. Under the owner's lock, when the lane is free."""
+    def send(self, number: int, index: int, seconds: float, args: bytes, now: float) -> None:
+        """Take the lane for a call: put its request there for the worker. Under the owner's lock, when the lane is free; :meth:`knock` follows.
+
+        ``now`` is ``time.monotonic()``, or was some microseconds ago.
+        """
         self.held = True
         self.number = number
         memory = self._memory
-        _INWARD.pack_into(memory, _IN, number, seconds, index, len(args))
-        start = _IN + _INWARD.size
-        memory[start : start + len(args)] = args
-        self._calls += 1
-        self._sent = time.perf_counter()
+        length = len(args)
+        _INWARD.pack_into(memory, _IN, number, seconds, index, length)
+        memory[_ARGUMENTS : _ARGUMENTS + length] = args
+        self._sent = now
         self._large = type(args) is Parcel
-        self._quick = self._spins and self._sent - self._received < (_LARGE_QUICK if self._large else _QUICK)
-        memory[_AGAIN] = look = self._quick and self._choice.looks
-        self._tag = memory[_REQUEST] = 1 + self._calls % _TAGS
-        with self._fence:
-            pass
-        if memory[_DOZING]:
-            self._look = False
-            _ring(self._bell)
-        else:
-            self._look = look
+        self._quick = quick = self._spins and now - self._received < (_LARGE_QUICK if self._large else _QUICK)
+        memory[_AGAIN] = self._where() if quick and self._choice.looks else 0
+        self._tag = memory[_REQUEST] = self._tag % _TAGS + 1
+
+    def _where(self) -> int:
+        if self._moved:
+            self._moved = False
+            self._again = 1 + _processor()()
+            if not 0 < self._again < _NOWHERE:
+                self._again = _NOWHERE
+        return self._again
+
+    def knock(self) -> None:
+        """Ring if the worker sleeps. Holders only, once the lock is released under which they sent: that is the fence."""
+        memory = self._memory
+        dozing = memory[_DOZING]
+        if not dozing:
+            self._looks = () if not memory[_AGAIN] else _LARGE_HOST_LOOKS if self._large else _HOST_LOOKS
+            return
+        self._moved = True
+        self._looks = _FAR_LOOKS if dozing == _FAR and memory[_AGAIN] else ()
+        _ring(self._bell)
 
     def answered(self) -> bool:
         """Whether the worker has put an answer to the present call there. Holders only."""
@@ -233,10 +268,10 @@ class HostLane:
 
     def look(self) -> bool:
         """Look for an answer for some microseconds if that is likely to help, and return whether it is there. Holders only."""
-        if not self._look or self._sent < _looked_until[0]:
-            return self.answered()
-        _looked_until[0] = self._sent + (_LARGE_LOOKING if self._large else _LOOKING)
-        found = _seen(self._memory, _ANSWER, self._tag, _LARGE_HOST_LOOKS if self._large else _HOST_LOOKS)
+        if not self._looks or self._sent < _looked_until[0]:
+            return self._memory[_ANSWER] == self._tag
+        _looked_until[0] = self._sent + _LOOKING
+        found = _seen(self._memory, _ANSWER, self._tag, self._looks)
         _looked_until[0] = 0.0
         return found
 
@@ -247,6 +282,7 @@ class HostLane:
         """
         memory = self._memory
         memory[_WAITING] = 1
+        self._moved = True
         try:
             with self._fence:
                 pass
@@ -272,29 +308,32 @@ class HostLane:
 
         :raises ProtocolError: it is not an answer to ``number``, or says that it is larger than it can be.
         """
-        said, length = _OUTWARD.unpack_from(self._memory, _OUT)
+        memory = self._memory
+        said, length = _OUTWARD.unpack_from(memory, _OUT)
         if said != number or length > CAPACITY:
             raise ProtocolError(f"an answer of {length} bytes to request {said} in the shared memory, where request {number} was made")
-        start = _OUT + _OUTWARD.size
-        self._received = time.perf_counter()
+        body = memory[_RESULT : _RESULT + length]
+        self._received = now = time.monotonic()
         if self._quick:
-            self._choice.took(self._received - self._sent)
-        return bytes(self._memory[start : start + length])
+            self._choice.took(now - self._sent)
+        return body
 
 
 class WorkerLane:
     """The worker's end. :meth:`receive` and :meth:`send` belong to the thread that runs the lane's calls."""
 
     def __init__(self, memory: int, door: int, bell: int) -> None:
-        self._memory = memoryview(mmap.mmap(memory, _SIZE))
+        self._memory = mmap.mmap(memory, _SIZE)
         os.close(memory)
         self._door = door
         self._bell = bell
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._sleeper = _Sleeper(self._door, self._event)
         self._fence = threading.Lock()
-        self._calls = 0
-        self._looks: tuple[None, ...] = ()  # at the next request, after the latest answer
+        self._tag = 1  # of the next request
+        self._again = 0  # what the latest one said of the next
+        self._large = False  # whether large values lie beside the latest answer
+        self._looks: tuple[None, ...] = ()  # for the next one
 
     @property
     def condemned(self) -> bool:
@@ -303,25 +342,28 @@ class WorkerLane:
 
     def requested(self) -> bool:
         """Whether there is a request now."""
-        return self._memory[_REQUEST] == self._next_tag()
+        return self._memory[_REQUEST] == self._tag
 
     def look(self) -> bool:
         """Return whether there is a request, after looking for it for a moment if one may come soon."""
-        tag = self._next_tag()
-        if self._memory[_REQUEST] == tag:
+        if self._memory[_REQUEST] == self._tag:
             return True
         looks, self._looks = self._looks, ()
-        return _seen(self._memory, _REQUEST, tag, looks)
+        return _seen(self._memory, _REQUEST, self._tag, looks)
 
     def sleep(self, idle: Callable[[], bool]) -> None:
-        """Wait for a request, or for :meth:`wake`; not if ``idle()`` is false by now."""
-        memory, tag = self._memory, self._next_tag()
-        memory[_DOZING] = 1
+        """Wait for a request, or for :meth:`wake`; not if ``idle()`` is false by now. It may be another processor on which this returns."""
+        memory = self._memory
+        left = _leave(self._again - 1) if 0 < self._again < _NOWHERE else None
+        memory[_DOZING] = 1 if left is None else _FAR
+        self._again = 0
         with self._fence:
             pass
-        if memory[_REQUEST] != tag and idle():
+        if memory[_REQUEST] != self._tag and idle():
             self._sleeper.sleep(-1)
         memory[_DOZING] = 0
+        if left:
+            os.sched_setaffinity(0, left)
 
     def wake(self) -> None:
         """Have :meth:`sleep` return, after what ``idle`` tells was changed. Any thread."""
@@ -332,25 +374,27 @@ class WorkerLane:
 
     def receive(self) -> tuple[int, int, float, bytes]:
         """Return the request that is there: number, index of the implementation, seconds left, arguments."""
-        self._calls += 1
-        number, seconds, index, length = _INWARD.unpack_from(self._memory, _IN)
-        start = _IN + _INWARD.size
-        return number, index, seconds, bytes(self._memory[start : start + length])
+        memory = self._memory
+        self._tag = self._tag % _TAGS + 1
+        number, seconds, index, length = _INWARD.unpack_from(memory, _IN)
+        return number, index, seconds, memory[_ARGUMENTS : _ARGUMENTS + length]
 
     def send(self, number: int, result: bytes) -> None:
-        """Put the answer to the request received last there for the host, and ring if it waits."""
+        """Put the answer to the request received last there for the host. :meth:`knock` follows, when the lock is released under which this was called."""
         memory = self._memory
-        _OUTWARD.pack_into(memory, _OUT, number, len(result))
-        start = _OUT + _OUTWARD.size
-        memory[start : start + len(result)] = result
-        again = memory[_AGAIN]
-        memory[_ANSWER] = 1 + self._calls % _TAGS
-        with self._fence:
-            pass
-        waits = memory[_WAITING]
+        length = len(result)
+        _OUTWARD.pack_into(memory, _OUT, number, length)
+        memory[_RESULT : _RESULT + length] = result
+        self._again = memory[_AGAIN]
+        self._large = type(result) is Parcel
+        memory[_ANSWER] = (self._tag - 2) % _TAGS + 1
+
+    def knock(self) -> None:
+        """Ring if the host waits."""
+        waits = self._memory[_WAITING]
         if waits:
             _ring(self._bell)
-        self._looks = () if not again else _LARGE_WORKER_LOOKS if type(result) is Parcel else _LONGER_LOOKS if waits else _WORKER_LOOKS
+        self._looks = () if not self._again else _LARGE_WORKER_LOOKS if self._large else _LONGER_LOOKS if waits else _WORKER_LOOKS
 
     def forget(self) -> None:
         """In a forked child: it is not the worker, so it must neither answer nor take requests. Whoever tries finds no memory; more than once is once."""
@@ -360,13 +404,25 @@ class WorkerLane:
         for descriptor in (self._door, self._bell, self._event):
             os.close(descriptor)
         self._door = self._bell = self._event = -1  # the numbers may soon mean other files
-        self._memory = memoryview(bytearray())
-
-    def _next_tag(self) -> int:
-        return 1 + (self._calls + 1) % _TAGS
+        self._memory = _NO_MEMORY
 
 
-def _seen(memory: memoryview, flag: int, tag: int, looks: tuple[None, ...]) -> bool:
+def _leave(processor: int) -> set[int] | None:
+    """Have this thread run on any processor that it may use but this one. Return those that it may, to be set again: empty when it may not use that one anyway.
+
+    None where it has no other one.
+    """
+    allowed = os.sched_getaffinity(0)
+    if processor not in allowed:
+        return set()
+    try:
+        os.sched_setaffinity(0, allowed - {processor})
+    except OSError:  # there is no other one, or it may not choose
+        return None
+    return allowed
+
+
+def _seen(memory: mmap.mmap, flag: int, tag: int, looks: tuple[None, ...]) -> bool:
     """Look so often at a flag; return whether it had the value ``tag`` at one of them."""
     for _ in looks:  # noqa: SIM110 - a generator would look half as often
         if memory[flag] == tag:

@@ -15,7 +15,7 @@ _SAMPLE: Final = 24
 #: Calls until the first trial, and after one that changed the way.
 _SOONEST: Final = 64
 #: Calls between two trials at most: each that changes nothing makes the next one twice as far away.
-_LATEST: Final = 16384
+_LATEST: Final = 4096
 #: The part of the other way's time that the way which is tried must stay below to be taken.
 _BETTER: Final = 0.85
 

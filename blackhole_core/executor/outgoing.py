@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import attrs
-
 from blackhole_core.executor.lane import HostLane
 from blackhole_core.executor.lanebox import LaneMailbox
 from blackhole_core.executor.mailbox import Mailbox
@@ -14,21 +12,26 @@ from blackhole_core.executor.wire.parcels import Parcel, Shelf, fit
 __all__ = ["Outgoing"]
 
 
-@attrs.define(eq=False)
 class Outgoing:
-    """One accepted call. ``deadline`` is when its caller gives up (``time.monotonic()``), ``lane`` the one it went by, if it did."""
+    """One accepted call. ``begun`` is when its caller made it and ``deadline`` when that one gives up (``time.monotonic()``).
 
-    number: int
-    hook: str
-    space: str
-    index: int
-    args: bytes
-    deadline: float | None
-    lane: HostLane | None = None
-    shelf: Shelf | None = None  # where what lies beside the answer in the lane is
+    One is made for each call, so what most do not have is the class's until then.
+    """
+
+    lane: HostLane | None = None  #: the one it went by
+    shelf: Shelf | None = None  #: where what lies beside the answer in the lane is
     mailbox: Mailbox[codec.Answer | codec.Error | Exception] | None = None
-    abandoned: bool = False
-    held: int = 0  # bytes of the arguments, as the backlog counts them
+    abandoned = False
+    held = 0  #: bytes of the arguments, as the backlog counts them
+
+    def __init__(self, number: int, hook: str, space: str, index: int, args: bytes, begun: float, deadline: float | None) -> None:
+        self.number = number
+        self.hook = hook
+        self.space = space
+        self.index = index
+        self.args = args
+        self.begun = begun
+        self.deadline = deadline
 
     def inbox(self) -> Mailbox[codec.Answer | codec.Error | Exception]:
         """Return the mailbox, which is made when it is first asked for: for a call in a lane, when there is something to put in. Under the lock."""

@@ -1,68 +1,45 @@
 """Levels process and above: the plugin runs in a worker, and the same runner outlives several workers.
 
-Invariants (everything below is guarded by ``_lock``, and ``_changed`` tells of it):
+Invariants (everything below is guarded by ``_lock``, which is that of its :class:`~blackhole_core.executor.traffic.Traffic`):
 
-* A call is in ``_outstanding`` from the moment it is accepted until its answer came, the worker that had it died, or it was
-  withdrawn before any worker had it; whether or not its caller still waits. ``drained`` means that it is empty.
-* A call that no worker has begun is in ``_waiting`` or in the ledger's untouched part, and goes to the next worker. A call
-  that may have begun never does: its caller gets :class:`WorkerDied`.
-* ``_state`` goes NEW → READY ⇄ DOWN → CLOSED, with ``_closed_by`` the error every later call gets. Only ``start`` and
-  ``restart`` lead to READY, one at a time; they are called by the loader and the supervisor. ``stop`` ends the worker that
-  one of them may be bringing up, and waits until that one has noticed.
+* ``_state`` goes NEW → READY ⇄ DOWN → CLOSED. Only ``start`` and ``restart`` lead to READY, one at a time; they are called by the
+  loader and the supervisor. ``stop`` ends the worker that one of them may be bringing up, and waits until that one has noticed.
 * What a worker says is judged by its own :class:`RemoteWorker`, so nothing an earlier one left behind can touch a later one.
-* ``_worker`` is the one that serves, or did last. Any other that there is stands by: it is the :class:`~blackhole_core.executor.spare.Spare`'s, and its
-  end changes nothing here.
+* ``_traffic.worker`` is the one that serves, or did last. Any other that there is stands by: it is the
+  :class:`~blackhole_core.executor.spare.Spare`'s, and its end changes nothing here.
 """
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import enum
 import functools
-import itertools
-import math
 import signal
-import threading
-import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
-import msgspec
 
-from blackhole_core.callcontext import ActiveCall, chain, get_deadline, remaining
 from blackhole_core.errors import (
-    CallTimeout,
-    CannotCross,
     LoadFailed,
     PluginBroken,
     PluginUnloaded,
     ProtocolError,
-    WorkerDied,
-    WorkerOverLimit,
 )
-from blackhole_core.executor.backlog import Backlog
 from blackhole_core.executor.callbacks import CallbackServer
 from blackhole_core.executor.confinement import Confinement
 from blackhole_core.executor.connection import Connection, Ended
 from blackhole_core.executor.facts import WorkerFacts
 from blackhole_core.executor.failure import Rebuilder, attribute
-from blackhole_core.executor.lane import CAPACITY, HostLane
-from blackhole_core.executor.mailbox import Mailbox, MailboxTimeout
-from blackhole_core.executor.outgoing import Outgoing
 from blackhole_core.executor.output import plugin_logger
 from blackhole_core.executor.poison import Fingerprint
-from blackhole_core.executor.poisonwatch import PoisonWatch
 from blackhole_core.executor.proxy import make_proxy
 from blackhole_core.executor.relay.rules import NOTHING, rules_of
 from blackhole_core.executor.runner import RunnerSpec
 from blackhole_core.executor.together import Together
+from blackhole_core.executor.traffic import Traffic
 from blackhole_core.executor.values import Values
 from blackhole_core.executor.wire import codec
-from blackhole_core.executor.wire.claims import Claim, claim_body, claimed
-from blackhole_core.executor.wire.ledger import Ledger
-from blackhole_core.executor.wire.parcels import MARK, Parcel, Shelf, fit
+from blackhole_core.executor.wire.claims import claim_body
 from blackhole_core.executor.workerfactory import RemoteWorker, WorkerFactory
 from blackhole_core.loader.snapshot import Sources
 from blackhole_core.messages import HOST, Call, Calls, Implementation, Replies, Surface
@@ -71,14 +48,6 @@ if TYPE_CHECKING:
     from blackhole_core.executor.spare import Spare, SpareFacts
 
 __all__ = ["RemoteRunner"]
-
-#: Calls that may be under way to one plugin or wait for it: more than a host has threads. Largest arguments that they may have together.
-_MOST_CALLS: Final = 10_000
-_MOST_BACKLOG: Final = 4
-
-#: Seconds after which a caller that gave up is worth its worker's being asked where it stands, and seconds to wait for that: at most a tenth more than it has waited.
-_WORTH_ASKING: Final = 0.5
-_STACK_PATIENCE: Final = 0.05
 
 
 class _State(enum.Enum):
@@ -99,33 +68,23 @@ class RemoteRunner:
         self._plugin = str(spec.id)
         self._rebuilder = Rebuilder(self._plugin, f"the worker of plugin {spec.id}", self._host.exception_type)
         self._callbacks = CallbackServer(spec, self._host)
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._call_timeout = spec.limits.call_timeout
-        self._room = threading.Condition(self._lock)
-        self._backlog = Backlog(_MOST_CALLS, _MOST_BACKLOG * spec.limits.max_message)
-        self._cramped = 0  # threads that wait for room
-        self._draining = 0  # threads in ``drained``
+        self._traffic = Traffic(spec, self._rebuilder, self._host.timers)
+        self._lock = self._traffic.lock
+        self._changed = self._traffic.changed
         self._state = _State.NEW
-        self._closed_by: Callable[[str], Exception] | None = None
         self._coming_up = False
-        self._worker: RemoteWorker | None = None
-        self.facts: Final = WorkerFacts(spec.id.name, factory, lambda: self._worker)
-        self._outstanding: dict[int, Outgoing] = {}
-        self._waiting: collections.deque[Outgoing] = collections.deque()
-        self._numbers = itertools.count(1)
+        self.facts: Final = WorkerFacts(spec.id.name, factory, lambda: self._traffic.worker)
         self._values = Values(self._plugin, spec.limits.max_message)
         self._sources: Sources | None = None  # the text that its workers are loaded from; the first has it from disk
-        self._shelf: Shelf | None = None  # where the latest worker looks for large values
-        self._poison = PoisonWatch(self._plugin, spec.limits.poison_deaths, self._lock)
+        poison = self._traffic.poison
         self._together = Together(
             self._values,
             self._rebuilder,
             self.call,
-            lambda hook, space, index, data: self._exchange(hook, space, index, data, False),
+            self._traffic.exchange,
             lambda error, hook: attribute(error, self._spec.id, hook, self.level),
-            alone=lambda: self._poison.armed and self._poison.on_guard(),  # a call that kills workers shows only alone
-            closed=lambda: self._closed_by is not None,
+            alone=lambda: poison.armed and poison.on_guard(),  # a call that kills workers shows only alone
+            closed=lambda: self._traffic.closed_by is not None,
         )
         #: Whether the host itself holds the worker still, or did a moment ago: a limiter that stops it now and then sets this. Such time is no silence of the worker's.
         self.paused: Callable[[], bool] = lambda: self.facts.held
@@ -178,7 +137,7 @@ class RemoteRunner:
         """Let ``confinement`` hold from now on for what is decided here, and for the walls of the next worker; those of this one stand as they were built."""
         self._spec = attrs.evolve(self._spec, confinement=confinement)
         with self._changed:
-            network = self._worker.network if self._worker is not None else None
+            network = self._traffic.worker.network if self._traffic.worker is not None else None
         if network is not None:
             network.confine(rules_of(confinement, self.level) or NOTHING)
         if self._spare is not None:
@@ -187,7 +146,7 @@ class RemoteRunner:
     def stop(self) -> None:
         self._close(lambda hook: PluginUnloaded(self._plugin, hook))
         with self._changed:
-            worker, coming_up = self._worker, self._coming_up
+            worker, coming_up = self._traffic.worker, self._coming_up
         if worker is not None:
             if coming_up:
                 worker.connection.kill()
@@ -213,12 +172,8 @@ class RemoteRunner:
     def _close(self, error: Callable[[str], Exception]) -> None:
         with self._changed:
             self._state = _State.CLOSED
-            if self._closed_by is None:
-                self._closed_by = error
-            while self._waiting:
-                self._settle(self._waiting.popleft(), self._closed_by)
+            self._traffic.close(error)
             self._changed.notify_all()
-            self._room.notify_all()
         if self._spare is not None:
             self._spare.close()
 
@@ -239,7 +194,7 @@ class RemoteRunner:
                 if worker.enclosure.shows_pid:  # else it is the process that was started
                     worker.pid = worker.limits.main = started.pid
                 worker.lane = worker.offered if started.lane else None
-                self._shelf = worker.connection.shelf = worker.arena if started.arena else None
+                self._traffic.shelf = worker.connection.shelf = worker.arena if started.arena else None
                 check(started.surface)
                 self._open(worker)
                 self._sources = worker.startup.sources
@@ -258,13 +213,13 @@ class RemoteRunner:
         """Take the worker that stands by; None where there is none."""
 
         def give(worker: RemoteWorker) -> bool:
-            if self._closed_by is not None:
+            if self._traffic.closed_by is not None:
                 return False
             worker.waited = True
-            self._worker = worker
+            self._traffic.worker = worker
             return True
 
-        return self._worker if self._spare is not None and self._spare.take(give) else None
+        return self._traffic.worker if self._spare is not None and self._spare.take(give) else None
 
     def _later_spec(self) -> RunnerSpec:
         """Return what a worker gets that takes the place of a dead one: it imports no more than serving needs, and is what that one was, whatever was edited since."""
@@ -284,23 +239,22 @@ class RemoteRunner:
         spec = self._spec if self._state is _State.NEW else self._later_spec()
         worker = self._make(spec)
         with self._changed:
-            self._worker = worker
+            self._traffic.worker = worker
         worker.connection.open()
         if self._spec.confinement is not spec.confinement:
             self.confine(self._spec.confinement)  # it did not see this worker yet
-        if self._closed_by is not None:
+        if self._traffic.closed_by is not None:
             worker.connection.kill()  # stop() did not see this worker yet
         return worker
 
     def _open(self, worker: RemoteWorker) -> None:
         with self._changed:
-            if self._closed_by is not None:
-                raise self._closed_by("start")
+            if self._traffic.closed_by is not None:
+                raise self._traffic.closed_by("start")
             if not worker.alive:
                 raise LoadFailed(self._plugin, "its worker ended as soon as it was up")
             self._state = _State.READY
-            while self._waiting:
-                self._dispatch(worker, self._waiting.popleft(), 0)
+            self._traffic.open_to(worker)
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
@@ -318,8 +272,10 @@ class RemoteRunner:
         return self._answer(call.hook, call.space, call.index, *call.args, control=True)
 
     def _answer(self, hook: str, space: str, index: int, /, *args: Any, control: bool = False) -> Any:
+        values, traffic = self._values, self._traffic
         try:
-            return self._call(hook, space, index, args, control)
+            data = values.encode(hook, space, index, args, traffic.shelf)
+            return values.decode(hook, space, index, traffic.exchange(hook, space, index, data, control))
         except Exception as error:
             attribute(error, self._spec.id, hook, self.level)
             raise
@@ -327,226 +283,19 @@ class RemoteRunner:
     def call_many(self, calls: Calls) -> Replies:
         return self._together.run(calls)
 
-    def _call(self, hook: str, space: str, index: int, args: tuple[Any, ...], control: bool) -> Any:
-        data = self._values.encode(hook, space, index, args, self._shelf)
-        return self._values.decode(hook, space, index, self._exchange(hook, space, index, data, control))
-
-    def _exchange(self, hook: str, space: str, index: int, data: bytes, control: bool) -> bytes | msgspec.Raw | Claim:
-        """Send a request and return the result in its answer.
-
-        :raises Exception: what the plugin raised, or why there is no answer.
-        """
-        begun = time.monotonic()
-        deadline = get_deadline()
-        if deadline is None and self._call_timeout is not None:
-            deadline = begun + self._call_timeout
-        outgoing = Outgoing(next(self._numbers), hook, space, index, data, deadline)
-        call = self._poison.identify(outgoing) if self._poison.armed and not control and self._poison.on_guard() else None
-        try:
-            worker, mailbox = self._accept(outgoing, control)
-            reply = mailbox.wait(deadline) if mailbox is not None else self._wait_in_lane(worker, outgoing)
-        except MailboxTimeout:
-            waited = time.monotonic() - begun
-            where = self._abandon(outgoing)
-            raise CallTimeout(self._plugin, hook, waited, where=where, stack=self._stack_of(outgoing, waited)) from None
-        except BaseException:  # Ctrl-C, here or in a nested call; or the call was refused
-            self._abandon(outgoing)
-            raise
-        if call is not None and not isinstance(reply, Exception):
-            self._poison.answered(call)
-        if isinstance(reply, bytes):
-            return reply if reply[:1] != MARK else self._claimed_in_lane(worker, outgoing, reply)
-        if isinstance(reply, codec.Answer):
-            return reply.result
-        raise self._rebuilder.rebuild(reply.failure, hook) if isinstance(reply, codec.Error) else reply
-
-    def _claimed_in_lane(self, worker: RemoteWorker, outgoing: Outgoing, reply: bytes) -> bytes | Claim:
-        """Return an answer of whose parts some may lie in the arena; a worker that lies about them is cut off."""
-        try:
-            answer: bytes | Claim = claimed(reply, outgoing.shelf)
-        except ProtocolError as error:
-            worker.connection.breach(error)
-            raise CannotCross(self._plugin, outgoing.hook, "the result", str(error)) from None
-        return answer
-
-    def _accept(self, outgoing: Outgoing, control: bool) -> tuple[RemoteWorker, Mailbox[codec.Answer | codec.Error | Exception] | None]:
-        """Send a call or have it wait for its turn; return who has it and the caller's mailbox, None for a caller that waits in the lane."""
-        active = chain.get()
-        with self._lock:
-            # One that is part of a call under way must not wait for the end of others, which may wait for that one.
-            if self._outstanding and not control and not active and not self._backlog.has_room(len(outgoing.args)):
-                self._wait_for_room(outgoing)
-            if self._closed_by is not None and not control:
-                raise self._closed_by(outgoing.hook)
-            worker = self._worker
-            assert worker is not None, "call follows start"
-            idle = not self._outstanding
-            self._outstanding[outgoing.number] = outgoing
-            outgoing.held = len(outgoing.args)
-            self._backlog.add(outgoing.held)
-            parent = _parent_in(worker.connection, active) if active else 0
-            if type(outgoing.args) is Parcel:
-                outgoing.args = fit(outgoing.args, worker.connection.shelf)
-            if worker.alive and (self._state is _State.READY or parent or control):
-                lane = worker.lane
-                # One that is part of a call of the worker's own runs on the thread that made that one, not on the lane's.
-                if idle and not parent and lane is not None and not lane.held and outgoing.space == HOST and len(outgoing.args) <= CAPACITY:
-                    self._dispatch_by_lane(worker, lane, outgoing)
-                    return worker, None
-                self._dispatch(worker, outgoing, parent)
-            elif parent or control:
-                self._settle(outgoing, lambda hook: WorkerDied(self._plugin, hook, exit=None, executed="no"))
-            else:
-                self._waiting.append(outgoing)
-            return worker, outgoing.inbox()
-
-    def _wait_for_room(self, outgoing: Outgoing) -> None:
-        """Wait until the calls under way leave room for another one. Under the lock, which others have meanwhile.
-
-        :raises CallTimeout: the call's deadline passed first.
-        """
-        begun = time.monotonic()
-        self._cramped += 1
-        try:
-            while self._closed_by is None and not self._backlog.has_room(len(outgoing.args)):
-                left = remaining(outgoing.deadline, time.monotonic())
-                if left is not None and left <= 0.0:
-                    where = f"executed: no, {self._backlog} are under way already"
-                    raise CallTimeout(self._plugin, outgoing.hook, time.monotonic() - begun, where=where)
-                self._room.wait(left)
-        finally:
-            self._cramped -= 1
-            self._room.notify()  # there may be room for another one beside this one, or instead of it
-
-    def _make_room(self, outgoing: Outgoing) -> None:
-        self._backlog.remove(outgoing.held)
-        if self._cramped:
-            self._room.notify()
+    def drained(self, timeout: float | None) -> bool:
+        return self._traffic.drained(timeout)
 
     @property
     def poisoned(self) -> tuple[str, ...]:
         """The calls that are not run any more, by hook and digest, oldest first."""
-        return self._poison.convicted
+        return self._traffic.poison.convicted
 
     def release_poison(self) -> tuple[str, ...]:
         """Run such calls again, and forget what is held against others; return the former."""
-        return self._poison.release()
+        return self._traffic.poison.release()
 
-    # --- by the lane -------------------------------------------------------------------------------------------------
-
-    def _dispatch_by_lane(self, worker: RemoteWorker, lane: HostLane, outgoing: Outgoing) -> None:
-        """Send a call by the lane of a worker that owes nothing, and so begins it first, as the ledger has it."""
-        deadline = outgoing.deadline
-        worker.ledger.sent(outgoing.number, nested=False)
-        if not worker.vigil.awake:
-            worker.vigil.wake()
-        outgoing.lane = lane
-        outgoing.shelf = worker.connection.shelf
-        if type(outgoing.args) is Parcel:
-            outgoing.args.handed = True
-        lane.send(outgoing.number, outgoing.index, math.inf if deadline is None else deadline - time.monotonic(), outgoing.args)
-
-    def _wait_in_lane(self, worker: RemoteWorker, outgoing: Outgoing) -> bytes | codec.Answer | codec.Error | Exception:
-        """Wait for the reply to a call that holds the lane, and give the lane up. The body of the answer when it came there, else a reply."""
-        lane, by_lane = outgoing.lane, False
-        assert lane is not None
-        try:
-            if not lane.look():
-                other = _sleep_in_lane(lane, outgoing)
-                if other is not None:
-                    return other
-            answer = lane.receive(outgoing.number)
-            by_lane = True
-        except ProtocolError as error:
-            return self._cut_off(worker, outgoing, error)
-        finally:
-            with self._lock:
-                lane.leave()
-                if by_lane and worker.ledger.answered(outgoing.number):
-                    self._forget(outgoing.number)
-                    mailbox = outgoing.mailbox
-                else:  # the I/O thread has noted the reply, or there is none yet: whoever has something for the mailbox must find it closed
-                    mailbox = outgoing.inbox()
-            if mailbox is not None:
-                mailbox.close()
-        return answer
-
-    def _cut_off(self, worker: RemoteWorker, outgoing: Outgoing, breach: ProtocolError) -> codec.Answer | codec.Error | Exception:
-        """End a worker that misuses its lane, and return what its end means for the call."""
-        worker.connection.breach(breach)
-        with self._lock:
-            mailbox = outgoing.inbox()
-        return mailbox.wait(None)  # a killed process ends
-
-    # --- by the channel ----------------------------------------------------------------------------------------------
-
-    def _dispatch(self, worker: RemoteWorker, outgoing: Outgoing, parent: int) -> None:
-        timeout = remaining(outgoing.deadline, time.monotonic())
-        worker.ledger.sent(outgoing.number, nested=parent != 0)
-        if not worker.vigil.awake:
-            worker.vigil.wake()
-        if type(outgoing.args) is Parcel:
-            outgoing.args = fit(outgoing.args, worker.connection.shelf)  # it may have waited for another worker than it was made for
-            if type(outgoing.args) is Parcel:
-                outgoing.args.handed = True
-        args = msgspec.Raw(outgoing.args)
-        worker.connection.send(codec.Request(outgoing.number, outgoing.space, outgoing.hook, outgoing.index, args, timeout, parent))
-
-    def _settle(self, outgoing: Outgoing, error: Callable[[str], Exception]) -> None:
-        if self._outstanding.pop(outgoing.number, None) is not None:
-            self._make_room(outgoing)
-        outgoing.inbox().deliver(error(outgoing.hook))
-
-    def _abandon(self, outgoing: Outgoing) -> str:
-        """Note that nobody waits for a call any more, wherever its caller was interrupted, and say what is known of it.
-
-        It is withdrawn if it has not begun, else watched, and its worker killed if it never ends.
-        """
-        number, hook, lane = outgoing.number, outgoing.hook, outgoing.lane
-        with self._lock:
-            outgoing.abandoned = True
-            if lane is not None and lane.held and lane.number == number:
-                lane.leave()
-            mailbox = outgoing.inbox()
-            worker = self._worker
-            owed = worker is not None and number in worker.ledger
-            if number in self._outstanding and not owed:
-                with contextlib.suppress(ValueError):  # it was not even put there
-                    self._waiting.remove(outgoing)
-                self._forget(number)
-                where = "executed: no, its worker is being restarted"
-            else:
-                where = "executed: unknown"
-        mailbox.close()
-        if owed:
-            assert worker is not None
-            worker.connection.send(codec.Cancel(number, lane is not None))
-            self._host.timers.after(self._spec.limits.hang_grace, lambda: self._kill_if_hung(number, hook, worker))
-        return where
-
-    def _kill_if_hung(self, number: int, hook: str, worker: RemoteWorker) -> None:
-        with self._changed:
-            # A call that still waits for its turn is not hung: what holds it up may have every right to take long.
-            hung = worker.alive and number in worker.ledger.split()[0]
-        if hung:
-            worker.vigil.end_hung(f"hook {hook!r} ran on {self._spec.limits.hang_grace:g} s after its caller gave up")
-
-    def _stack_of(self, outgoing: Outgoing, waited: float) -> tuple[str, ...]:
-        """Return where the worker stands in a call whose caller gave up after ``waited`` seconds; empty when it has not begun, or does not say at once."""
-        if waited < _WORTH_ASKING:
-            return ()
-        with self._lock:
-            worker = self._worker
-            begun = worker is not None and worker.alive and outgoing.number in worker.ledger.split()[0]
-        return worker.vigil.ask_stack(_STACK_PATIENCE) if worker is not None and begun else ()
-
-    def drained(self, timeout: float | None) -> bool:
-        with self._changed:
-            self._draining += 1
-            try:
-                return self._changed.wait_for(lambda: not self._outstanding, timeout)
-            finally:
-                self._draining -= 1
+    # --- what is known of it ---------------------------------------------------------------------------------------
 
     @property
     def pid(self) -> int | None:
@@ -573,7 +322,7 @@ class RemoteRunner:
         elif isinstance(message, codec.HostCall):
             self._on_host_call(worker, message)
         elif isinstance(message, codec.Answer | codec.Error):
-            self._on_reply(worker, message)
+            self._traffic.take_reply(worker, message)
         elif isinstance(message, codec.Imported):
             worker.imported.hear(message)
         elif isinstance(message, codec.StateChanged):
@@ -581,27 +330,8 @@ class RemoteRunner:
         else:
             worker.startup.hear(message)
 
-    def _on_reply(self, worker: RemoteWorker, message: codec.Answer | codec.Error) -> None:
-        message = claim_body(message, worker.connection.shelf)  # first: if it lies, the call is still open, and is told of the worker's end
-        with self._changed:
-            if not worker.ledger.answered(message.id):
-                raise ProtocolError(f"an answer to request {message.id}, which is not open")
-            outgoing = self._forget(message.id)
-            mailbox = outgoing.inbox()
-        if not outgoing.abandoned:  # else the caller's exception would keep what lies beside the answer
-            mailbox.deliver(message)
-
-    def _forget(self, number: int) -> Outgoing:
-        outgoing = self._outstanding.pop(number)
-        self._make_room(outgoing)
-        if not self._outstanding and self._draining:
-            self._changed.notify_all()
-        return outgoing
-
     def _on_host_call(self, worker: RemoteWorker, message: codec.HostCall) -> None:
-        with self._changed:
-            parent = self._outstanding.get(message.parent)
-            mailbox = parent.inbox() if parent is not None else None
+        mailbox = self._traffic.mailbox_of(message.parent)
         self._callbacks.receive(claim_body(message, worker.connection.shelf), worker.connection, mailbox)
 
     def _on_end(self, worker: RemoteWorker, ended: Ended) -> None:
@@ -609,7 +339,7 @@ class RemoteRunner:
         if verdict is None and ended.reason is None:
             verdict = worker.connection.child.verdict(self._spec.confinement.resources)
         with self._changed:
-            spare = self._spare if worker is not self._worker else None
+            spare = self._spare if worker is not self._traffic.worker else None
         if spare is None:
             self._take_end(worker, ended.judged(verdict))
         else:
@@ -629,7 +359,6 @@ class RemoteRunner:
         spare.ended(worker, ended)
 
     def _take_end(self, worker: RemoteWorker, ended: Ended) -> None:
-        lane = worker.offered
         with self._changed:
             worker.alive = False
             self.facts.ended(worker)
@@ -637,22 +366,7 @@ class RemoteRunner:
             died_ready = self._state is _State.READY
             if died_ready:
                 self._state = _State.DOWN
-            if lane is not None and lane.answered() and worker.ledger.answered(lane.number):
-                # Its caller has not looked yet, or gave up, or found it to be none: what the worker began after it must not be taken for untouched.
-                self._settle(self._outstanding[lane.number], lambda hook: self._died(hook, ended, executed="unknown"))
-            lost, untouched = worker.ledger.split()
-            worker.ledger = Ledger(self._spec.limits.threads)
-            convicted = self._poison.died(self._outstanding[number] for number in lost) if died_ready else None
-            if not worker.connection.trusted:
-                # What it said after the breach was not read, so it may have answered, and begun, any of them before it was killed.
-                lost, untouched = (*lost, *untouched), ()
-            for number in lost:
-                self._settle(self._outstanding[number], lambda hook: self._died(hook, ended, executed="unknown"))
-            self._requeue([self._outstanding[number] for number in untouched])
-            if convicted is not None:
-                self._refuse_waiting(convicted)
-            if self._shelf is worker.arena:
-                self._shelf = None
+            convicted = self._traffic.lose(worker, ended)
             worker.let_go()
             self._changed.notify_all()
             on_death = self._on_death if died_ready else None
@@ -667,52 +381,6 @@ class RemoteRunner:
 
     def _emit_poisoned(self, call: Fingerprint) -> None:
         spec = self._spec.id
-        self._host.emit("call.poisoned", spec.name, version=spec.version, hook=call.hook, call=str(call), deaths=self._poison.deaths)
-
-    def _refuse_waiting(self, convicted: Fingerprint) -> None:
-        """Fail the calls that wait for the next worker and would end it, too. Under the lock."""
-        for outgoing in [waiting for waiting in self._waiting if waiting.hook == convicted.hook and waiting.fingerprint() == convicted]:
-            self._waiting.remove(outgoing)
-            self._settle(outgoing, lambda hook: self._poison.error(convicted))
-
-    def _requeue(self, untouched: list[Outgoing]) -> None:
-        """Keep for the next worker what this one certainly did not begin, in front and in order."""
-        for outgoing in reversed(untouched):
-            if outgoing.abandoned:
-                del self._outstanding[outgoing.number]
-                self._make_room(outgoing)
-            elif self._closed_by is not None:
-                self._settle(outgoing, self._closed_by)
-            else:
-                outgoing.args = fit(outgoing.args, None)  # while what it needs of this worker's arena is still there
-                self._waiting.appendleft(outgoing)
-
-    def _died(self, hook: str, ended: Ended, *, executed: Literal["unknown", "no"]) -> WorkerDied:
-        facts: dict[str, Any] = {"exit": ended.exit, "executed": executed, "tail": ended.tail, "reason": ended.reason, "stack": ended.stack}
-        if ended.limit is not None:
-            return WorkerOverLimit(self._plugin, hook, **attrs.asdict(ended.limit), **facts)
-        error = WorkerDied(self._plugin, hook, **facts)
-        if ended.reason:
-            error.add_note(f"the host ended it: {ended.reason}")
-        return error
-
-
-def _sleep_in_lane(lane: HostLane, outgoing: Outgoing) -> codec.Answer | codec.Error | Exception | None:
-    """Wait until there is an answer in the lane (None), or return the reply that came by the channel; run nested calls meanwhile.
-
-    :raises MailboxTimeout: the call's deadline passed first.
-    """
-    while not lane.answered():
-        mailbox = outgoing.mailbox
-        if mailbox is not None:
-            reply = mailbox.poll()
-            if reply is not None:
-                return reply
-        if not lane.sleep(outgoing.deadline):
-            raise MailboxTimeout
-    return None
-
-
-def _parent_in(connection: Connection, active: tuple[ActiveCall, ...]) -> int:
-    """Return the number of the innermost of the active calls that ``connection``'s worker made into the host, 0 for none."""
-    return next((call.call_id for call in reversed(active) if call.runner is connection), 0)
+        self._host.emit(
+            "call.poisoned", spec.name, version=spec.version, hook=call.hook, call=str(call), deaths=self._traffic.poison.deaths
+        )

@@ -332,17 +332,21 @@ class Worker:
         with self._lock:
             self._in_lane = number if number != self._withdrawn else 0
         if not self._in_lane:
-            return self.send(codec.Error(number, to_wire(TimeoutError("cancelled before it began"))))
+            self.send(codec.Error(number, to_wire(TimeoutError("cancelled before it began"))))
+            return
         result = self._perform_indexed(number, index, args, None if seconds == math.inf else seconds)
+        there = False
         with self._lock:
-            looked_for = self._in_lane == number
-            self._in_lane = 0
-            if looked_for and isinstance(result, bytes) and len(result) <= CAPACITY:
+            if self._in_lane == number and isinstance(result, bytes) and len(result) <= CAPACITY:
                 lane.send(number, result)
                 self._left_lane = number
                 self._left_parcel = result if type(result) is Parcel else None
-                return None
-        return self.send(_reply(number, result))
+                there = True
+            self._in_lane = 0
+        if there:
+            lane.knock()
+        else:
+            self.send(_reply(number, result))
 
     def _cancel_in_lane(self, number: int) -> None:
         """Have a request answered by the channel from now on: nobody looks into the lane for it any more."""
@@ -355,6 +359,8 @@ class Worker:
                 self.send(codec.Error(number, to_wire(TimeoutError("answered when nobody waited any more"))))
             else:
                 self._withdrawn = number
+                if self._lane is not None:
+                    self._lane.wake()  # whoever put it there may have been interrupted before it rang
 
     # --- any call ----------------------------------------------------------------------------------------------------
 

@@ -96,7 +96,7 @@ if busy:
     threading.Thread(target=plugin, args=("raw", busy), daemon=True).start()
     while plugin.runner.drained(0):
         pass
-print(plugin.pid, plugin.remote._worker.connection.child._inside.pid, flush=True)
+print(plugin.pid, plugin.remote._traffic.worker.connection.child._inside.pid, flush=True)
 threading.Event().wait(100)
 """
 
@@ -166,7 +166,7 @@ def test_host_and_engine_are_killed_at_once(tmp_path: Path, containers: Path) ->
 def test_the_engine_is_killed(stage: Stage, containers: Path) -> None:
     """The plugin serves on, and when it stops everything is removed."""
     counter = stage.start("counter")
-    engaged: Any = counter.remote._worker.connection.child._inside  # type: ignore[union-attr]  # there is one
+    engaged: Any = counter.remote._traffic.worker.connection.child._inside  # type: ignore[union-attr]  # there is one
     os.kill(engaged.pid, signal.SIGKILL)
     assert counter("add", 2) == 2
     counter.runner.stop()

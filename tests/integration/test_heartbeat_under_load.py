@@ -80,6 +80,6 @@ def test_a_heartbeat_a_thousand_times_a_second(stage: Stage, tmp_path: Path) -> 
     assert strange == []
     assert eventually(lambda: plugin.remote._state.value == "ready")
     assert {(ended.exit, ended.reason) for ended in ends} == {(-signal.SIGKILL, None)}
-    worker: Any = plugin.remote._worker
+    worker: Any = plugin.remote._traffic.worker
     assert plugin("transform", "well") == "well"
     assert eventually(lambda: not worker.vigil.awake)

@@ -361,7 +361,7 @@ def test_numbers_of_requests_near_every_edge(start: int, way: str) -> None:
         stage.use_fall_backs()
     try:
         counter = stage.start("counter")
-        counter.remote._numbers = itertools.count(start)
+        counter.remote._traffic._numbers = itertools.count(start)
         assert [counter("add", 1) for _ in range(20)] == list(range(1, 21))
     finally:
         stage.close()

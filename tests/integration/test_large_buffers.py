@@ -84,7 +84,7 @@ def plugin(stage: Stage, tmp_path: Path) -> Running:
 
 
 def _arena(plugin: Running) -> Arena:
-    worker = plugin.remote._worker
+    worker = plugin.remote._traffic.worker
     assert worker is not None
     assert worker.arena is not None
     return worker.arena
@@ -185,12 +185,12 @@ def test_the_limit_names_its_numbers(plugin: Running) -> None:
 @needs_arena
 def test_a_caller_that_gave_up(plugin: Running, stage: Stage) -> None:
     """The regions of a call that is answered when nobody waits, of one that is cancelled before it begins, and of its answer are freed."""
-    plugin.remote._call_timeout = 0.05
+    plugin.remote._traffic._call_timeout = 0.05
     block = np.ones(_LARGE)
     outcomes = in_threads(4, lambda _: plugin("raw", ("sleep", 0.3, block)))
     assert all(isinstance(outcome, CallTimeout) for outcome in outcomes)
     assert plugin.remote.drained(10)
-    plugin.remote._call_timeout = 30.0
+    plugin.remote._traffic._call_timeout = 30.0
     assert plugin("raw", "sums") == []
     assert eventually(lambda: _in_use(plugin) == 0)
 
@@ -246,10 +246,10 @@ def test_calls_move_to_the_next_worker_with_what_lies_beside_them(plugin: Runnin
 
     threads = [threading.Thread(target=call, args=(number,)) for number in range(6)]
     threads[0].start()
-    assert eventually(lambda: plugin.remote._outstanding)
+    assert eventually(lambda: plugin.remote._traffic.outstanding)
     for thread in threads[1:]:
         thread.start()
-    assert eventually(lambda: len(plugin.remote._outstanding) == 6)
+    assert eventually(lambda: len(plugin.remote._traffic.outstanding) == 6)
     os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: ends)
     _bring_back(plugin)

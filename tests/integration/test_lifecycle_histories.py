@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, example, given, note, seed, settings
 from hypothesis import strategies as st
 
 import blackhole_core as bh
-from blackhole_core.executor import remote
+from blackhole_core.executor import traffic
 from tests.integration.lifecycle_model import FAULTS, POLICY, Model
 from tests.simulated.histories import HOW, VERSIONS, candidates, play
 from tests.simulated.host import Simulation, simulation
@@ -193,7 +193,7 @@ class World:
         threads = []
         for place in range(calls):
             threads.append(self._begin(lambda place=place: got.__setitem__(place, self._call("hold" if place == 0 else "no"))))  # type: ignore[misc]  # a default binds the loop's value
-            assert self._until(lambda place=place: len(runner._outstanding) > place and (place or runner._worker.ledger))  # type: ignore[misc]  # a default binds the loop's value
+            assert self._until(lambda place=place: len(runner._traffic.outstanding) > place and (place or runner._traffic.worker.ledger))  # type: ignore[misc]  # a default binds the loop's value
         log = self._log
         assert self._until(lambda: str(len(self._calls) - calls) in log.read_text().split() if log.exists() else False)
         if end == "crash":
@@ -211,7 +211,7 @@ class World:
         return [*got, *swapped] if end == "swap" else got
 
     def _begin(self, action: Callable[[], object]) -> Any:
-        thread = remote.threading.Thread(target=action)  # a simulated one, in a simulation
+        thread = traffic.threading.Thread(target=action)  # a simulated one, in a simulation
         thread.start()
         return thread
 

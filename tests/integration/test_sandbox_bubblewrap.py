@@ -136,7 +136,7 @@ def _parent(pid: int) -> int:
 def test_its_end_is_told_before_its_number_is_free(stage: Stage, tmp_path: Path) -> None:
     """To who sends signals to that number, as at every level."""
     require_bubblewrap()
-    worker = _start(stage, tmp_path).remote._worker
+    worker = _start(stage, tmp_path).remote._traffic.worker
     assert worker is not None
     told: list[bool] = []
     worker.connection.child.before_reap(lambda: told.append(True))

@@ -129,7 +129,7 @@ def test_signals_of_the_host_reach_the_worker(stage: Stage) -> None:
     plugin = stage.start("faulty", stop_grace=1.0)
     ends: list[int | None] = []
     plugin.remote.watch(lambda ended: ends.append(ended.exit))
-    worker = plugin.remote._worker
+    worker = plugin.remote._traffic.worker
     assert worker is not None
     worker.connection.child.signal(signal.SIGTERM)
     assert eventually(lambda: ends == [-signal.SIGTERM])
@@ -180,7 +180,7 @@ def test_a_grandchild_without_namespaces(tmp_path: Path, each_layer_missing: Cal
     """Where there is no pid namespace nobody can leave the process group, which ends as a whole."""
     each_layer_missing("namespace")
     plugin = stage.start("prober")
-    worker = plugin.remote._worker
+    worker = plugin.remote._traffic.worker
     assert worker is not None
     assert plugin.remote.pid == worker.connection.child.pid
     said = plugin("pick", "setsid")

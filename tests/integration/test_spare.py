@@ -307,7 +307,7 @@ def test_deaths_on_both_sides_at_any_moment_lose_no_call(stage: Stage, tmp_path:
 def _kill_some(runner: RemoteRunner, chance: random.Random) -> None:
     standing = runner._spare
     assert standing is not None
-    for worker in (runner._worker, standing._worker):
+    for worker in (runner._traffic.worker, standing._worker):
         if worker is not None and chance.random() < 0.5:
             worker.connection.child.kill()
 

@@ -72,7 +72,7 @@ def test_calls_left_behind_on_a_replaced_version_end_with_its_worker(tmp_path: P
         for number, seconds in enumerate((60.0, 0.0)):
             threads.append(threading.Thread(target=call, args=(seconds,)))
             threads[-1].start()
-            while len(old._outstanding) <= number:
+            while len(old._traffic.outstanding) <= number:
                 time.sleep(0.001)
         assert pm.swap("sleepy", source=tmp_path / "2.0.0").retiring
         os.kill(old.pid, signal.SIGKILL)
@@ -106,7 +106,7 @@ def test_queued_calls_go_to_the_next_worker_and_it_is_started_once(tmp_path: Pat
         threads += [threading.Thread(target=call, args=(0.0,)) for _ in range(5)]
         for thread in threads[1:]:
             thread.start()
-        while len(runner._outstanding) < 6:
+        while len(runner._traffic.outstanding) < 6:
             time.sleep(0.001)
         _kill(pm, "full")
         for thread in threads:

@@ -95,10 +95,10 @@ def test_queued_calls_survive_the_worker(stage: Stage, tmp_path: Path) -> None:
         if number == 0:
             return plugin("slow", 60)
         if number <= 5:
-            assert eventually(lambda: len(plugin.remote._outstanding) >= 1)
+            assert eventually(lambda: len(plugin.remote._traffic.outstanding) >= 1)
             return plugin("transform", str(number))
-        assert eventually(lambda: len(plugin.remote._outstanding) == 6)
-        assert eventually(lambda: "about to be slow" in plugin.remote._worker.connection._records.tail.lines())  # type: ignore[union-attr]  # there is one
+        assert eventually(lambda: len(plugin.remote._traffic.outstanding) == 6)
+        assert eventually(lambda: "about to be slow" in plugin.remote._traffic.worker.connection._records.tail.lines())  # type: ignore[union-attr]  # there is one
         os.kill(plugin.pid, signal.SIGKILL)
         deaths.wait()
         return deaths.bring_back()
@@ -171,7 +171,7 @@ def test_calls_wait_for_the_next_worker_with_their_own_deadline(stage: Stage) ->
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    assert eventually(lambda: counter.remote._waiting)
+    assert eventually(lambda: counter.remote._traffic._waiting)
     counter.remote.give_up("three deaths in a minute")
     waiting.join(10)
     assert isinstance(outcomes[0], PluginBroken)
@@ -216,7 +216,7 @@ def test_a_death_in_the_middle_of_a_frame(stage: Stage, moment: str, tmp_path: P
 
         def kill(pid: int = pid, delay: float = delay) -> None:
             if moment == "argument":
-                assert eventually(lambda: plugin.remote._worker and plugin.remote._worker.connection._outbox)
+                assert eventually(lambda: plugin.remote._traffic.worker and plugin.remote._traffic.worker.connection._outbox)
             time.sleep(delay)  # where in the frame it strikes is chance, and meant to be
             os.kill(pid, signal.SIGKILL)
 
@@ -427,7 +427,7 @@ def test_no_call_is_lost_or_doubled_while_workers_are_killed(  # noqa: C901 - on
                 eventually(lambda: plugin.remote._state.value == "ready", 1)
             time.sleep(chance.uniform(0.02, 0.1))
             if plugin.remote.pid is not None:
-                plugin.remote._worker.connection.child.signal(signal.SIGKILL)  # type: ignore[union-attr]  # never a stranger's pid
+                plugin.remote._traffic.worker.connection.child.signal(signal.SIGKILL)  # type: ignore[union-attr]  # never a stranger's pid
 
     def end(_: int) -> None:
         met = eventually(lambda: len(deaths.ends) > 10 and sum(map(len, results)) > 100, 60)
@@ -477,7 +477,7 @@ def test_an_answer_in_shared_memory_counts_when_the_worker_dies(stage: Stage, tm
         assert answered.wait(20)
         if number == 1:
             return plugin("slow", 60)
-        assert eventually(lambda: "about to be slow" in plugin.remote._worker.connection._records.tail.lines())  # type: ignore[union-attr]  # there is one
+        assert eventually(lambda: "about to be slow" in plugin.remote._traffic.worker.connection._records.tail.lines())  # type: ignore[union-attr]  # there is one
         os.kill(plugin.pid, signal.SIGKILL)
         deaths.wait()
         return look_now.set()
@@ -514,7 +514,7 @@ def test_many_calls_at_once_are_not_lost_or_doubled_while_workers_are_killed(sta
         while not over.is_set():
             time.sleep(chance.uniform(0.02, 0.1))
             if plugin.remote._state.value == "ready" and plugin.remote.pid is not None:
-                plugin.remote._worker.connection.child.signal(signal.SIGKILL)  # type: ignore[union-attr]  # never a stranger's pid
+                plugin.remote._traffic.worker.connection.child.signal(signal.SIGKILL)  # type: ignore[union-attr]  # never a stranger's pid
 
     def end(_: int) -> None:
         met = eventually(lambda: len(deaths.ends) > 10 and None in list(replied.values()), 60)

@@ -114,7 +114,7 @@ def test_the_host_is_killed(tmp_path: Path, containers: Path) -> None:
     program = program.replace(
         "plugin = ", "from blackhole_core.manifest.model import Container\nstage.container = Container(runtime='runsc')\nplugin = "
     )
-    program = program.replace("plugin.remote._worker.connection.child._inside.pid", "0")
+    program = program.replace("plugin.remote._traffic.worker.connection.child._inside.pid", "0")
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as host:
         assert host.stdout is not None
         engine = int(host.stdout.readline().split()[0])

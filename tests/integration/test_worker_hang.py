@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from blackhole_core.errors import CallTimeout, PluginBroken, WorkerDied
-from blackhole_core.executor import remote
+from blackhole_core.executor import traffic
 from blackhole_core.executor.wire import codec
 from blackhole_core.messages import Call
 from tests.integration.managed import manager
@@ -54,11 +54,11 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait longer for a worker to say where it stands: this machine may be busy."""
-    monkeypatch.setattr(remote, "_STACK_PATIENCE", 10.0)
+    monkeypatch.setattr(traffic, "_STACK_PATIENCE", 10.0)
 
 
 def _has_begun(plugin: Running) -> bool:
-    worker: Any = plugin.remote._worker
+    worker: Any = plugin.remote._traffic.worker
     return "begun" in worker.connection._records.tail.lines()
 
 
@@ -97,7 +97,7 @@ def test_a_stopped_worker_begins_no_other_call(lane: bool, stage: Stage, tmp_pat
         stage.use_fall_backs()
     hooks = _HOOKS.replace("until = ", "print('begun other', flush=True); until = ")
     plugin = stage.start("adhoc", **stage.write(tmp_path, hooks), **{**QUICK, "hung_after": 1.5})
-    worker: Any = plugin.remote._worker
+    worker: Any = plugin.remote._traffic.worker
     send, ended = worker.connection.child.signal, threading.Event()
     worker.connection.child.signal = lambda number: (send(number), ended.wait(0.5))
     plugin.remote.watch(lambda death: ended.set())
@@ -113,7 +113,7 @@ def test_a_stopped_worker_begins_no_other_call(lane: bool, stage: Stage, tmp_pat
     assert eventually(lambda: _has_begun(plugin))
     os.kill(plugin.pid, signal.SIGSTOP)
     threads[1].start()
-    assert eventually(lambda: len(plugin.remote._outstanding) == 2)
+    assert eventually(lambda: len(plugin.remote._traffic.outstanding) == 2)
     assert ended.wait(20)
     plugin.remote.give_up("nobody starts another worker here")
     for thread in threads:
@@ -149,7 +149,7 @@ class Plugin:
 def test_of_several_threads_none_does(stage: Stage, tmp_path: Path) -> None:
     """F06: one of them takes the signal and is long at writing where all stand. The others find that their calls are over, and begin none of those that wait in the worker."""
     plugin = stage.start("adhoc", **stage.write(tmp_path, _MUTE), **{**QUICK, "threads": 2, "hung_after": 1.5})
-    worker: Any = plugin.remote._worker
+    worker: Any = plugin.remote._traffic.worker
     ended, begun = threading.Event(), tmp_path / "begun"
     plugin.remote.watch(lambda death: ended.set())
 
@@ -164,7 +164,7 @@ def test_of_several_threads_none_does(stage: Stage, tmp_path: Path) -> None:
     assert eventually(lambda: worker.connection._records.tail.lines().count("begun") == 2)
     for thread in threads[2:]:
         thread.start()
-    assert eventually(lambda: len(plugin.remote._outstanding) == len(calls))
+    assert eventually(lambda: len(plugin.remote._traffic.outstanding) == len(calls))
     os.kill(plugin.pid, signal.SIGSTOP)
     assert ended.wait(20)
     plugin.remote.give_up("nobody starts another worker here")
@@ -218,7 +218,7 @@ def test_a_worker_that_the_host_holds_still_does_not_hang(stage: Stage, tmp_path
     plugin.remote.paused = paused
 
     def hold() -> None:
-        assert eventually(lambda: plugin.remote._outstanding)
+        assert eventually(lambda: plugin.remote._traffic.outstanding)
         held.set()
         os.kill(pid, signal.SIGSTOP)
         assert eventually(lambda: sum(looks) >= 20)
@@ -236,7 +236,7 @@ def test_an_idle_worker_is_not_asked(stage: Stage, tmp_path: Path) -> None:
     """An idle host has no timer left."""
     plugin = stage.start("adhoc", **stage.write(tmp_path, _HOOKS), **QUICK)
     assert plugin("slow", 0.3) == "slept"
-    worker: Any = plugin.remote._worker
+    worker: Any = plugin.remote._traffic.worker
     assert eventually(lambda: not worker.vigil.awake)
     assert worker.vigil._pings > 0
     assert [timer for _, _, timer in stage.timers._heap if timer.action is not None and "_look" in repr(timer.action)] == []
@@ -269,7 +269,7 @@ def test_a_call_that_did_not_begin_has_no_stack(stage: Stage, tmp_path: Path) ->
     def act(number: int) -> Any:
         if number == 0:
             return plugin("slow", 1.5)
-        assert eventually(lambda: plugin.remote._outstanding)
+        assert eventually(lambda: plugin.remote._traffic.outstanding)
         return plugin("slow", 0.0)
 
     running, queued = in_threads(2, act)

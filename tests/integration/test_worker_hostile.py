@@ -132,7 +132,7 @@ def request():
 def answer(number, body=b"\\xa2hi", length=None):
     lanes._OUTWARD.pack_into(memory, lanes._OUT, number, len(body) if length is None else length)
     memory[lanes._OUT + lanes._OUTWARD.size:][:len(body)] = body
-    memory[lanes._ANSWER] = 1 + mine._calls % 255
+    memory[lanes._ANSWER] = (mine._tag - 2) % 255 + 1
     lanes._ring(mine._bell)
 """
 

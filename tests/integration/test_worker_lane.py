@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from blackhole_core.executor.lane import UNAVAILABLE, HostLane
-from blackhole_core.executor.remote import Connection, RemoteRunner
+from blackhole_core.executor.remote import Connection
+from blackhole_core.executor.traffic import Traffic
 from tests.stage import Running, Stage, eventually, in_threads
 
 pytestmark = pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))
@@ -97,7 +98,7 @@ def plugin(stage: Stage, tmp_path: Path, record: Path) -> Running:
 def _one_by_lane_one_by_channel(plugin: Running, first: str, second: str) -> list[Any]:
     def act(number: int) -> Any:
         if number == 1:
-            assert eventually(lambda: bool(plugin.remote._outstanding))
+            assert eventually(lambda: bool(plugin.remote._traffic.outstanding))
         return plugin("transform", (first, second)[number])
 
     return in_threads(2, act)
@@ -125,16 +126,20 @@ def test_a_forked_child_executes_nothing_that_was_queued(plugin: Running, record
     assert record.read_text("utf-8").split() == ["fork", "two"]
 
 
-@pytest.mark.parametrize("place", ["sent", "answered"])
+_PLACES = {"sent": (HostLane, "send"), "not rung": (HostLane, "knock"), "answered": (Traffic, "_wait_in_lane")}
+
+
+@pytest.mark.parametrize("place", _PLACES)
 def test_an_interrupted_caller_leaves_the_lane(plugin: Running, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    """Ctrl-C just after the request was stored, or just after the answer was taken: the worker goes on, and so does the lane."""
+    """Ctrl-C just after the request was stored, before the worker was rung, or just after the answer was taken: the worker goes on, and so does the lane."""
     pid = plugin.pid
     with monkeypatch.context() as patch:
-        kind, name = (HostLane, "send") if place == "sent" else (RemoteRunner, "_wait_in_lane")
+        kind, name = _PLACES[place]
         method = getattr(kind, name)
 
         def interrupted(*args: Any) -> None:
-            method(*args)
+            if place != "not rung":
+                method(*args)
             raise KeyboardInterrupt
 
         patch.setattr(kind, name, interrupted)
@@ -143,7 +148,7 @@ def test_an_interrupted_caller_leaves_the_lane(plugin: Running, monkeypatch: pyt
     assert plugin.remote.drained(10)
     assert [plugin("transform", text) for text in ("a", "b", "c")] == ["a", "b", "c"]
     assert plugin.pid == pid
-    assert not plugin.remote._worker.lane.held  # type: ignore[union-attr]  # there is one
+    assert not plugin.remote._traffic.worker.lane.held  # type: ignore[union-attr]  # there is one
 
 
 def test_a_start_that_fails_after_the_launch_leaves_no_descriptor(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

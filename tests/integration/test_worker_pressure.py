@@ -15,7 +15,7 @@ import pytest
 
 import blackhole_core as bh
 from blackhole_core.errors import CallTimeout, LoadFailed, WorkerDied
-from blackhole_core.executor import callbacks, connection, remote
+from blackhole_core.executor import callbacks, connection, traffic
 from blackhole_core.executor.wire.arrival import Patience
 from tests.stage import Stage, eventually, in_threads
 
@@ -132,33 +132,33 @@ def test_callers_wait_for_a_worker_that_does_not_read(stage: Stage) -> None:
     refused = [outcome for outcome in outcomes if "are under way already" in outcome]
     assert len(refused) == 55  # four of the largest messages are sixteen MiB: five of these
     assert "executed: no, 5 calls with " in refused[0]
-    waiting = plugin.remote._worker.connection._outbox  # type: ignore[union-attr]  # there is one
+    waiting = plugin.remote._traffic.worker.connection._outbox  # type: ignore[union-attr]  # there is one
     with waiting.head(10**9) as held:
         assert 10 * MIB < len(held) < 16 * MIB
     os.kill(plugin.pid, signal.SIGCONT)
     assert plugin("raw", text) == text
     assert eventually(lambda: plugin.remote.drained(0))
-    assert (plugin.remote._backlog.calls, plugin.remote._cramped) == (0, 0)
+    assert (plugin.remote._traffic._backlog.calls, plugin.remote._traffic._cramped) == (0, 0)
 
 
 def test_whoever_waits_for_room_gets_it(stage: Stage, monkeypatch: pytest.MonkeyPatch, fast_switching: None) -> None:
     """Forty callers of a worker that takes three at a time: each is answered once, and none is forgotten."""
-    monkeypatch.setattr(remote, "_MOST_CALLS", 3)
+    monkeypatch.setattr(traffic, "_MOST_CALLS", 3)
     plugin = stage.start("counter")
     answers = in_threads(40, lambda _: [plugin("add", 1) for _ in range(10)])
     assert sorted(number for some in answers for number in some) == list(range(1, 401))
-    assert plugin.remote._backlog.calls == 0
+    assert plugin.remote._traffic._backlog.calls == 0
 
 
 def test_whoever_waits_for_room_is_told_of_the_end(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopping the plugin ends the waiting of those who had not even been let in."""
-    monkeypatch.setattr(remote, "_MOST_CALLS", 1)
+    monkeypatch.setattr(traffic, "_MOST_CALLS", 1)
     plugin = stage.start("full", stop_grace=0.3)
 
     def act(number: int) -> Any:
         if number < 5:
             return plugin("slow", 30)
-        assert eventually(lambda: plugin.remote._cramped == 4)
+        assert eventually(lambda: plugin.remote._traffic._cramped == 4)
         return plugin.runner.stop()
 
     *outcomes, stopped = in_threads(6, act)
@@ -201,7 +201,7 @@ def test_a_flood_of_output_is_bounded(stage: Stage, flood: str, caplog: pytest.L
         assert not ends
         assert counted > 20
         assert _rss() - before < 60 * MIB
-        connected = plugin.remote._worker.connection  # type: ignore[union-attr]  # there is one
+        connected = plugin.remote._traffic.worker.connection  # type: ignore[union-attr]  # there is one
         assert eventually(lambda: "the last words" in "".join(connected._records.tail.lines()))
         if flood in ("100,000 log records", "much output"):  # the others are few, however they come
             assert plugin.remote.facts.lost_lines > 1000
@@ -263,7 +263,7 @@ hold()
     def act(number: int) -> Any:
         if number == 0:
             return plugin("transform", "x")
-        connected = plugin.remote._worker.connection  # type: ignore[union-attr]  # there is one
+        connected = plugin.remote._traffic.worker.connection  # type: ignore[union-attr]  # there is one
         assert eventually(lambda: "all the others were refused" in connected._records.tail.lines())
         assert plugin.remote._callbacks._backlog.calls == 4  # of four of the largest messages there is room
         return gate.set()

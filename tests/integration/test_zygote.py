@@ -73,7 +73,7 @@ def _look(tmp_path: Path, *, forked: bool, what: dict[str, str] = _SEEN, **optio
 
 
 def _start(running: Running) -> str:
-    worker = running.remote._worker
+    worker = running.remote._traffic.worker
     assert worker is not None
     return worker.connection.child.start.way
 
@@ -161,7 +161,7 @@ def test_after_one_with_walls_the_next_has_made_its_namespaces(stage: Stage) -> 
     pid = _spare_pid(stage.launcher)
     assert eventually(lambda: len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()) == 2)  # process 1 and the worker
     plugin = stage.start("full", confinement=walled)
-    worker = plugin.remote._worker
+    worker = plugin.remote._traffic.worker
     assert worker is not None
     assert worker.connection.child.pid == pid
     assert (plugin.remote.facts.walls_report.open, set(plugin.remote.facts.walls_report.layers.values())) == ({}, {""})
@@ -264,7 +264,7 @@ def test_variables_that_are_read_when_a_program_starts(stage: Stage, tmp_path: P
     """A worker with another LANG or LD_PRELOAD than the zygote's is executed, and says why."""
     for name in ("LANG", "LD_BIND_NOW", "MALLOC_ARENA_MAX"):
         plugin = stage.start("adhoc", environment={name: "1"}, **stage.write(tmp_path, _LOOKING))
-        worker = plugin.remote._worker
+        worker = plugin.remote._traffic.worker
         assert worker is not None
         assert str(worker.connection.child.start) == f"exec: {name} is read when a program starts"
         assert plugin("raw", "dict(os.environ)")[name] == "1"

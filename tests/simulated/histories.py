@@ -135,9 +135,9 @@ class Player:
         getattr(self, f"_{name}")(*arguments)
 
     def begin(self, name: str, action: Callable[[], object]) -> None:
-        from blackhole_core.executor import remote
+        from blackhole_core.executor import traffic
 
-        thread = remote.threading.Thread(target=action, name=name)
+        thread = traffic.threading.Thread(target=action, name=name)
         self.under_way.append(thread)
         thread.start()
 

@@ -42,11 +42,11 @@ class Ledger:
 
     def answered(self, number: int) -> bool:
         """Note the answer to ``number``; False when nothing of that number was open, which is a breach of protocol."""
-        if number in self._nested:
-            self._nested.discard(number)
-            return True
         if number in self._sent:
             del self._sent[number]
+            return True
+        if number in self._nested:
+            self._nested.discard(number)
             return True
         return False
 
