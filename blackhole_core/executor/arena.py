@@ -37,11 +37,14 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from blackhole_core.executor.lane import UNAVAILABLE
 from blackhole_core.executor.regions import PAGE, Region, Regions
 from blackhole_core.executor.timers import Timer, Timers
+
+if TYPE_CHECKING:
+    from blackhole_core.executor.landing import Landing
 
 __all__ = ["UNAVAILABLE", "Arena", "MappedShelf"]
 
@@ -186,6 +189,9 @@ class MappedShelf:
             return copy_out(self._mapping, self._received_half(slot) + PAGE + offset, length)
         return bytes(self.received(slot, offset, length))
 
+    def keep(self, slot: int, offset: int, length: int) -> memoryview:
+        return memoryview(self.copy(slot, offset, length))
+
     def release(self, slots: tuple[int, ...]) -> None:
         if os.getpid() == self._process:
             for slot in slots:
@@ -227,6 +233,29 @@ class Arena(MappedShelf):
         self._tell_worker: Callable[[], object] | None = None
         self._timer: Timer | None = None
         self._recently = False
+        self._landing: Landing | None = None
+
+    def keep(self, slot: int, offset: int, length: int) -> memoryview:
+        if length >= _HUGE and sys.implementation.name == "cpython" and not self._closed:
+            self._used()
+            kept = self._land(slot, offset, length)
+            if kept is not None:
+                return kept
+        return super().keep(slot, offset, length)
+
+    def _land(self, slot: int, offset: int, length: int) -> memoryview | None:
+        from blackhole_core.executor.addresses import address_of
+
+        with self._lock:
+            if self._landing is None:
+                self._landing = _new_landing(self._capacity)
+            landing = self._landing
+        return landing.copy(address_of(self.received(slot, offset, length)), length) if landing is not None else None
+
+    def trim(self) -> None:
+        super().trim()
+        if self._landing is not None:
+            self._landing.trim()
 
     def launched(self) -> None:
         """Close what only the worker needs."""
@@ -273,6 +302,16 @@ class Arena(MappedShelf):
         tell_worker = self._tell_worker  # read once: close() may be taking it away
         if tell_worker is not None:
             tell_worker()
+
+
+def _new_landing(capacity: int) -> Landing | None:
+    """Return memory to copy large arrays to, None where there is no address space for it: then each has memory of its own."""
+    from blackhole_core.executor.landing import Landing
+
+    try:
+        return Landing(capacity)
+    except OSError:
+        return None
 
 
 def _new_memory(limit: int) -> int:

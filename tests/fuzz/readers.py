@@ -121,6 +121,9 @@ class _Memory:
     def copy(self, slot: int, offset: int, length: int) -> bytes:
         return bytes(self.sent(slot, offset, length))
 
+    def keep(self, slot: int, offset: int, length: int) -> memoryview:
+        return memoryview(self.copy(slot, offset, length))
+
     def release(self, slots: tuple[int, ...]) -> None:
         pass
 

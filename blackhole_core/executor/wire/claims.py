@@ -158,7 +158,9 @@ def _position(item: msgspec.Raw) -> int | None:
 
 def _copied(entry: Reference, shelf: Shelf) -> Any:
     """Return a value that the other side cannot change any more."""
-    if entry.form.kind in (BYTES, MEMORYVIEW, NDARRAY):
+    if entry.form.kind == NDARRAY:
+        return rebuild(entry.form, shelf.keep(entry.slot, entry.offset, entry.length))
+    if entry.form.kind in (BYTES, MEMORYVIEW):  # a memoryview of bytes can be hashed
         data = shelf.copy(entry.slot, entry.offset, entry.length)
         return data if entry.form.kind == BYTES else rebuild(entry.form, memoryview(data))
     return rebuild(entry.form, shelf.received(entry.slot, entry.offset, entry.length))  # which copies

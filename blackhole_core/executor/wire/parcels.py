@@ -82,6 +82,9 @@ class Shelf(Protocol):
     def copy(self, slot: int, offset: int, length: int) -> bytes:
         """Return a copy of what lies there."""
 
+    def keep(self, slot: int, offset: int, length: int) -> memoryview:
+        """Return the same to be looked at: in memory that the other side does not reach, and that is used again when the last that looks at it is gone."""
+
     def release(self, slots: tuple[int, ...]) -> None:
         """Let the other side use those regions again. Callable from finalisers."""
 

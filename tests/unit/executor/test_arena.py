@@ -229,6 +229,35 @@ def test_a_shared_result_that_goes_back() -> None:
     pair.close()
 
 
+def test_a_large_array_lies_where_the_last_one_lay(pair: Pair) -> None:
+    """The host copies it to memory of its own that was used before; what finds no room there has memory of its own, and all stay right."""
+    pages = []
+    for number in range(3):
+        got = pair.up(np.full(5_000_000, number, dtype="u1"))
+        assert (got == number).all()
+        assert not got.flags.writeable
+        pages.append(got.ctypes.data)
+        del got
+    assert len(set(pages)) == 1
+    kept = [pair.up(np.full(5_000_000, number, dtype="u1")) for number in range(5)]
+    pair.host.trim()
+    assert [(int(array[0]), int(array[-1])) for array in kept] == [(number, number) for number in range(5)]
+    pair.worker._memory[:] = b"\xff" * len(pair.worker._memory)
+    pair.host.close()
+    assert all((array == number).all() for number, array in enumerate(kept))
+
+
+def test_without_address_space_for_them(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a limit leaves none for such memory, each large array has its own, as small ones have."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("blackhole_core.executor.landing.mmap.mmap", refuse)
+        assert (pair.up(np.ones(5_000_000, dtype="u1")) == 1).all()
+
+
 def test_more_than_fits(pair: Pair) -> None:
     """When there is no room, or no slot, values travel inside the message; nobody waits."""
     kept = [pair.down(np.full(LIMIT // 4, number, dtype="u1")) for number in range(12)]
