@@ -26,6 +26,7 @@ import attrs
 
 from blackhole_core.callcontext import chain
 from blackhole_core.errors import BlackholeError, StateError, SwapFailed
+from blackhole_core.executor.runner import InProcess
 from blackhole_core.hooks.manager import HookManager
 from blackhole_core.hooks.pausing import let_others_go_first
 from blackhole_core.hooks.replace import Replacement
@@ -49,6 +50,9 @@ __all__ = ["Swap", "SwapRequest", "Swapper"]
 #: Seconds to wait, the gates open again, for the last calls on the old version before they are left to it. Ordinary calls take less, and where only a
 #: stored traceback seems to keep one running the gate takes two looks, 5 ms apart, to see through it.
 _A_MOMENT: Final = 0.05
+
+#: Seconds in which a crowd of callers that waited at the gate is answered: some 0.1 ms for each call in a worker.
+_ANSWERED: Final = 0.005
 
 
 @attrs.frozen
@@ -173,7 +177,11 @@ class _SwapOfMany:
     def _clean_up(self) -> SwapReport:
         for swap in self._swaps:
             swap.settle()
-        let_others_go_first()  # new code answers them now, and ending the old version takes a while
+        # New code answers them now, and ending an old version takes a while: its process computes for 10 ms, beside the one that they wait for.
+        if any(swap.ends_a_worker for swap in self._swaps):
+            time.sleep(_ANSWERED)
+        else:
+            let_others_go_first()
         reports = [swap.clean_up() for swap in self._swaps]
         # When all have ended: a dependant's old version holds the code of what it depends on.
         report, *others = [attrs.evolve(report, leaks=swap.leaks()) for swap, report in zip(self._swaps, reports, strict=True)]
@@ -384,6 +392,11 @@ class Swap:
             replacement.commit(replay_history=not self._handover.done, confirm=new.serve)
             self.still.switched(replacement.begun)
             self._tools.supervisor.adopt(self.member, new)
+
+    @property
+    def ends_a_worker(self) -> bool:
+        """Whether a process ends with the old version."""
+        return not isinstance(self._old.runner, InProcess)
 
     @property
     def has_switched(self) -> bool:
