@@ -187,12 +187,16 @@ def compare(title: str, subject: str, samples: Sequence[Samples], targets: Targe
 
 
 def options(
-    about: str | None, arguments: Sequence[str] | None = None, *more: tuple[str, dict[str, Any]], default_rounds: int = _ROUNDS
+    about: str | None,
+    arguments: Sequence[str] | None = None,
+    *more: tuple[str, dict[str, Any]],
+    default_rounds: int = _ROUNDS,
+    default_sample: float = _SAMPLE,
 ) -> argparse.Namespace:
     """Parse what every benchmark understands: ``rounds``, ``sample``, ``json``, ``check``; and ``more``: a name and what ``add_argument`` takes."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=default_rounds, help="samples of each contender (%(default)s)")
-    parser.add_argument("--sample", type=float, default=_SAMPLE, help="seconds per sample (%(default)s)")
+    parser.add_argument("--sample", type=float, default=default_sample, help="seconds per sample (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there ('-' prints them instead of the table)")
     parser.add_argument(
         "--check", action="store_true", help="exit with 1 if a target is missed, or a row without one is slower than a peer"
@@ -210,13 +214,14 @@ def main(
     *,
     known_slower: Collection[str] = (),
     targets: Targets | None = None,
+    default_sample: float = _SAMPLE,
 ) -> int:
     """Be the command line of one benchmark: measure, print, and with ``--json`` write.
 
     The exit status is 0 unless ``--check`` finds that a target was missed, or a row without one, other than ``known_slower``, in which the
     subject loses.
     """
-    asked = options(title, arguments)
+    asked = options(title, arguments, default_sample=default_sample)
     report = compare(title, subject, measure(cases, rounds=asked.rounds, sample=asked.sample), targets)
     lost = [row for row in report.slower() if row not in known_slower]
     return publish(report.document(), to=asked.json, check=asked.check, lost=lost)

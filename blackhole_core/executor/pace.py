@@ -10,8 +10,8 @@ from typing import Final
 
 __all__ = ["Pace"]
 
-#: Seconds that the calls of one request should take together: some fifty times what a request costs, and no long wait for a drain.
-_TOGETHER: Final = 0.001
+#: Seconds that the calls of one request should take together: some twenty times what a request costs to a worker that sleeps, and no long wait for a drain.
+_TOGETHER: Final = 0.002
 #: Calls in one request, at most.
 _MOST: Final = 256
 #: Weight of the latest request in the mean.

@@ -24,7 +24,6 @@ __all__ = ["BUFFER", "ExtensionHook", "NotPlain", "decode_extension", "decode_pl
 _SCALARS: Final = frozenset({type(None), bool, float, str})
 #: Those and integers, which the encoder refuses when they are too large.
 _BARE: Final = _SCALARS | {int}
-_STR: Final = frozenset({str})
 #: msgpack integers: signed 64 bit below zero, unsigned 64 bit above.
 _INT_MIN: Final = -(2**63)
 _INT_MAX: Final = 2**64 - 1
@@ -125,20 +124,21 @@ def is_bare(value: Any, depth: int = 0) -> bool:
     Most values are, and this is many times quicker than :func:`wrap_plain`; False tells nothing.
     """
     kind = type(value)
-    if kind in _BARE:
-        return True
-    if kind is dict and _STR.issuperset(map(type, value)):
-        items = value.values()
-    elif kind is list:
-        items = value
-    else:
-        return kind is bytes and len(value) < LARGE  # a larger one may travel beside the message
-    if depth > MAX_DEPTH:
-        return False
-    for item in items:  # noqa: SIM110 - a generator would take twice as long
-        if type(item) not in _BARE and not is_bare(item, depth + 1):
+    if kind is dict:
+        if depth > MAX_DEPTH:
             return False
-    return True
+        for key, item in value.items():  # noqa: SIM110 - a generator would take twice as long
+            if type(key) is not str or (type(item) not in _BARE and not is_bare(item, depth + 1)):
+                return False
+        return True
+    if kind is list:
+        if depth > MAX_DEPTH:
+            return False
+        for item in value:  # noqa: SIM110 - a generator would take twice as long
+            if type(item) not in _BARE and not is_bare(item, depth + 1):
+                return False
+        return True
+    return kind in _BARE or (kind is bytes and len(value) < LARGE)  # larger bytes may travel beside the message
 
 
 def decode_plain(data: bytes) -> Any:
