@@ -6,7 +6,7 @@ A hook at level process is given a NumPy array or ``bytes``, of 1 MB, 100 MB and
 * ``Pipe.send`` of :mod:`multiprocessing` and a process that answers.
 
 An array that is passed on as it came is copied once each way; in the rows "in place" the operator says ``share_results``, and it is copied on its way there alone. In the rows
-"made there" another array, which the plugin has, comes back: that one is copied into the shared memory and out of it. ``bytes`` cannot arrive without a copy
+"made there" another array, which the plugin has, comes back, as most plugins answer: that one is copied into the shared memory and out of it. ``bytes`` cannot arrive without a copy
 of their own, there and here, so theirs are four.
 """
 
