@@ -172,10 +172,10 @@ def _together(impl: HookImpl) -> Callable[[Sequence[tuple[Any, ...]], bool], Rep
 
 def _rows(items: Sequence[Item], parameters: Sequence[str]) -> list[tuple[Any, ...]] | None:
     """Return the values of ``parameters`` for each of the calls; None if any of them gives more, or less, or is no plain dict."""
-    given = len(parameters)
-    plain = [item for item in items if type(item) is dict and len(item) == given]
+    if set(map(type, items)) != {dict} or set(map(len, items)) != {len(parameters)}:
+        return None
     try:
-        return _picked(plain, parameters) if len(plain) == len(items) else None
+        return _picked(items, parameters)
     except KeyError:
         return None
 
