@@ -18,8 +18,19 @@ __all__ = ["ps"]
 #: What a limit is counted in, as a manifest names it.
 _UNITS: Final = {"cpu": " %", "memory": " MB", "disk": " MB", "network": " Mbps", "pids": ""}
 _EMPTY: Final = "the host has no plugins"
-#: The columns before what is used, as a plugin's description names them.
-_FACTS: Final = ("name", "version", "phase", "isolation", "generation", "restarts", "pid")
+#: The columns that show one fact each, and what a plugin's description calls it.
+_FACTS: Final = {
+    "NAME": "name",
+    "VERSION": "version",
+    "PHASE": "phase",
+    "LEVEL": "isolation",
+    "GEN": "generation",
+    "RESTARTS": "restarts",
+    "PID": "pid",
+}
+#: The columns that are there only when calls are counted.
+_OF_CALLS: Final = ("CALLS", "ERRORS", "P50", "P99")
+_COLUMNS: Final = (*_FACTS, "CPU", "MEMORY", "PIDS", "LIMITS", *_OF_CALLS, "SOURCE")
 
 
 @click.command()
@@ -77,36 +88,41 @@ def _print(plugins: list[dict[str, Any]]) -> None:
 
 
 def _head(plugins: list[dict[str, Any]]) -> Sequence[str]:
-    calls = ("CALLS", "ERRORS", "P50", "P99") if _counted(plugins) else ()
-    return ("NAME", "VERSION", "PHASE", "LEVEL", "GEN", "RESTARTS", "PID", "CPU", "MEMORY", "PIDS", "LIMITS", *calls, "SOURCE")
+    return tuple(column for column in _COLUMNS if column not in _OF_CALLS or _counted(plugins))
 
 
 def _rows(plugins: list[dict[str, Any]]) -> Iterator[Sequence[object]]:
-    counted = _counted(plugins)
+    head = _head(plugins)
     for plugin in plugins:
-        yield (
-            *(plugin[column] for column in _FACTS),
-            *_usage(plugin["usage"]),
-            _limits(plugin["limits"], plugin["enforcement"]),
-            *(_calls(plugin["calls"]) if counted else ()),
-            plugin["source"],
-        )
-        spare = plugin["spare"]
-        if spare is not None:
-            as_plugin = {**plugin, "phase": f"spare: {spare['phase']}", "restarts": None, "pid": spare["pid"]}
-            yield (
-                *(as_plugin[column] for column in _FACTS),
-                *_usage(spare["usage"]),
-                *(None,) * (6 if counted else 2),
-            )
+        for cells in (_serving(plugin), *_standing_by(plugin)):
+            yield tuple(cells.get(column) for column in head)
 
 
-def _usage(usage: dict[str, Any]) -> tuple[str | int | None, ...]:
-    return (
-        None if usage["cpu_percent"] is None else f"{usage['cpu_percent']:.0f} %",
-        None if usage["memory"] is None else f"{usage['memory'] / 2**20:.1f} MB",
-        usage["pids"],
-    )
+def _serving(plugin: dict[str, Any]) -> dict[str, object]:
+    """Return the cells of what serves, by column."""
+    return {
+        **{column: plugin[fact] for column, fact in _FACTS.items()},
+        **_usage(plugin["usage"]),
+        "LIMITS": _limits(plugin["limits"], plugin["enforcement"]),
+        **_calls(plugin["calls"]),
+        "SOURCE": plugin["source"],
+    }
+
+
+def _standing_by(plugin: dict[str, Any]) -> Iterator[dict[str, object]]:
+    """Yield the cells of the worker that stands by, by column, when there is one; those of what serves only stay empty."""
+    spare = plugin["spare"]
+    if spare is not None:
+        as_plugin = {**plugin, "phase": f"spare: {spare['phase']}", "restarts": None, "pid": spare["pid"]}
+        yield {**{column: as_plugin[fact] for column, fact in _FACTS.items()}, **_usage(spare["usage"])}
+
+
+def _usage(usage: dict[str, Any]) -> dict[str, object]:
+    return {
+        "CPU": None if usage["cpu_percent"] is None else f"{usage['cpu_percent']:.0f} %",
+        "MEMORY": None if usage["memory"] is None else f"{usage['memory'] / 2**20:.1f} MB",
+        "PIDS": usage["pids"],
+    }
 
 
 def _counted(plugins: list[dict[str, Any]]) -> bool:
@@ -123,11 +139,11 @@ def _limits(limits: dict[str, float | None], enforcement: dict[str, str]) -> str
     return ", ".join(texts) or None
 
 
-def _calls(calls: dict[str, Any] | None) -> tuple[int | str | None, ...]:
-    """Return the cells about calls; what is not known stays empty."""
+def _calls(calls: dict[str, Any] | None) -> dict[str, object]:
+    """Return the cells about calls, by column; none when they are not counted."""
     if calls is None:
-        return (None,) * 4
-    return calls["count"], calls["errors"], _duration(calls["p50"]), _duration(calls["p99"])
+        return {}
+    return {"CALLS": calls["count"], "ERRORS": calls["errors"], "P50": _duration(calls["p50"]), "P99": _duration(calls["p99"])}
 
 
 def _duration(seconds: float | None) -> str | None:

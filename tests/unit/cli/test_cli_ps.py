@@ -59,3 +59,11 @@ def test_calls_have_columns_where_one_plugin_has_counted_them() -> None:
     first, second = cells([plugin(), plugin(calls=calls)])
     assert [first[column] for column in ("CALLS", "ERRORS", "P50", "P99")] == [None] * 4
     assert [second[column] for column in ("CALLS", "ERRORS", "P50", "P99")] == [3, 1, "1.5 ms", None]
+
+
+def test_every_column_is_filled_when_everything_is_known() -> None:
+    usage = {**NOTHING, "cpu_percent": 1.0, "memory": 2**20, "pids": 1}
+    calls = {"count": 3, "errors": 1, "p50": 0.0015, "p99": 0.002}
+    [row] = cells([plugin(usage=usage, limits={**UNLIMITED, "cpu": 50}, calls=calls)])
+    assert [column for column, cell in row.items() if cell is None] == []
+    assert (row["LEVEL"], row["GEN"], row["SOURCE"]) == ("process", 1, "/p")
