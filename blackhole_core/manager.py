@@ -264,8 +264,6 @@ class PluginManager(HookManager):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if self._parts is not None and kind is not None and not issubclass(kind, Exception):
-            self._parts.supervisor.forget_interrupted()  # what this thread was doing inside the block has been left
         self.close()
 
     def __del__(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import attrs
 
 from blackhole_core.ids import Isolation
+from blackhole_core.lifecycle.claim import Claim
 from blackhole_core.lifecycle.instance import Instance
 from blackhole_core.lifecycle.phase import Phase
 from blackhole_core.lifecycle.settings import Settings
@@ -39,7 +40,7 @@ class Replaced:
 
 @attrs.define(eq=False)
 class Member:
-    """One plugin by name. Owned by the supervisor, changed under its lock; ``busy`` names the operation that has claimed it."""
+    """One plugin by name. Owned by the supervisor, changed under its lock."""
 
     name: str
     settings: Settings
@@ -50,9 +51,7 @@ class Member:
     previous: Previous | None = None
     replaced: Replaced | None = None  #: while a swap has switched and can still be undone
     error: BaseException | None = None
-    busy: str | None = None
-    in_background: bool = False  #: whether that operation is a duty of the host's own, which others wait for
-    busy_thread: int | None = None  #: ident of the thread that carries the operation out
+    claim: Claim | None = None  #: of the operation that has it to itself
     isolation: Isolation | None = None  #: the level that was asked for when it was loaded or swapped, over configuration and manifest
     attempts: tuple[float, ...] = ()  #: when it was, or will be, started again, seconds of the supervisor's clock; those that still count
     restarts: int = 0

@@ -26,6 +26,7 @@ from blackhole_core.executor.remote import RemoteRunner
 from blackhole_core.executor.timers import Timers
 from blackhole_core.ids import canonical_name
 from blackhole_core.lifecycle.carrying import restore_newest
+from blackhole_core.lifecycle.claim import Claim
 from blackhole_core.lifecycle.dependencies import Dependency
 from blackhole_core.lifecycle.instance import Instance
 from blackhole_core.lifecycle.member import Member, Replaced
@@ -105,37 +106,39 @@ class Supervisor:
 
         :raises SwapInProgress: another one is, or the host ends.
         """
-        me = threading.get_ident()
-        with self._changed:
-            if member.busy_thread != me:  # or it would wait for itself
-                if member.in_background and not in_background:
-                    self._changed.wait_for(lambda: not member.in_background or self._ending, _longest(member.settings))
-                self._changed.wait_for(lambda: member.busy is None or self._ending, patience)
+        claim = Claim.here(operation, in_background=in_background)
+        with self._claims():
+            if member.claim is None or not member.claim.is_mine:  # or it would wait for itself
+                if not in_background:
+                    self._changed.wait_for(
+                        lambda: member.claim is None or not member.claim.in_background or self._ending, _longest(member.settings)
+                    )
+                self._changed.wait_for(lambda: member.claim is None or self._ending, patience)
             if self._ending:
                 raise SwapInProgress(member.label, "the end of the host")
-            if member.busy is not None:
-                raise SwapInProgress(member.label, member.busy)
-            member.busy, member.busy_thread, member.in_background = operation, me, in_background
+            if member.claim is not None:
+                raise SwapInProgress(member.label, member.claim.operation)
+            member.claim = claim
         try:
             yield
         finally:
             with self._changed:
-                if (member.busy, member.busy_thread) == (operation, me):  # else it was let go
-                    self._let_go(member)
+                if member.claim is claim:  # else it was found to be left, by an interrupt
+                    member.claim = None
+                    self._changed.notify_all()
 
-    def forget_interrupted(self) -> None:
-        """Let go of what the calling thread has claimed and does not carry out any more: an interrupt (Ctrl-C) can come where an operation would say that it has ended."""
-        me = threading.get_ident()
+    @contextlib.contextmanager
+    def _claims(self) -> Iterator[None]:
+        """Hold the lock, with those claims let go whose functions have been left."""
+        left = []  # until the lock is released: what lives in their frames may have finalisers
         with self._changed:
             for member in self._members.values():
-                if member.busy_thread == me:
-                    self._let_go(member)
-
-    def _let_go(self, member: Member) -> None:
-        """Under the lock."""
-        member.busy = member.busy_thread = None
-        member.in_background = False
-        self._changed.notify_all()
+                if member.claim is not None and member.claim.is_left():
+                    left.append(member.claim)
+                    member.claim = None
+            if left:
+                self._changed.notify_all()
+            yield
 
     def move(self, member: Member, phase: Phase, error: BaseException | None = None) -> None:
         """Take ``member`` to ``phase`` and tell the listeners."""
@@ -368,21 +371,25 @@ class Supervisor:
 
     def operation_here(self) -> str | None:
         """Return the operation that the calling thread is in the middle of, as words, or None."""
-        me = threading.get_ident()
-        return next((f"{member.busy} of plugin {member.label}" for member in self.members() if member.busy_thread == me), None)
+        with self._claims():
+            claims = [(member, member.claim) for member in self._members.values() if member.claim is not None]
+        return next((f"{claim.operation} of plugin {member.label}" for member, claim in claims if claim.is_mine), None)
 
     def end_operations(self) -> None:
         """Let no operation begin any more and wait for those under way, each as long as all its deadlines together allow."""
-        with self._changed:
+        with self._claims():
             self._ending = True
             self._changed.notify_all()
         for member in self.members():
-            if not self._idle(member, _longest(member.settings)):
-                self._emit("host.operation_left", member.name, operation=member.busy)
+            left = self._unfinished(member, _longest(member.settings))
+            if left is not None:
+                self._emit("host.operation_left", member.name, operation=left.operation)
 
-    def _idle(self, member: Member, timeout: float) -> bool:
+    def _unfinished(self, member: Member, timeout: float) -> Claim | None:
+        """Wait for the end of the operation on a member and return None, or its claim when that takes longer than ``timeout`` seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: member.busy is None, timeout)
+            self._changed.wait_for(lambda: member.claim is None, timeout)
+            return member.claim
 
     def close(self) -> None:
         """Refuse new duties, end instances that are still retiring, and wait for the duties to end."""

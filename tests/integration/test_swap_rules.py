@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from notes_api import NotesSpecs, hookimpl
 
 import blackhole_core as bh
+from blackhole_core.lifecycle.supervisor import Supervisor
+from blackhole_core.lifecycle.swap import Swapper
 from tests.integration.managed import LEVELS, Log, manager, renumbered, wheel
 from tests.levels import require_level
 from tests.plugins.build import plugin_dir
@@ -117,20 +123,61 @@ def test_a_listener_that_swaps_the_plugin_being_swapped_is_refused(tmp_path: Pat
         assert pm.hook.transform(text="hi") == ["HI!"]
 
 
-def test_an_interrupt_where_an_operation_would_say_that_it_has_ended_does_not_keep_the_host_open(tmp_path: Path) -> None:
-    """Ctrl-C comes between any two lines: the block is left as always, and nothing of the host goes on."""
+@pytest.mark.parametrize("step", range(1, 40, 2))
+def test_an_interrupt_at_any_step_of_claiming_a_plugin_does_not_keep_the_host_open(tmp_path: Path, step: int) -> None:
+    """Ctrl-C comes between any two lines, also where an operation begins, or would say that it has ended: what is left is over, for those who go on and for those who close."""
+    left = step
+    old, new = wheel("upper", "1.0.0", tmp_path), wheel("upper", "2.0.0", tmp_path)
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if event == "line":
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+        ours = frame.f_code in (Supervisor.claim.__wrapped__.__code__, Swapper.swap.__code__)  # type: ignore[attr-defined]  # the context manager's generator
+        return trace if ours else None
+
     pm = bh.PluginManager("notes")
-    pm.add_hookspecs(NotesSpecs)
-    pm.load("counter", source=wheel("counter", "1.0.0", tmp_path), isolation="process")
-    assert pm._parts is not None
-    supervisor = pm._parts.supervisor
-    interrupted = supervisor.claim(supervisor.member("counter"), "a swap")
-    interrupted.__enter__()  # and is never left
-    with pytest.raises(KeyboardInterrupt), pm:
-        raise KeyboardInterrupt
+    try:
+        pm.add_hookspecs(NotesSpecs)
+        pm.load("upper", source=old)
+        sys.settrace(trace)
+        try:
+            pm.swap("upper", source=new)
+        except KeyboardInterrupt:
+            sys.settrace(None)
+            assert pm.swap("upper", source=new).ok
+        finally:
+            sys.settrace(None)
+        assert pm.hook.transform(text="hi") == ["HI!"]
+    finally:
+        pm.close()
     with pytest.raises(RuntimeError, match="closed"):
-        pm.load("counter", source=wheel("counter", "1.0.0", tmp_path))
-    interrupted.__exit__(None, None, None)  # as when the traceback of the interrupt is let go
+        pm.load("upper", source=old)
+
+
+def test_an_operation_that_is_left_does_not_stand_for_a_later_one(tmp_path: Path) -> None:
+    """Its own end, which may come late (when the traceback of the interrupt is let go), ends nothing that began after it; nor does it outlive its thread."""
+    with manager() as pm:
+        pm.load("upper", source=wheel("upper", "1.0.0", tmp_path))
+        assert pm._parts is not None
+        supervisor = pm._parts.supervisor
+        member = supervisor.member("upper")
+
+        def interrupted() -> contextlib.AbstractContextManager[None]:
+            claim = supervisor.claim(member, "a swap")
+            claim.__enter__()
+            return claim
+
+        first = interrupted()
+        with supervisor.claim(member, "a swap"):
+            first.__exit__(None, None, None)
+            assert supervisor.operation_here() == f"a swap of plugin {member.label}"
+        thread = threading.Thread(target=interrupted)
+        thread.start()
+        thread.join()
+        assert pm.swap("upper", source=wheel("upper", "2.0.0", tmp_path)).ok
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -152,7 +152,7 @@ class Judge:
                 self.faults.append(f"worker {worker.number} has stood still for {now - worker.stopped_at:g} s, and is left alone")
             self._look_for_unwanted(worker)
         member = self._member
-        if member is None or member.busy is not None or any(worker.owes or worker.stopped for worker in living):
+        if member is None or member.claim is not None or any(worker.owes or worker.stopped for worker in living):
             return
         waiting = [caller.number for caller in self.callers if caller.ended is None]
         if waiting and (member.phase in ("broken", "stopped", "failed") or (member.phase == "running" and living)):
