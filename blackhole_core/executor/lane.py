@@ -32,6 +32,7 @@ Invariants:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import mmap
 import os
@@ -363,7 +364,8 @@ class WorkerLane:
             self._sleeper.sleep(-1)
         memory[_DOZING] = 0
         if left:
-            os.sched_setaffinity(0, left)
+            with contextlib.suppress(OSError):  # its control group may have other processors now
+                os.sched_setaffinity(0, left)
 
     def wake(self) -> None:
         """Have :meth:`sleep` return, after what ``idle`` tells was changed. Any thread."""

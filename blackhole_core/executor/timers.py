@@ -44,16 +44,20 @@ class Timers:
         self._closed = False
 
     def after(self, seconds: float, action: Callable[[], object]) -> Timer:
-        """Call ``action`` in ``seconds``; after :meth:`close` nothing is called any more."""
+        """Call ``action`` in ``seconds``; after :meth:`close` nothing is called any more.
+
+        :raises RuntimeError: it is the first, and there is no thread to be had.
+        """
         timer = Timer(time.monotonic() + seconds, action)
         with self._changed:
             if self._closed:
                 timer.cancel()
                 return timer
-            heapq.heappush(self._heap, (timer.due, next(self._order), timer))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread  # not before: where there is no thread to be had, the next one tries again
+            heapq.heappush(self._heap, (timer.due, next(self._order), timer))
             self._changed.notify()
         return timer
 

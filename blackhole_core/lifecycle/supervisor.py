@@ -41,6 +41,9 @@ __all__ = ["Supervisor"]
 #: Restarts after each of which an operator is told that the plugin keeps dying: it may stay below its intensity for ever.
 _FLAPPING: Final = 10
 
+#: Seconds after which a duty is tried again for which there was no thread.
+_NO_THREAD: Final = 0.5
+
 #: Seconds between two looks at whether the host ends while calls on a replaced version are waited for.
 _RETIRE_LOOK: Final = 0.5
 
@@ -403,7 +406,7 @@ class Supervisor:
                 duty.join()
 
     def on_duty(self, name: str, action: Callable[[], object]) -> None:
-        """Run ``action`` on a thread of its own that :meth:`close` waits for."""
+        """Run ``action`` on a thread of its own that :meth:`close` waits for; later, when there is no thread to be had just now."""
 
         def run() -> None:
             try:
@@ -417,7 +420,11 @@ class Supervisor:
                 return
             thread = threading.Thread(target=run, name=f"blackhole-{name}", daemon=True)
             self._duties.add(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # too many threads, of the host or of the system
+                self._duties.discard(thread)
+                self._timers.after(_NO_THREAD, lambda: self.on_duty(name, action))
 
 
 def _remote(instance: Instance) -> RemoteRunner:

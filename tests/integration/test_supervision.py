@@ -47,6 +47,27 @@ def test_a_worker_that_ends_unasked_is_started_again(tmp_path: Path) -> None:
         assert log.of("worker.died")[0].data["exit"] == 3
 
 
+def test_a_restart_for_which_there_is_no_thread_is_made_when_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F19: nothing is forgotten, and the end of the host does not stumble over it."""
+    log = Log()
+    refused: list[str] = []
+    start = threading.Thread.start
+
+    def scarce(thread: threading.Thread) -> None:
+        if thread.name.startswith("blackhole-restart") and not refused:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with manager(log=log) as pm:
+        pm.load("counter", source=wheel("counter", "1.0.0", tmp_path), isolation="process")
+        monkeypatch.setattr(threading.Thread, "start", scarce)
+        _kill(pm)
+        log.wait("worker.restarted")
+        assert refused == ["blackhole-restart-counter"]
+        assert pm.plugin("counter").pid is not None
+
+
 def test_calls_left_behind_on_a_replaced_version_end_with_its_worker(tmp_path: Path) -> None:
     """F-02, S-02: they began on the old version, whose worker nobody starts again: what waits there is told at once that it did not run, not at its deadline."""
     for version in ("1.0.0", "2.0.0"):

@@ -25,7 +25,7 @@ from blackhole_core.executor.guest.interpreter import add_interpreter, interpret
 from blackhole_core.executor.guest.kernel import Kernel, NoKernel, fetch_kernel, installed_kernels, open_kernel
 from blackhole_core.executor.guest.libraries import LibraryFinder
 from blackhole_core.executor.guest.tools import BUSYBOX, KERNEL, MKSQUASHFS, how_to_install, static_busybox
-from blackhole_core.executor.guest.tree import Tree
+from blackhole_core.executor.guest.tree import MADE_AT, Tree
 from blackhole_core.executor.sandbox.places import AUTHORITIES
 
 __all__ = ["WORKER_UID", "CannotBuild", "Images", "cache_directory", "replace_file"]
@@ -48,6 +48,8 @@ _SQUASH: Final = (
     "0",
     "-root-time",
     "0",
+    "-all-time",  # else what is above the plugin's own directories has the time at which it was made
+    str(MADE_AT),
     "-root-mode",
     "755",
 )

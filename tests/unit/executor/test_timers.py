@@ -88,3 +88,22 @@ def test_a_timer_may_close_its_own_thread() -> None:
     done = threading.Event()
     timers.after(0, lambda: (timers.close(), done.set()))
     assert done.wait(10)
+
+
+def test_the_first_call_for_which_there_is_no_thread_is_refused_and_the_next_one_is_not(
+    timers: Timers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F19: what could not be promised is not made later behind the caller's back either."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    called: list[str] = []
+    done = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            timers.after(0.0, lambda: called.append("refused"))
+    timers.after(0.0, done.set)
+    assert done.wait(10)
+    assert not called
