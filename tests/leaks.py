@@ -26,7 +26,7 @@ import attrs
 
 from blackhole_core.scratch import sweep
 
-__all__ = ["GRACE", "Census", "Leak", "difference", "settle", "take_census"]
+__all__ = ["GRACE", "Census", "Leak", "children_of", "difference", "settle", "take_census"]
 
 #: Seconds that threads, children and descriptors of a finished test get to go away: a killed worker is reaped within
 #: 50 ms, the rest is for a machine that is busy with something else. Only a leaking test ever waits this long.
@@ -72,7 +72,7 @@ def take_census() -> Census:
     """Look around once. Linux is needed for children and descriptors; elsewhere those are empty."""
     return Census(
         threads=frozenset(thread for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)),
-        children=_children(),
+        children=children_of(),
         descriptors=_descriptors(),
         files=_files(),
         generations=frozenset(name for name in list(sys.modules) if "@" in name),
@@ -136,11 +136,12 @@ def _surplus(before: Mapping[int, str], after: Mapping[int, str]) -> list[tuple[
 # --- looking around --------------------------------------------------------------------------------------------------
 
 
-def _children() -> frozenset[int]:
+def children_of(process: int | str = "self") -> frozenset[int]:
+    """Return the processes that a process, this one if no other is said, has started and that are not reaped yet."""
     pids: set[int] = set()
-    for task in _listing("/proc/self/task"):
+    for task in _listing(f"/proc/{process}/task"):
         # A thread may end between the listing and the reading; its children then belong to another thread.
-        text = _read(f"/proc/self/task/{task}/children")
+        text = _read(f"/proc/{process}/task/{task}/children")
         pids.update(map(int, text.split()))
     return frozenset(pids)
 

@@ -25,6 +25,7 @@ from blackhole_core.executor.launch.oci.engines import Engine
 from blackhole_core.executor.launch.oci.launcher import ContainerLauncher
 from blackhole_core.executor.launch.oci.place import containers_directory
 from tests.integration.managed import manager, wheel
+from tests.leaks import children_of
 from tests.levels import require_level
 from tests.plugins.build import NOTES_API
 from tests.stage import Stage, eventually
@@ -196,8 +197,7 @@ def test_what_a_worker_leaves_behind_is_collected(stage: Stage, tmp_path: Path) 
 def _held(tmp_path: Path) -> dict[str, int]:
     """Count what this process holds and has begun: descriptors by kind, sockets among them, children, and temporary files."""
     kinds = collections.Counter(re.sub(r"[\d()\[\]]+", "", os.path.basename(os.readlink(entry))) for entry in _descriptors())  # noqa: PTH115, PTH119 - as many as there are descriptors
-    children = sum(len(Path(task, "children").read_text().split()) for task in Path("/proc/self/task").iterdir())
-    return {**kinds, "children": children, "temporary": len(list((tmp_path / "temporary").rglob("*")))}
+    return {**kinds, "children": len(children_of()), "temporary": len(list((tmp_path / "temporary").rglob("*")))}
 
 
 def _descriptors() -> list[str]:

@@ -17,6 +17,7 @@ from blackhole_core.executor.spare import SpareFacts
 from blackhole_core.lifecycle.handle import Plugin
 from blackhole_core.scratch import sweep
 from tests.integration.managed import manager, wheel
+from tests.leaks import children_of
 from tests.levels import MACHINES, require_level
 from tests.plugins.build import HERE
 from tests.stage import Stage, eventually
@@ -73,11 +74,9 @@ def test_a_guest_that_hangs_says_where(stage: Stage, tmp_path: Path) -> None:
     assert any(line.endswith("in slow") for line in caught.value.stack)
 
 
-def _machines() -> set[str]:
+def _machines() -> set[int]:
     """Return the QEMU processes of this one."""
-    mine = Path(f"/proc/{os.getpid()}/task")
-    children = {pid for task in mine.iterdir() for pid in (task / "children").read_text().split()}
-    return {pid for pid in children if b"qemu" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    return {pid for pid in children_of() if b"qemu" in Path(f"/proc/{pid}/cmdline").read_bytes()}
 
 
 def _facts() -> tuple[int, int]:
@@ -114,7 +113,7 @@ def test_a_machine_that_stands_by_takes_the_place_of_one_that_dies(tmp_path: Pat
         assert pm.hook.add(amount=3) == [3]
         assert plugin.pid == waiting
         another = _standing_by(plugin)
-        assert _machines() == {str(waiting), str(another)}
+        assert _machines() == {waiting, another}
     assert _machines() == set()
 
 

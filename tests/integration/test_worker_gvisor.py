@@ -18,6 +18,7 @@ from tests.integration.managed import PATIENCE, manager
 from tests.integration.test_container_ends import _HOST, _NOTHING, _left, containers
 from tests.integration.test_container_walls import _PLUGIN
 from tests.integration.test_worker_death import Deaths, test_an_idle_worker_s_death_is_seen_at_once
+from tests.leaks import children_of
 from tests.levels import require_program
 from tests.plugins.build import NOTES_API, plugin_dir
 from tests.stage import Stage, eventually
@@ -130,12 +131,7 @@ def test_the_host_is_killed(tmp_path: Path, containers: Path) -> None:
 
 def _family(pid: int) -> list[int]:
     """Return a process and all that come from it."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    threads = [task.name for task in Path(f"/proc/{pid}/task").iterdir()]
-    found = {int(child) for task in threads for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split()} | set(
-        map(int, children)
-    )
-    return [pid, *(one for child in found for one in _family(child))]
+    return [pid, *(one for child in children_of(pid) for one in _family(child))]
 
 
 def _runs(pid: int) -> bool:
