@@ -26,13 +26,13 @@ held = threading.Event()
 look_again = WorkerLane.look
 
 def look(lane):
-    found = look_again(lane)
-    if held.is_set() and not found:
-        worker = sys._getframe(1).f_locals["self"]
-        while not lane.requested() or worker._queue.empty():  # as if another thread had the interpreter for so long
-            time.sleep(0.001)
-        held.clear()
-    return found
+    if not held.is_set():
+        return look_again(lane)
+    worker = sys._getframe(1).f_locals["self"]
+    while not lane.requested() or worker._queue.empty():  # as if it had looked, and another thread had the interpreter for so long
+        time.sleep(0.001)
+    held.clear()
+    return False
 
 WorkerLane.look = look
 
