@@ -10,8 +10,6 @@ The end of the channel is the end of the host: the worker then kills its whole p
 from __future__ import annotations
 
 import contextlib
-import contextvars
-import itertools
 import logging
 import math
 import os
@@ -19,31 +17,28 @@ import queue
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from blackhole_core.callcontext import bound_deadline, get_deadline
 from blackhole_core.executor.arena import MappedShelf
-from blackhole_core.executor.context import PluginContext, leases_of
-from blackhole_core.executor.failure import Rebuilder, cannot_cross, to_wire, too_large
-from blackhole_core.executor.hosted import Hosted, host_object, instantiate
+from blackhole_core.executor.context import leases_of
+from blackhole_core.executor.failure import to_wire
+from blackhole_core.executor.hostcalls import HostCalls
+from blackhole_core.executor.hosted import host_object, instantiate
 from blackhole_core.executor.lane import CAPACITY, WorkerLane
 from blackhole_core.executor.leases import Leases
-from blackhole_core.executor.mailbox import Job, Mailbox, MailboxTimeout
+from blackhole_core.executor.mailbox import Job
+from blackhole_core.executor.performing import Performer
 from blackhole_core.executor.standing import busy_stacks
 from blackhole_core.executor.wire import codec
-from blackhole_core.executor.wire.claims import Claim, claim_body, claimed, decode_open
+from blackhole_core.executor.wire.claims import claim_body, claimed
 from blackhole_core.executor.wire.frames import USUAL_AT_ONCE, FrameReader, frame, read_size
-from blackhole_core.executor.wire.parcels import MARK, Parcel, Shelf, TooLarge, hand_over
-from blackhole_core.executor.wire.plain import NotPlain, decode_plain, encode_plain
+from blackhole_core.executor.wire.parcels import MARK, Parcel
+from blackhole_core.executor.wire.plain import encode_plain
 from blackhole_core.executor.wire.policy import WallReport
-from blackhole_core.executor.wire.signature import ResultDecoder
-from blackhole_core.executor.wire.types import type_of_expression
-from blackhole_core.executor.workerbinding import WorkerBinding, describe, encode_argument, settle
+from blackhole_core.executor.workerbinding import describe
 from blackhole_core.executor.workerlog import report_logging
 from blackhole_core.ids import PluginId
 from blackhole_core.loader.codes import learn_codes
@@ -54,20 +49,15 @@ __all__ = ["Worker"]
 
 #: ``prctl(2)`` option: the name of this thread, which as the first gives the process its own.
 _PR_SET_NAME: Final = 15
-#: Seconds after which no further one of many calls is begun for one request: a drain, and every other caller, waits for the whole of it.
-_MANY_SECONDS: Final = 0.005
 #: Seconds in which the plugin's leases are undone at an orderly stop: the host waits 70 % of ``stop_grace`` (5 s) before it terminates the worker.
 _LEASES_SECONDS: Final = 3.0
-
-#: The request this code runs in, 0 for a thread of the plugin's own.
-_request: Final[contextvars.ContextVar[int]] = contextvars.ContextVar("blackhole_request", default=0)
 
 
 class Worker:
     """The plugin's side of one connection.
 
-    Owners: ``_queue`` is fed by the reader and emptied by the executing threads; ``_queued``, ``_mailboxes``, ``_in_lane``, ``_left_lane`` and
-    ``_withdrawn`` are guarded by ``_lock``; whoever writes to the channel holds ``_write_lock`` for one whole frame. The lane belongs to the main thread.
+    Owners: ``_queue`` is fed by the reader and emptied by the executing threads; ``_queued``, ``_in_lane``, ``_left_lane`` and ``_withdrawn``
+    are guarded by ``_lock``; whoever writes to the channel holds ``_write_lock`` for one whole frame. The lane belongs to the main thread.
     """
 
     def __init__(
@@ -95,17 +85,10 @@ class Worker:
         self._left_lane = 0  # the latest that was answered there
         self._left_parcel: Parcel | None = None  # that answer, if parts of it lie in the arena
         self._withdrawn = 0  # the latest that was cancelled before it was taken from the lane
-        self._mailboxes: dict[int, Mailbox[codec.Answer | codec.Error]] = {}
-        self._numbers = itertools.count(1)
-        self._load: codec.Load | None = None
-        self._max_message = 0
+        self._calls = HostCalls(self.send, shelf)
         self._universe: Universe | None = None
-        self._hosted: Hosted | None = None
         self._leases: Leases | None = None
-        self._bindings: tuple[WorkerBinding, ...] = ()
-        self._hooks: dict[str, codec.HookInfo] = {}
-        self._change_told = False  # since the host last asked for the state
-        self._rebuilder = Rebuilder("host", "the host", _known_here)
+        self._performer: Performer  # from when the plugin is bound; no request comes before that
         self._threads: list[threading.Thread] = []
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -144,9 +127,7 @@ class Worker:
         load = self._queue.get()
         if not isinstance(load, codec.Load):
             return
-        self._load = load
         _name_process(load.name)
-        self._max_message = load.max_message
         if self._shelf is not None:
             self._shelf.limit = load.max_message
         self._leases = leases_of(PluginId(load.name, load.version), load.generation)
@@ -155,12 +136,13 @@ class Worker:
         tag = str(load.generation)
         recipe = None if load.sources is None else (load.packages, load.path, tag, load.sources)
         self._universe = universe = Universe(load.packages, Path(load.path), tag, fresh=load.changeable, recipe=recipe)
-        self._hosted = host_object(instantiate(universe.load(load.entry, load.imported)), load.project)
-        self.send(codec.Loaded(tuple(describe(self._hosted)), dict(self._hosted.surface.contracts)))
+        hosted = host_object(instantiate(universe.load(load.entry, load.imported)), load.project)
+        self.send(codec.Loaded(tuple(describe(hosted)), dict(hosted.surface.contracts)))
         bind = self._queue.get()
         if not isinstance(bind, codec.Bind):
             return
-        self._bind(bind)
+        self._calls.hooks = bind.hooks
+        self._performer = Performer(load, bind, hosted, self._leases, self._calls, self._shelf)
         for number in range(load.threads - 1):
             thread = threading.Thread(target=self._serve, name=f"blackhole-call-{number + 2}", daemon=True)
             self._threads.append(thread)
@@ -171,6 +153,7 @@ class Worker:
         """In a child that plugin code forked: it is not the worker, so it must neither answer nor keep the channel open."""
         self._lock = threading.Lock()  # another thread may have held them when this process was forked off
         self._write_lock = threading.Lock()
+        self._calls.forget()
         self._queue = queue.SimpleQueue()  # what waited there is the worker's to do
         for descriptor in (self._receive, self._send):
             with contextlib.suppress(OSError):
@@ -212,10 +195,7 @@ class Worker:
             case codec.Request():
                 self._nest(message)
             case codec.Answer() | codec.Error():
-                with self._lock:
-                    mailbox = self._mailboxes.get(message.id)
-                if mailbox is not None:
-                    mailbox.deliver(message)
+                self._calls.deliver(message)
             case codec.Cancel():
                 self._cancel_in_lane(message.id) if message.lane else self._cancel(message.id)
             case codec.AskImported() | codec.AskStacks() | codec.Ping():
@@ -237,8 +217,7 @@ class Worker:
 
     def _obey(self, message: codec.Trim | codec.Stop) -> None:
         if isinstance(message, codec.Stop):
-            for _ in range(self._load.threads if self._load else 1):
-                self._enqueue(None)
+            self._enqueue(None)
         elif self._shelf is not None:
             self._shelf.trim()
 
@@ -247,16 +226,6 @@ class Worker:
         if self._lane is not None:
             self._lane.wake()
 
-    def _bind(self, message: codec.Bind) -> None:
-        assert self._hosted is not None, "the host binds after Loaded"
-        self._hooks = message.hooks
-        self._bindings = tuple(
-            WorkerBinding(implementation.hook, function, implementation.argnames, types)
-            for function, implementation, types in zip(
-                self._hosted.implementations, self._hosted.surface.implementations, message.types, strict=True
-            )
-        )
-
     def _tell_imported(self, number: int) -> None:
         assert self._universe is not None, "the host asks after Loaded"
         names = [name for name in list(self._universe.registry) if len(name) <= codec.MAX_MODULE_NAME]
@@ -264,10 +233,8 @@ class Worker:
 
     def _nest(self, message: codec.Request) -> None:
         """A call that came back while one of our threads waits for the host: that thread runs it."""
-        with self._lock:
-            mailbox = self._mailboxes.get(message.parent)
         abandoned = codec.Error(message.id, to_wire(TimeoutError("the outer call does not wait any more")))
-        if mailbox is None or not mailbox.post(Job(lambda: self._answer(message), lambda: self.send(abandoned))):
+        if not self._calls.post(message.parent, Job(lambda: self._answer(message), lambda: self.send(abandoned))):
             self.send(abandoned)
 
     def _cancel(self, number: int) -> None:
@@ -298,6 +265,7 @@ class Worker:
             if lane.requested():
                 self._answer_in_lane(lane)
             if message is None:
+                self._queue.put(None)  # for the next thread
                 return
             self._take(message)
             del message  # or its arguments live until the next one comes
@@ -306,6 +274,7 @@ class Worker:
         while (message := self._queue.get()) is not None:
             self._take(message)
             del message
+        self._queue.put(None)  # for the next thread
 
     def _take(self, message: codec.Load | codec.Bind | codec.Request) -> None:
         if isinstance(message, codec.Request):
@@ -317,9 +286,9 @@ class Worker:
 
     def _answer(self, request: codec.Request) -> None:
         if request.space == CONTRACT:
-            result = contextvars.copy_context().run(self._perform, request.id, request.hook, request.args, request.timeout)
+            result = self._performer.contract(request.id, request.hook, request.args, request.timeout)
         else:
-            result = self._perform_indexed(request.id, request.index, request.args, request.timeout)
+            result = self._performer.implementation(request.id, request.index, request.args, request.timeout)
         self.send(_reply(request.id, result))
 
     # --- calls that come by the lane ---------------------------------------------------------------------------------
@@ -334,7 +303,7 @@ class Worker:
         if not self._in_lane:
             self.send(codec.Error(number, to_wire(TimeoutError("cancelled before it began"))))
             return
-        result = self._perform_indexed(number, index, args, None if seconds == math.inf else seconds)
+        result = self._performer.implementation(number, index, args, None if seconds == math.inf else seconds)
         there = False
         with self._lock:
             if self._in_lane == number and isinstance(result, bytes) and len(result) <= CAPACITY:
@@ -361,125 +330,6 @@ class Worker:
                 self._withdrawn = number
                 if self._lane is not None:
                     self._lane.wake()  # whoever put it there may have been interrupted before it rang
-
-    # --- any call ----------------------------------------------------------------------------------------------------
-
-    def _perform_indexed(self, number: int, index: int, args: Any, timeout: float | None) -> bytes | codec.WireFailure:
-        """Run one call of an implementation, or many one after the other, each in a context of its own."""
-        if index >= 0:
-            return contextvars.copy_context().run(self._perform, number, self._bindings[index], args, timeout, self._shelf)
-        binding, begun, size = self._bindings[~index], time.monotonic(), 0
-        outcomes: list[bytes | codec.WireFailure] = []
-        stop_at_failure, several = codec.decode_many(args)
-        for one in several:
-            passed = time.monotonic() - begun
-            if outcomes and (passed > _MANY_SECONDS or size > codec.MANY_BYTES):
-                break  # others wait for their turn; the host asks again for the rest
-            left = None if timeout is None else timeout - passed
-            outcome = contextvars.copy_context().run(self._perform, number, binding, one, left)
-            outcomes.append(outcome)
-            if isinstance(outcome, bytes):
-                size += len(outcome)
-            elif stop_at_failure:
-                break
-        return codec.encode_outcomes(outcomes)
-
-    def _perform(
-        self, number: int, target: WorkerBinding | str, args: bytes | msgspec.Raw | Claim, timeout: float | None, shelf: Shelf | None = None
-    ) -> bytes | codec.WireFailure:
-        """Run one call in a context of its own, of an implementation or the contract of that name; return the result or what went wrong."""
-        _request.set(number)
-        if timeout is not None:
-            bound_deadline(time.monotonic() + timeout)
-        try:
-            result = self._contract(target, args) if isinstance(target, str) else target.call(args, shelf)
-        except NotPlain as error:
-            return cannot_cross("the result" + (f" at {error.path}" if error.path else ""), error.type_name)
-        except TooLarge as error:
-            return too_large(error.size, self._max_message)
-        except BaseException as error:
-            return to_wire(error)
-        if len(result) > self._max_message:
-            return too_large(len(result), self._max_message)
-        if type(result) is Parcel:
-            result.handed = True
-        return result
-
-    def _contract(self, hook: str, data: bytes | msgspec.Raw | Claim) -> bytes:
-        assert self._hosted is not None
-        args = decode_open(data)
-        if hook == "plugin_start":
-            args = tuple(self._context() for _ in args)
-        elif hook == "plugin_stop" and self._leases is not None:
-            self._leases.stopping.set()
-        elif hook == "plugin_export_state":
-            self._change_told = False  # first: what changes from now on may not be in what it gives
-        return encode_plain(settle(self._hosted.contracts[hook](*args)), self._shelf)
-
-    def _context(self) -> PluginContext:
-        load, leases = self._load, self._leases
-        assert load is not None
-        assert leases is not None
-        return PluginContext(
-            load.name, load.version, load.generation, decode_plain(load.config), HostRelay(self), leases, self._tell_change
-        )
-
-    def _tell_change(self) -> None:
-        """Tell the host that the plugin's state changed; more than one thread may tell it twice, which does no harm."""
-        if not self._change_told:
-            self._change_told = True
-            self.send(codec.StateChanged())
-
-    # --- calls of the host -------------------------------------------------------------------------------------------
-
-    def call_host(self, hook: str, kwargs: dict[str, Any]) -> Any:
-        """Call a hook of the host and return its result; nested calls into this plugin run on this thread meanwhile."""
-        info = self._hooks.get(hook)
-        if info is None:
-            raise AttributeError(f"the host has no hook {hook!r}")
-        number = next(self._numbers)
-        mailbox: Mailbox[codec.Answer | codec.Error] = Mailbox()
-        with self._lock:
-            self._mailboxes[number] = mailbox
-        deadline = get_deadline()
-        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-        try:
-            bodies = {name: encode_argument(name, value, hook, info, self._shelf) for name, value in kwargs.items()}
-            self.send(codec.HostCall(number, hook, hand_over(bodies), timeout, _request.get()))
-            reply = mailbox.wait(deadline)
-        except MailboxTimeout:
-            raise TimeoutError(f"the host's hook {hook!r} gave no answer within {timeout or 0:g} s") from None
-        finally:
-            with self._lock:
-                del self._mailboxes[number]
-        if isinstance(reply, codec.Error):
-            raise self._rebuilder.rebuild(reply.failure, hook)
-        if info.result is None:
-            return decode_open(reply.result)
-        return ResultDecoder(type_of_expression(info.result)).decode(reply.result)
-
-
-class HostRelay:
-    """``context.hook`` in a worker: the host's hooks by name, with the call syntax of pluggy."""
-
-    def __init__(self, worker: Worker) -> None:
-        self.__worker = worker
-
-    def __getattr__(self, hook: str) -> Callable[..., Any]:
-        if hook.startswith("_"):
-            raise AttributeError(hook)
-        worker = self.__worker
-
-        def call(**kwargs: Any) -> Any:
-            return worker.call_host(hook, kwargs)
-
-        return call
-
-
-def _known_here(module: str, name: str) -> type[Exception] | None:
-    """Return an exception type of a module that is imported already: the host may raise in a plugin what the plugin knows."""
-    kind = getattr(sys.modules.get(module), name, None)
-    return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
 
 
 def _reply(number: int, result: bytes | codec.WireFailure) -> codec.Answer | codec.Error:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from blackhole_core.executor import serving
+from blackhole_core.executor import performing
 from blackhole_core.executor.context import PluginContext
 from tests.unit.executor.contexts import Running
 
@@ -174,4 +174,4 @@ def test_a_first_signal_handler_off_the_main_thread_is_refused(context: Running,
 
 def test_a_worker_gives_the_same_context() -> None:
     """The methods that plugin authors use are one class's, whatever the level."""
-    assert serving.PluginContext is PluginContext
+    assert performing.PluginContext is PluginContext
