@@ -109,7 +109,7 @@ def test_what_cannot_be_given_there_is_refused(confinement: Confinement, named: 
 
 
 def test_the_host_is_killed(tmp_path: Path, containers: Path) -> None:
-    """F-16, F14: whatever the worker does, process 1 sees the end of the pipe to it; the engine removes the rest, and the next host the bundle."""
+    """F-16, F14: whatever the worker does, process 1 sees the end of the pipe to it, nothing runs on, and the next host removes what is left: the bundle, and the engine's notes where it was too slow for itself."""
     (tmp_path / "adhoc.py").write_text(f"from notes_api import hookimpl\n{_PLUGIN}\ndef escape(): pass\nimport time\n")
     program = _HOST.format(path=[str(_ROOT), str(NOTES_API)], code=str(tmp_path), busy="with its lock held")
     program = program.replace(
@@ -123,7 +123,6 @@ def test_the_host_is_killed(tmp_path: Path, containers: Path) -> None:
         assert len(family) > 2  # the engine, the kernel, who opens files
         host.kill()
     assert eventually(lambda: not any(_runs(pid) for pid in family), PATIENCE)  # its kernel takes its time on a busy machine
-    assert eventually(lambda: _left(containers, host.pid)["notes"] == [], PATIENCE)
     with Stage(level="container").closing() as stage:
         stage.start("counter")
     assert _left(containers, host.pid) == _NOTHING
