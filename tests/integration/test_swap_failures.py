@@ -290,20 +290,20 @@ def test_a_worker_that_dies_while_it_is_told_fails_the_load(tmp_path: Path) -> N
 
 @attrs.frozen
 class _Stuck:
-    """A call of ``slow`` that runs until released."""
+    """A call of ``slow`` that runs until :func:`_release`."""
 
     thread: threading.Thread
     answers: list[Any]
 
 
-def _stuck(pm: bh.PluginManager, seconds: float = 60.0) -> _Stuck:
+def _stuck(pm: bh.PluginManager) -> _Stuck:
     begun = threading.Event()
     answers: list[Any] = []
 
     def call() -> None:
         begun.set()
         try:
-            answers.append(pm.hook.slow(seconds=seconds))
+            answers.append(pm.hook.slow(seconds=60.0))
         except bh.BlackholeError as error:
             answers.append(error)
 
@@ -313,23 +313,41 @@ def _stuck(pm: bh.PluginManager, seconds: float = 60.0) -> _Stuck:
     return _Stuck(thread, answers)
 
 
-def _keeper(version: str, tmp_path: Path) -> Path:
-    """Return a wheel of ``full`` with state: a plugin with a slow call that must be drained."""
-    tree = plugin_dir("full", "1.0.0", tmp_path / f"keeper-{version}")
+#: Without walls, behind which a worker would not see the file of :func:`_release`.
+_OPEN: dict[str, Any] = {"sandbox": "off"}
+
+#: What ``slow`` does in the wheels of :func:`_full`: it ends with a file, which a worker sees as well, and not with a time, which may pass before the swap has come to the point in question.
+_WAIT = """until = time.monotonic() + seconds
+        while not os.path.exists({mark!r}) and time.monotonic() < until and not release.wait(0.005):
+            pass"""
+
+
+def _full(version: str, tmp_path: Path, contracts: str = "") -> Path:
+    """Return a wheel of ``full`` whose ``slow`` runs until :func:`_release`, with more methods."""
+    tree = plugin_dir("full", "1.0.0", tmp_path / f"full-{version}")
     for path in tree.rglob("*"):
         if path.is_file():
             path.write_text(path.read_text("utf-8").replace("1.0.0", version), "utf-8")
     code = tree / "notes_full" / "__init__.py"
     text = code.read_text("utf-8")
+    for old, new in (
+        ("    @hookimpl\n    def transform", contracts + "    @hookimpl\n    def transform"),
+        ("from notes_api import", "import os\nimport time\nimport blackhole_core as bh\nfrom notes_api import"),
+        ("release.wait(seconds)", _WAIT.format(mark=str(tmp_path / "released"))),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    code.write_text(text, "utf-8")
+    return build_wheel(tree, tmp_path / f"full-{version}" / "dist")
+
+
+def _keeper(version: str, tmp_path: Path) -> Path:
+    """Return such a wheel with state: the slow call must be drained."""
     contracts = (
         "    @bh.hookimpl\n    def plugin_export_state(self):\n        return {'started': self._started}\n\n"
         "    @bh.hookimpl\n    def plugin_import_state(self, state):\n        self._started = state['started']\n\n"
     )
-    old = "    @hookimpl\n    def transform"
-    assert text.count(old) == 1
-    text = text.replace(old, contracts + old).replace("from notes_api import", "import blackhole_core as bh\nfrom notes_api import")
-    code.write_text(text, "utf-8")
-    return build_wheel(tree, tmp_path / f"keeper-{version}" / "dist")
+    return _full(version, tmp_path, contracts)
 
 
 def _wait_until_running(pm: bh.PluginManager, level: str) -> None:
@@ -351,15 +369,15 @@ def _wait_until_running(pm: bh.PluginManager, level: str) -> None:
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_call_that_does_not_end_aborts_the_swap(level: str, tmp_path: Path) -> None:
     """S-10: at the drain deadline the swap is given up, and the stuck call's version serves on."""
-    with released(), manager({"stop_grace": 0.3}) as pm:
+    with released(), manager(_OPEN | {"stop_grace": 0.3}) as pm:
         pm.load("full", source=_keeper("1.0.0", tmp_path), isolation=level)
-        stuck = _stuck(pm, 1.0 if level == "process" else 60.0)
+        stuck = _stuck(pm)
         _wait_until_running(pm, level)
         with pytest.raises(bh.SwapFailed, match="did not end within 0.1 s") as caught:
             pm.swap("full", source=_keeper("2.0.0", tmp_path), timeout=0.1)
         assert caught.value.phase == "export"
         assert str(pm.plugin("full").id) == "full@1.0.0"
-        _release(stuck, level)
+        _release(stuck, tmp_path)
         assert pm.hook.version() == ["1.0.0"]
 
 
@@ -367,14 +385,14 @@ def test_a_call_that_does_not_end_aborts_the_swap(level: str, tmp_path: Path) ->
 def test_force_goes_on_without_a_call_that_does_not_end(level: str, tmp_path: Path) -> None:
     """S-10: with ``force`` one live version is left: the new one. The stuck call still ends on the old one."""
     log = Log()
-    with released(), manager({"stop_grace": 0.3, "state_timeout": 5, "plugins": {"full": {"threads": 2}}}, log=log) as pm:
+    with released(), manager(_OPEN | {"stop_grace": 0.3, "state_timeout": 5, "plugins": {"full": {"threads": 2}}}, log=log) as pm:
         pm.load("full", source=_keeper("1.0.0", tmp_path), isolation=level)
-        stuck = _stuck(pm, 1.0 if level == "process" else 60.0)
+        stuck = _stuck(pm)
         _wait_until_running(pm, level)
         report = pm.swap("full", source=_keeper("2.0.0", tmp_path), timeout=0.1, force=True)
         assert (report.ok, report.retiring) == (True, True)
         assert pm.hook.version() == ["2.0.0"]
-        _release(stuck, level)
+        _release(stuck, tmp_path)
         assert stuck.answers == [["1.0.0"]]
         assert log.wait("plugin.retired").data["version"] == "1.0.0"
 
@@ -383,15 +401,15 @@ def test_force_goes_on_without_a_call_that_does_not_end(level: str, tmp_path: Pa
 def test_a_long_call_ends_on_the_version_it_began_on(level: str, tmp_path: Path) -> None:
     """S-02: without state nobody waits for it: new calls go to the new version meanwhile, and the old one ends after its last call."""
     log = Log()
-    with released(), manager(log=log) as pm:
-        pm.load("full", source=wheel("full", "1.0.0", tmp_path), isolation=level)
-        stuck = _stuck(pm, 1.0 if level == "process" else 60.0)
+    with released(), manager(_OPEN, log=log) as pm:
+        pm.load("full", source=_full("1.0.0", tmp_path), isolation=level)
+        stuck = _stuck(pm)
         _wait_until_running(pm, level)
-        report = pm.swap("full", source=wheel("full", "2.0.0", tmp_path))
+        report = pm.swap("full", source=_full("2.0.0", tmp_path))
         assert report.retiring
         assert pm.hook.version() == ["2.0.0"]
         assert log.of("plugin.retired") == []
-        _release(stuck, level)
+        _release(stuck, tmp_path)
         assert stuck.answers == [["1.0.0"]]
         log.wait("plugin.retired")
 
@@ -399,10 +417,10 @@ def test_a_long_call_ends_on_the_version_it_began_on(level: str, tmp_path: Path)
 @pytest.mark.parametrize("level", LEVELS)
 def test_new_calls_of_a_plugin_with_state_wait_for_the_long_call(level: str, tmp_path: Path) -> None:
     """S-02, S-22: they are answered by the new version, or their own deadline passes, and then they never began."""
-    with released(), manager() as pm:
+    with released(), manager(_OPEN) as pm:
         pm.load("full", source=_keeper("1.0.0", tmp_path), isolation=level)
         new = _keeper("2.0.0", tmp_path)
-        stuck = _stuck(pm, 1.5 if level == "process" else 60.0)
+        stuck = _stuck(pm)
         _wait_until_running(pm, level)
         closed = threading.Event()
         pm.on_event(lambda event: closed.set() if event.data.get("phase") == "export" else None)
@@ -414,17 +432,14 @@ def test_new_calls_of_a_plugin_with_state_wait_for_the_long_call(level: str, tmp
         answers: list[Any] = []
         caller = threading.Thread(target=lambda: answers.append(pm.hook.version()))
         caller.start()
-        _release(stuck, level)
+        _release(stuck, tmp_path)
         swap.join(30)
         caller.join(30)
         assert answers == [["2.0.0"]]
         assert stuck.answers == [["1.0.0"]]
 
 
-def _release(stuck: _Stuck, level: str) -> None:
-    from notes_api import release
-
-    if level != "process":  # a worker has an event of its own: there the call just takes its second
-        release.set()
+def _release(stuck: _Stuck, tmp_path: Path) -> None:
+    (tmp_path / "released").touch()
     stuck.thread.join(30)
     assert not stuck.thread.is_alive()
