@@ -24,8 +24,13 @@ def test_the_old_generation_can_be_collected(tmp_path: Path) -> None:
         pm.hook.add(amount=1)
         del plugin
         pm.swap("counter", source=wheel("counter", "2.0.0", tmp_path))
-        gc.collect()
-        assert [reference() for reference in seen] == [None, None, None]
+
+        def freed() -> bool:
+            gc.collect()
+            return all(reference() is None for reference in seen)
+
+        # A look for leaks that a busy machine put off has, for its moment, all objects there are in its hands.
+        assert eventually(freed)
 
 
 @pytest.mark.parametrize(("level", "swaps"), [("none", 200), ("thread", 200), ("process", 30)])
