@@ -470,7 +470,7 @@ def test_the_host_ends(end: str, tmp_path: Path) -> None:
             host.kill()
         host.wait(30)
     assert len(pids) == 4
-    assert eventually(lambda: all(_ended(pid) for pid in pids), 3)
+    assert eventually(lambda: all(_ended(pid) for pid in pids))
 
 
 def _ended(pid: int) -> bool:

@@ -10,7 +10,6 @@ import pkgutil
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -190,9 +189,7 @@ def test_a_distribution_is_found_by_what_it_holds(tmp_path: Path, write_tree: Wr
     mine = {"Odd.Name-3.dist-info/RECORD": "x,,\nns/plug/__init__.py,,\n", "Odd.Name-3.dist-info/METADATA": "Version: 3\n"}
     namesake = {"ns-1.dist-info/RECORD": "nothing.py,,\n"}
     root = write_tree(tmp_path, crowd | mine | namesake)
-    begun = time.perf_counter()
     found = distributions.read_distributions(root, ["ns.plug"])
-    assert time.perf_counter() - begun < 2
     assert {name: texts["METADATA"] for name, texts in found.items()} == {"odd-name": "Version: 3\n"}
     assert distributions.read_distributions(tmp_path / "nothing", ["ns.plug"]) == {}
 

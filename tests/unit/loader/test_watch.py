@@ -286,9 +286,7 @@ def test_close_ends_the_thread_and_may_be_called_by_the_callback(tree: Path) -> 
     mine.add("acme", [tree])
     (tree / "acme" / "core.py").write_text("C = 1\n")
     assert called.wait(LONG)
-    begun = time.monotonic()
     mine.close()
-    assert time.monotonic() - begun < 2
     assert not [thread for thread in threading.enumerate() if thread.name == "blackhole-watch"]
     with pytest.raises(RuntimeError, match="plugin late cannot be added"):
         mine.add("late", [tree])
