@@ -198,7 +198,8 @@ def test_one_plugin_that_floods_costs_no_other_a_line(pump: LogPump, kept: _Kept
     assert not any(taken[output.QUEUE_SIZE + 1 :])  # one more or less: the pump may hold one already
     assert pump.put(other, logging.INFO, "well", other)
     kept.gate.set()
-    assert eventually(lambda: "well" in kept.texts, 60)  # thousands are in front of it: closing, which waits for a few seconds, might let it go
+    # Thousands are in front of it: closing, which waits for a few seconds, might let it go.
+    assert eventually(lambda: "well" in kept.texts, 60)
 
 
 def test_all_plugins_together_are_bounded(pump: LogPump, kept: _Kept, monkeypatch: pytest.MonkeyPatch) -> None:
