@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -261,9 +262,12 @@ def test_calls_move_to_the_next_worker_with_what_lies_beside_them(plugin: Runnin
         assert eventually(lambda: _in_use(plugin) == 0)
 
 
-def test_deaths_at_any_moment(plugin: Running) -> None:
-    """SIGKILL somewhere in a call with large values: an answer that is right, or WorkerDied; the next worker begins with a memory of its own."""
-    block = np.arange(400_000, dtype="u4")
+@pytest.mark.parametrize("items", [400_000, 2_000_000], ids=["private memory", "memory used before"])
+def test_deaths_at_any_moment(items: int, stage: Stage, tmp_path: Path) -> None:
+    """SIGKILL somewhere in a call with large values: an answer that is right and stays so, or WorkerDied; the next worker begins with a memory of its own."""
+    plugin = stage.start("adhoc", **stage.write(tmp_path, _SOURCE), max_message=10_000_000)
+    block = np.arange(items, dtype="u4")
+    kept: list[tuple[int, Any]] = []
     revivers: list[threading.Thread] = []
 
     def revive(ended: Ended) -> None:
@@ -271,17 +275,24 @@ def test_deaths_at_any_moment(plugin: Running) -> None:
         thread.start()
         revivers.append(thread)
 
+    def answered(number: int) -> bool:
+        answer = plugin("raw", block + number)
+        kept[number % 3 :] = [(number, answer)]  # the memory of some is used again, that of others is not
+        return bool((answer == block + number).all())
+
     plugin.remote.watch(revive)
-    for step in range(6):
-        killer = threading.Timer(0.0005 * step, os.kill, (plugin.pid, signal.SIGKILL))
+    numbers = itertools.count()
+    for step in range(4):
+        killer = threading.Timer(0.001 * step, os.kill, (plugin.pid, signal.SIGKILL))
         killer.start()
         with contextlib.suppress(WorkerDied):
             while len(revivers) == step:
-                assert (plugin("raw", block) == block).all()
+                assert answered(next(numbers))
         killer.join()
         assert eventually(lambda step=step: len(revivers) > step)
         revivers[step].join()
-        assert (plugin("raw", block) == block).all()
+        assert answered(next(numbers))
+    assert all((answer == block + number).all() for number, answer in kept)
 
 
 _HOSTILE = """
