@@ -95,7 +95,7 @@ def _replacement(tmp_path: Path, why: str) -> Path:
 
 def test_one_that_fails_at_it_keeps_no_other_from_knowing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it raises, or that it hangs, is an event; who comes after it is told, and the restart waits for nobody."""
-    monkeypatch.setattr(dependencies, "TOLD_SECONDS", 0.2)
+    monkeypatch.setattr(dependencies, "TOLD_SECONDS", 1.0)  # in which the angry one answers
     log = Log()
     with manager({"hang_grace": 0.1, "stop_grace": 0.5}, log=log) as pm, released():
         pm.load("base", source=_write(tmp_path, "base"), isolation="process")

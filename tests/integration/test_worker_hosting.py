@@ -230,7 +230,7 @@ def test_a_call_that_never_ends_is_ended(stage: Stage, kind: str) -> None:
 
     def act(number: int) -> Any:
         if number == 0:
-            with bh.deadline(0.2):
+            with bh.deadline(0.6):
                 return faulty("fail", kind)
         if number == 1:
             assert eventually(lambda: not faulty.runner.drained(0))
