@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from blackhole_core.ids import Isolation
 from tests import leaks, levels
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 # A shell that starts this in the background has SIGINT ignored, which every child would inherit: no test that presses Ctrl-C would end.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Property tests judge values, never how long one example took, or was made, on a busy machine. Here, because it holds for what is collected afterwards.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 #: Seconds to remove the temporary directory of a host of this process: on a disk that others keep busy it takes more than the product gives it, and
 #: what it then leaves to the next host would count as left behind by the test.

@@ -1,18 +1,14 @@
-"""Property tests here judge values, never how long one example took on a busy machine; and the context of a plugin."""
+"""The context of a plugin."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import settings
 
 from blackhole_core.executor.context import leases_of
 from blackhole_core.ids import PluginId
 from tests.unit.executor.contexts import SHORT, Running
-
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
 
 
 @pytest.fixture
