@@ -88,12 +88,12 @@ def test_an_answer_clears_a_call(source: Path) -> None:
 
         def call() -> None:
             try:
-                pm.hook.slow(seconds=0.5)
+                pm.hook.slow(seconds=1.5)
             except bh.WorkerDied as error:
                 died.append(error)
 
         for number in range(1, 4):
-            assert pm.hook.slow(seconds=0.5) == ["slept"] if number > 1 else True
+            assert pm.hook.slow(seconds=1.5) == ["slept"] if number > 1 else True
             caller = threading.Thread(target=call)
             caller.start()
             runner = pm.parts.supervisor.member("fragile").instance.runner  # type: ignore[union-attr]  # there is one
