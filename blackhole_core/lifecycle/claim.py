@@ -8,6 +8,9 @@ from types import FrameType
 
 import attrs
 
+from blackhole_core.hooks.inflight import EVIDENCE
+from blackhole_core.stacks import StackReading
+
 __all__ = ["Claim"]
 
 
@@ -18,6 +21,7 @@ class Claim:
     operation: str
     in_background: bool  #: whether it is a duty of the host's own, which others wait for
     thread: threading.Thread
+    ident: int  #: of the thread
     frame: FrameType | None  #: of the function
 
     @classmethod
@@ -26,7 +30,7 @@ class Claim:
         frame = sys._getframe(1).f_back
         while frame is not None and frame.f_globals.get("__name__") == "contextlib":
             frame = frame.f_back
-        return cls(operation, in_background, threading.current_thread(), frame)
+        return cls(operation, in_background, threading.current_thread(), threading.get_ident(), frame)
 
     @property
     def is_mine(self) -> bool:
@@ -34,10 +38,16 @@ class Claim:
         return self.thread is threading.current_thread()
 
     def is_left(self) -> bool:
-        """Whether the function has been left, as far as the calling thread can know: of another thread it knows that it has ended."""
-        if not self.is_mine:
-            return not self.thread.is_alive()
-        frame: FrameType | None = sys._getframe()
-        while frame is not None and frame is not self.frame:
-            frame = frame.f_back
-        return frame is None
+        """Whether the function has been left.
+
+        Of another thread only its end counts where its stack does not tell: with greenlets, of which one that is suspended is on no stack, and where threads run beside each other.
+        """
+        if not self.is_mine and not self.thread.is_alive():
+            return True
+        if not self.is_mine and (EVIDENCE != "frames" or "greenlet" in sys.modules):
+            return False
+        with StackReading() as tops:
+            frame = tops.get(self.ident)
+            while frame is not None and frame is not self.frame:
+                frame = frame.f_back
+            return frame is None

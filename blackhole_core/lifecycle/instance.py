@@ -61,6 +61,7 @@ class Instance:
         #: What stands before each of its calls; None when the operator wants neither breaker nor bulkhead.
         self.guard: Final = Guard(candidate.id, settings.guard, host.emit) if settings.guard else None
         self._state_changed: Callable[[], object] | None = None
+        self._told_to_stop = False
         self._deaths = DeathWatch(str(candidate.id), runner) if isinstance(runner, RemoteRunner) else None
         self._confinement = spec.confinement
 
@@ -246,11 +247,12 @@ class Instance:
         self.bounded_contract("plugin_import_state", seconds, via=via, state=state, version=self.state_version)
 
     def end(self) -> None:
-        """Tell the plugin that it stops, then end its runner; a plugin that fails at that is reported, and ends all the same."""
+        """Tell the plugin that it stops, then end its runner; a plugin that fails at that is reported, and ends all the same. Again, it does what an interrupt kept from being done."""
         if isinstance(self.runner, InProcess):
             self.runner.leases.stopping.set()
         try:
-            if not (isinstance(self.runner, RemoteRunner) and self.runner.pid is None):  # else there is nobody to tell
+            told, self._told_to_stop = self._told_to_stop, True
+            if not told and not (isinstance(self.runner, RemoteRunner) and self.runner.pid is None):  # else there is nobody to tell
                 self.bounded_contract("plugin_stop", self.spec.limits.stop_grace)
         except Exception as error:
             self._host.emit("plugin.stop_failed", self.id.name, version=self.id.version, error=f"{type(error).__name__}: {error}")
@@ -326,11 +328,11 @@ def start_instance(
     )
     runner = _make_runner(make_runner, level, settings.isolation_fallback, spec, host)
     surface = runner.start()
-    instance = Instance(candidate, generation, settings, runner, surface, spec, host)
     try:
+        instance = Instance(candidate, generation, settings, runner, surface, spec, host)
         instance.begin()
     except BaseException:
-        instance.runner.stop()
+        runner.stop()
         raise
     return instance
 

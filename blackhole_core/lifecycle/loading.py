@@ -87,7 +87,6 @@ class Loader:
             self.supervisor.release(member)
             instance.end()
             raise
-        self.supervisor.watch(member, instance)
         return instance
 
     def _register(self, member: Member, instance: Instance) -> None:
@@ -98,6 +97,7 @@ class Loader:
             # Only now that it was told what historic calls had told others: until it serves, its death ends a call that waits for it.
             instance.serve()
             self.supervisor.adopt(member, instance)
+            self.supervisor.watch(member, instance)
         except BaseException:
             if self.hooks.get_plugin(member.name) is plugin:  # in all its hooks, or in those that register had come to
                 self.hooks.unregister(name=member.name)
@@ -160,6 +160,8 @@ class Loader:
         self.emit("plugin.failed", member.name, version=None, reason=str(error))
 
     def _enter(self, member: Member, candidate: Candidate | None, isolation: Isolation | None) -> None:
+        if member.phase in {Phase.STARTING, Phase.RUNNING, Phase.DRAINING}:  # nothing runs: Ctrl-C came before the last step of its end
+            self.supervisor.move(member, Phase.STOPPED)
         if member.phase is not Phase.FOUND:
             self.supervisor.move(member, Phase.FOUND)
         member.candidate, member.isolation = candidate, isolation
@@ -250,18 +252,34 @@ class Loader:
                 self.supervisor.move(member, Phase.STOPPED)
             return
         still = Standstill(self.hooks, member, instance)
-        with still:
-            from_inside = still.waits_for_this_call()
-            if from_inside and not at_the_end:
-                raise PluginError(member.label, f"plugin {member.label} was not unloaded: {FROM_INSIDE}")
-            self.supervisor.begin_draining(member)
-            self.hooks.unregister(name=member.name)
-            self.supervisor.release(member)
+        leaving = at_the_end
         try:
+            with still:
+                from_inside = still.waits_for_this_call()
+                if from_inside and not at_the_end:
+                    raise PluginError(member.label, f"plugin {member.label} was not unloaded: {FROM_INSIDE}")
+                leaving = True
+                self._withdraw(member)
             with_calls = from_inside or not still.drained(member.settings.drain_timeout)
-        finally:
             instance.end()
-            self.supervisor.move(member, Phase.STOPPED)
+        except BaseException:
+            still.open()
+            if leaving:  # Ctrl-C: it leaves as a whole, and its end is left to a thread, to which no signal comes
+                self._withdraw(member)
+                self.supervisor.retire(instance, still.drained)
+            raise
+        finally:
+            if leaving:
+                self.supervisor.move(member, Phase.STOPPED)
         self.emit("plugin.unloaded", member.name, version=instance.id.version, with_calls=with_calls)
         if not at_the_end and not with_calls:
             instance.leaks()
+
+    def _withdraw(self, member: Member) -> None:
+        """Let no call reach what serves as ``member``, as far as that has not been done."""
+        if member.instance is None:
+            return
+        self.supervisor.begin_draining(member)
+        if self.hooks.has_plugin(member.name):
+            self.hooks.unregister(name=member.name)
+        self.supervisor.release(member)

@@ -33,7 +33,9 @@ TRANSITIONS: Final[dict[Phase, frozenset[Phase]]] = {
     Phase.FOUND: frozenset({Phase.ADMITTED, Phase.FAILED}),
     Phase.ADMITTED: frozenset({Phase.STARTING, Phase.FAILED}),
     Phase.STARTING: frozenset({Phase.RUNNING, Phase.FAILED, Phase.BROKEN, Phase.STOPPED}),
-    Phase.RUNNING: frozenset({Phase.STARTING, Phase.DRAINING, Phase.BROKEN, Phase.STOPPED}),
+    Phase.RUNNING: frozenset(
+        {Phase.STARTING, Phase.DRAINING, Phase.BROKEN, Phase.STOPPED, Phase.FAILED}
+    ),  # the last: its load was interrupted
     Phase.DRAINING: frozenset({Phase.RUNNING, Phase.STARTING, Phase.STOPPED, Phase.BROKEN}),
     Phase.STOPPED: frozenset({Phase.FOUND}),
     Phase.FAILED: frozenset({Phase.FOUND, Phase.STOPPED}),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from blackhole_core.hooks.gate import Begun, HookGate
 from blackhole_core.hooks.manager import HookManager
@@ -16,6 +16,9 @@ __all__ = ["FROM_INSIDE", "Standstill"]
 
 #: Why an operation that must wait for calls to end is refused to such a call.
 FROM_INSIDE = "it was asked for from inside a call of this plugin or of one of its hooks, which would have to end first"
+
+
+_T = TypeVar("_T")
 
 
 class Standstill:
@@ -36,7 +39,7 @@ class Standstill:
         self._gate = HookGate(manager, gated, plugin=member.label, part_of_other=self._turnstile.inside, of=member.name)
         self._hooks_open = hooks_open
         self._begun = self._gate.begun
-        self._shut = 0.0
+        self._shut: float | None = None  # when they closed, until they open
         self.seconds = 0.0  #: how long new calls were held back, once the gates are open again
 
     def __enter__(self) -> Self:
@@ -45,21 +48,31 @@ class Standstill:
             self._gate.close()
             self._turnstile.close()
         except BaseException:
-            self._open()
+            self.open()
             raise
         self._begun = self._gate.begun
         self._shut = self._gate.closed_at
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._open()
+        self.open()
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Let calls begin again; nothing happens when they may. For who must be sure of it: an interrupt may come just before ``__exit__`` begins."""
         try:
             self._gate.open()
         finally:
             self._turnstile.open()
-            self.seconds = time.monotonic() - self._shut
+            if self._shut is not None:
+                self.seconds, self._shut = time.monotonic() - self._shut, None
+
+    def during(self, action: Callable[[Self], _T]) -> _T:
+        """Return what ``action`` returns for this, called while the gates are closed."""
+        try:
+            with self:
+                return action(self)
+        finally:
+            self.open()
 
     def waits_for_this_call(self) -> bool:
         """Whether the calling code is inside a call that would have to end first."""

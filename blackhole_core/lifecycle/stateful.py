@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 
@@ -21,6 +21,8 @@ from blackhole_core.state.plain import plain
 from blackhole_core.state.snapshot import Snapshot
 
 __all__ = ["StateCarrier"]
+
+_T = TypeVar("_T")
 
 #: Seconds for which a snapshot that nobody waits for holds new calls back, while those that had begun end.
 _STILL: Final = 0.1
@@ -42,9 +44,7 @@ class StateCarrier:
             instance = _running(member)
             if not instance.takes_part("plugin_export_state"):
                 return None
-            with Standstill(self.hooks, member, instance) as still:
-                _await_calls(member, still)
-                data = instance.export(member.settings.state_timeout)
+            data = self._with_no_call(member, instance, lambda: instance.export(member.settings.state_timeout))
             plain(data, what="state")
             return Exported(data, instance.state_version, instance.id.version, instance.generation)
 
@@ -69,10 +69,12 @@ class StateCarrier:
             return save(Exported(data, instance.state_version, instance.id.version, instance.generation))
 
     def _export_still(self, member: Member, instance: Instance) -> Any:
-        with Standstill(self.hooks, member, instance) as still:
+        def export(still: Standstill) -> Any:
             if not still.drained(_STILL):
                 raise StateError(f"calls of plugin {member.label} that had begun did not end within {_STILL:g} s; it is tried again later")
             return instance.export(member.settings.state_timeout)
+
+        return Standstill(self.hooks, member, instance).during(export)
 
     def import_snapshot(self, member: Member, snapshot: Snapshot) -> None:
         """Give ``snapshot`` to the running plugin, migrated to its state version.
@@ -85,9 +87,16 @@ class StateCarrier:
             if not instance.takes_part("plugin_import_state"):
                 raise StateError(f"plugin {instance.id} implements no plugin_import_state, it takes no state")
             data = upgraded(snapshot, instance, member.settings.state_timeout)
-            with Standstill(self.hooks, member, instance) as still:
-                _await_calls(member, still)
-                instance.import_state(data, member.settings.state_timeout)
+            self._with_no_call(member, instance, lambda: instance.import_state(data, member.settings.state_timeout))
+
+    def _with_no_call(self, member: Member, instance: Instance, action: Callable[[], _T]) -> _T:
+        """Return what ``action`` returns, made while no call runs."""
+
+        def quietly(still: Standstill) -> _T:
+            _await_calls(member, still)
+            return action()
+
+        return Standstill(self.hooks, member, instance).during(quietly)
 
 
 def _running(member: Member) -> Instance:

@@ -2,17 +2,19 @@
 
 Invariants:
 
-* ``_members`` and every field of a member change only under ``_changed``; it is never held while plugin code or a listener runs.
+* ``_members`` and every field of a member change only under ``_lock``; it is never held while plugin code or a listener runs.
 * At most one operation (load, unload, swap, state) has claimed a member at a time; restarts claim nothing, they belong to the
   instance: one that does not serve any more is not restarted, and what becomes of it moves no phase.
 * While a swap can still be undone, what becomes of the replaced instance is kept in ``Member.replaced``: it happens when the instance is put back, and never
   when :meth:`Supervisor.leave` says that it is not coming back.
-* Every thread started here is joined by :meth:`Supervisor.close`; before that, what it waits for has been ended.
+* Every thread started here is joined by :meth:`Supervisor.close`; before that, what it waits for has been ended. One that a listener or a disk keeps beyond the longest
+  deadline is told of, and left.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +36,7 @@ from blackhole_core.lifecycle.phase import Phase, advance
 from blackhole_core.lifecycle.restart import GiveUp, decide, within_period
 from blackhole_core.lifecycle.settings import Settings
 from blackhole_core.messages import Call
+from blackhole_core.stacks import stack_lines
 from blackhole_core.state.manager import StateManager
 
 __all__ = ["Supervisor"]
@@ -43,6 +46,9 @@ _FLAPPING: Final = 10
 
 #: Seconds after which a duty is tried again for which there was no thread.
 _NO_THREAD: Final = 0.5
+
+#: Seconds between two looks at whether an operation that is waited for has been left by an interrupt.
+_CLAIM_LOOK: Final = 0.5
 
 #: Seconds between two looks at whether the host ends while calls on a replaced version are waited for.
 _RETIRE_LOOK: Final = 0.5
@@ -58,7 +64,10 @@ class Supervisor:
         self._states = states
         self._emit = emit
         self._clock = clock
-        self._changed = threading.Condition()
+        self._lock = (
+            threading.RLock()
+        )  # held by itself: entering and leaving a condition are functions in Python, between whose steps Ctrl-C may come
+        self._changed = threading.Condition(self._lock)
         self._members: dict[str, Member] = {}
         self._duties: set[threading.Thread] = set()
         self._retiring: set[Instance] = set()
@@ -79,7 +88,7 @@ class Supervisor:
 
         :raises UnknownPlugin: nothing of that name was ever loaded here.
         """
-        with self._changed:
+        with self._lock:
             member = self._members.get(canonical_name(name))
             if member is None:
                 raise UnknownPlugin(name, (known.name for known in self._members.values()))
@@ -87,14 +96,14 @@ class Supervisor:
 
     def enrol(self, name: str, settings: Settings) -> Member:
         """Return the member called ``name``, made if it is new; its settings are renewed."""
-        with self._changed:
+        with self._lock:
             member = self._members.setdefault(canonical_name(name), Member(name, settings))
             member.settings = settings
             return member
 
     def members(self) -> tuple[Member, ...]:
         """Return every member in the order of enrolment."""
-        with self._changed:
+        with self._lock:
             return tuple(self._members.values())
 
     def running(self) -> tuple[Member, ...]:
@@ -113,10 +122,8 @@ class Supervisor:
         with self._claims():
             if member.claim is None or not member.claim.is_mine:  # or it would wait for itself
                 if not in_background:
-                    self._changed.wait_for(
-                        lambda: member.claim is None or not member.claim.in_background or self._ending, _longest(member.settings)
-                    )
-                self._changed.wait_for(lambda: member.claim is None or self._ending, patience)
+                    self._await(lambda: member.claim is None or not member.claim.in_background or self._ending, _longest(member.settings))
+                self._await(lambda: member.claim is None or self._ending, patience)
             if self._ending:
                 raise SwapInProgress(member.label, "the end of the host")
             if member.claim is not None:
@@ -125,7 +132,7 @@ class Supervisor:
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 if member.claim is claim:  # else it was found to be left, by an interrupt
                     member.claim = None
                     self._changed.notify_all()
@@ -133,25 +140,42 @@ class Supervisor:
     @contextlib.contextmanager
     def _claims(self) -> Iterator[None]:
         """Hold the lock, with those claims let go whose functions have been left."""
-        left = []  # until the lock is released: what lives in their frames may have finalisers
-        with self._changed:
-            for member in self._members.values():
-                if member.claim is not None and member.claim.is_left():
-                    left.append(member.claim)
-                    member.claim = None
-            if left:
-                self._changed.notify_all()
+        left: list[Claim] = []  # until the lock is released: what lives in their frames may have finalisers
+        with self._lock:
+            left += self._let_go()
             yield
+
+    def _let_go(self) -> list[Claim]:
+        """Let those claims go whose functions have been left, and return them. Under the lock."""
+        left = []
+        for member in self._members.values():
+            if member.claim is not None and member.claim.is_left():
+                left.append(member.claim)
+                member.claim = None
+        if left:
+            self._changed.notify_all()
+        return left
+
+    def _await(self, holds: Callable[[], bool], timeout: float) -> bool:
+        """Wait, under the lock, until ``holds``, at most ``timeout`` seconds; a claim that is left meanwhile, by an interrupt, tells nobody: it is looked for."""
+        until = time.monotonic() + timeout
+        while not holds():
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            if not self._changed.wait_for(holds, min(left, _CLAIM_LOOK)):
+                self._let_go()
+        return True
 
     def move(self, member: Member, phase: Phase, error: BaseException | None = None) -> None:
         """Take ``member`` to ``phase`` and tell the listeners."""
-        with self._changed:
+        with self._lock:
             before, member.phase, member.error = member.phase, advance(member.phase, phase), error
         self._tell_phase(member, before, phase, error)
 
     def adopt(self, member: Member, instance: Instance) -> None:
         """Make ``instance`` the one that serves, and RUNNING its phase; what served before can be put back until it is left."""
-        with self._changed:
+        with self._lock:
             before = member.phase
             if member.instance is not None:
                 member.replaced = Replaced(member.instance, before, member.error, member.attempts, member.probation)
@@ -163,7 +187,7 @@ class Supervisor:
 
     def put_back(self, member: Member) -> None:
         """Have what was replaced serve again, in the phase it had; what has become of it meanwhile takes its course now."""
-        with self._changed:
+        with self._lock:
             replaced = member.replaced
             if replaced is None:
                 return
@@ -179,7 +203,7 @@ class Supervisor:
 
     def _does_not_serve(self, member: Member, instance: Instance, happens: Callable[[], object]) -> bool:
         """Whether ``instance`` does not serve; ``happens`` is kept for when it does again, else its runner is given up."""
-        with self._changed:
+        with self._lock:
             if member.instance is instance:
                 return False
             if member.replaced is not None and member.replaced.instance is instance:
@@ -197,7 +221,7 @@ class Supervisor:
         self._move_from(member, Phase.DRAINING, Phase.RUNNING)
 
     def _move_from(self, member: Member, expected: Phase, phase: Phase) -> None:
-        with self._changed:
+        with self._lock:
             if member.phase is not expected:
                 return
             member.phase = advance(expected, phase)
@@ -211,7 +235,7 @@ class Supervisor:
 
     def release(self, member: Member) -> None:
         """Let go of the instance that serves: its deaths are nobody's business from now on."""
-        with self._changed:
+        with self._lock:
             member.instance = None
         self.on_release(member)
 
@@ -219,7 +243,7 @@ class Supervisor:
         self, member: Member, instance: Instance, froms: tuple[Phase, ...], phase: Phase, error: BaseException | None
     ) -> None:
         """Move a member on behalf of ``instance``, unless another one serves or an operation has taken it to another phase meanwhile."""
-        with self._changed:
+        with self._lock:
             before = member.phase
             if member.instance is not instance or before not in froms:
                 return
@@ -258,12 +282,12 @@ class Supervisor:
 
     def put_on_probation(self, member: Member) -> None:
         """Have the version before it come back when what serves from now on dies within the plugin's ``probation``; there is one to come back to."""
-        with self._changed:
+        with self._lock:
             member.probation = self._clock() + member.settings.probation if member.settings.probation else None
 
     def _ends_probation(self, member: Member, instance: Instance) -> bool:
         """Whether ``instance`` has died on probation; told once."""
-        with self._changed:
+        with self._lock:
             until = member.probation
             if until is None or member.instance is not instance or self._ending:
                 return False
@@ -273,7 +297,7 @@ class Supervisor:
     def _decide(self, member: Member, instance: Instance, how: str, error: Exception | None) -> None:
         if self._does_not_serve(member, instance, lambda: self._decide(member, instance, how, error)):
             return
-        with self._changed:
+        with self._lock:
             if self._closed:
                 return
             now, policy = self._clock(), member.settings.restart
@@ -300,7 +324,7 @@ class Supervisor:
 
     def leave(self, member: Member, instance: Instance) -> None:
         """Take in that ``instance`` was replaced for good: if its worker is dead, none is started any more."""
-        with self._changed:
+        with self._lock:
             member.replaced = None
         if isinstance(instance.runner, RemoteRunner) and instance.runner.pid is None:
             self._leave(instance)
@@ -329,7 +353,7 @@ class Supervisor:
         self._decide(member, instance, f"it could not be started again: {error}", error)
 
     def _restarted(self, member: Member, instance: Instance, age: float | None) -> None:
-        with self._changed:
+        with self._lock:
             if member.instance is not instance:
                 if member.replaced is not None and member.replaced.instance is instance:
                     member.replaced.kept.append(lambda: self._restarted(member, instance, age))
@@ -353,7 +377,7 @@ class Supervisor:
 
     def retire(self, instance: Instance, drained: Callable[[float], bool]) -> None:
         """End an instance that was replaced, as soon as the calls that had begun on it are over; does not wait for them."""
-        with self._changed:
+        with self._lock:
             self._retiring.add(instance)
 
         def duty() -> None:
@@ -364,7 +388,7 @@ class Supervisor:
         self.on_duty(f"retire-{instance.id.name}", duty)
 
     def _end_retired(self, instance: Instance) -> None:
-        with self._changed:
+        with self._lock:
             if instance not in self._retiring:
                 return
             self._retiring.discard(instance)
@@ -390,20 +414,26 @@ class Supervisor:
 
     def _unfinished(self, member: Member, timeout: float) -> Claim | None:
         """Wait for the end of the operation on a member and return None, or its claim when that takes longer than ``timeout`` seconds."""
-        with self._changed:
-            self._changed.wait_for(lambda: member.claim is None, timeout)
+        with self._lock:
+            self._await(lambda: member.claim is None, timeout)
             return member.claim
 
     def close(self) -> None:
-        """Refuse new duties, end instances that are still retiring, and wait for the duties to end."""
-        with self._changed:
+        """End instances that are still retiring, refuse new duties, and wait for those under way, as long as all the deadlines of an operation together allow."""
+        until = self._clock() + max((_longest(member.settings) for member in self.members()), default=0.0)
+        with self._lock:
+            retiring = set(self._retiring)
+        for instance in retiring:  # each by a thread, to which no Ctrl-C comes
+            self.on_duty(f"end-{instance.id.name}", functools.partial(self._end_retired, instance))
+        with self._lock:
             self._closed = True
-            duties, retiring = set(self._duties), set(self._retiring)
-        for instance in retiring:
-            self._end_retired(instance)
+            duties = self._duties - {threading.current_thread()}
         for duty in duties:
-            if duty is not threading.current_thread():
-                duty.join()
+            duty.join(max(0.0, until - self._clock()))
+            if duty.is_alive():
+                self._emit("host.duty_left", duty=duty.name, stack="".join(stack_lines(duty)))
+        for instance in retiring:  # one for which there was no thread
+            self._end_retired(instance)
 
     def on_duty(self, name: str, action: Callable[[], object]) -> None:
         """Run ``action`` on a thread of its own that :meth:`close` waits for; later, when there is no thread to be had just now."""
@@ -412,18 +442,17 @@ class Supervisor:
             try:
                 action()
             finally:
-                with self._changed:
+                with self._lock:
                     self._duties.discard(threading.current_thread())
 
-        with self._changed:
+        with self._lock:
             if self._closed:
                 return
             thread = threading.Thread(target=run, name=f"blackhole-{name}", daemon=True)
-            self._duties.add(thread)
             try:
                 thread.start()
+                self._duties.add(thread)  # it takes itself out under the lock, so later
             except RuntimeError:  # too many threads, of the host or of the system
-                self._duties.discard(thread)
                 self._timers.after(_NO_THREAD, lambda: self.on_duty(name, action))
 
 

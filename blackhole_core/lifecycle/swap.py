@@ -107,6 +107,7 @@ class _SwapOfMany:
         self._swaps = swaps
         self._tools = tools
         self._at = swaps[0]  # whose turn it is, or was when something failed
+        self._told = False
 
     def run(self) -> SwapReport:
         """Go through all phases; on a failure everything is as before."""
@@ -120,15 +121,15 @@ class _SwapOfMany:
             self._each(Swap.load)
             self._each(Swap.confirm)
             self._hand_over()
-        except (Exception, SystemExit) as error:
-            raise self._abort(error) from error
-        except BaseException as error:  # Ctrl-C: leave whole versions, then go where it wanted to go
+            return self._clean_up()
+        except BaseException as error:  # Ctrl-C as well: leave whole versions, then go where it wanted to go
             if all(swap.has_switched for swap in self._swaps):
-                self._clean_up()
-            else:
-                self._abort(error)
+                self._finish()
+                raise
+            failure = self._abort(error)
+            if isinstance(error, Exception | SystemExit):
+                raise failure from error
             raise
-        return self._clean_up()
 
     def _each(self, step: Callable[[Swap], object], swaps: Sequence[Swap] | None = None) -> None:
         for swap in self._swaps if swaps is None else swaps:
@@ -151,6 +152,7 @@ class _SwapOfMany:
                 self._switch()
         finally:
             for swap in self._swaps:
+                swap.still.open()  # again: an interrupt may have kept the block from being entered, or left, as a whole
                 self._tools.supervisor.end_draining(swap.member)
 
     def _switch(self) -> None:
@@ -186,8 +188,20 @@ class _SwapOfMany:
         # When all have ended: a dependant's old version holds the code of what it depends on.
         report, *others = [attrs.evolve(report, leaks=swap.leaks()) for swap, report in zip(self._swaps, reports, strict=True)]
         report = attrs.evolve(report, also=tuple(others))
-        self._tools.emit("swap.done", report.plugin, report=report.as_dict())
+        self._tell(report)
         return report
+
+    def _finish(self) -> None:
+        """Bring an interrupted clean-up to its end. No look for leaks is made: somebody wants to go on."""
+        for swap in self._swaps:
+            swap.finish()
+        if not self._told:
+            report, *others = [swap.report() for swap in self._swaps]
+            self._tell(attrs.evolve(report, also=tuple(others)))
+
+    def _tell(self, report: SwapReport) -> None:
+        self._told = True
+        self._tools.emit("swap.done", report.plugin, report=report.as_dict())
 
 
 class Swap:
@@ -213,11 +227,12 @@ class Swap:
         self._still: Standstill | None = None
         self._replacement: Replacement | None = None
         self._retiring = False
+        self._ended = False  # whether the old version's end is seen to
         self._times = dict.fromkeys(PHASES, 0.0)
         self._fallback: Snapshot | None = None
         self._state_lost: str | None = None
 
-    def report(self, *, retiring: bool = False) -> SwapReport:
+    def report(self) -> SwapReport:
         """Return what was done to this plugin."""
         serving = self._old if self._new is None else self._new
         return SwapReport(
@@ -231,7 +246,7 @@ class Swap:
             migrate_seconds=self._handover.migrate_seconds,
             state_bytes=self._handover.state_bytes,
             phases=dict(self._times),
-            retiring=retiring,
+            retiring=self._retiring,
             state_lost=self._state_lost,
             rolled_back=self._request.rolled_back,
         )
@@ -422,17 +437,30 @@ class Swap:
 
     def clean_up(self) -> SwapReport:
         """Supervise the new version, end the old one, and return the report."""
+        with self._timed("cleanup"):
+            self._supervise()
+            self._retiring = self._end_old(self.still)
+            self._ended = True
+        return self.report()
+
+    def finish(self) -> None:
+        """Do again what an interrupt may have kept from being done; the old version is ended by a thread, to which no signal comes."""
+        self.settle()
+        self._supervise()
+        if not self._ended:
+            self._retiring = True
+            self._tools.supervisor.retire(self._old, self.still.drained)
+
+    def _supervise(self) -> None:
+        """Take the new version for the one that serves."""
         member, snapshot, new = self.member, self._handover.snapshot, self._loaded
         member.previous = Previous(self._old.candidate, self._old.level, snapshot.id if snapshot is not None else None)
         member.isolation = self._request.isolation or member.isolation
         self._replacement = None  # it holds the old version's functions
-        with self._timed("cleanup"):
-            self._keep_what_was_given(new)
-            if self._alone and self._request.rolled_back is None:
-                self._tools.supervisor.put_on_probation(member)
-            self._tools.supervisor.watch(member, new)
-            self._retiring = self._end_old(self.still)
-        return self.report(retiring=self._retiring)
+        self._keep_what_was_given(new)
+        if self._alone and self._request.rolled_back is None:
+            self._tools.supervisor.put_on_probation(member)
+        self._tools.supervisor.watch(member, new)
 
     def leaks(self) -> tuple[str, ...] | None:
         """Return what the old version left behind; None when it has not ended, or that is not known."""

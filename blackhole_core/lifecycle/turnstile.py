@@ -27,10 +27,13 @@ class TurnstileTimeout(Exception):
 
 
 class Turnstile:
-    """Counts who is through. ``_through`` and ``_open`` are guarded by ``_changed``."""
+    """Counts who is through. ``_through`` and ``_open`` are guarded by ``_lock``."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = (
+            threading.RLock()
+        )  # held by itself: entering and leaving a condition are functions in Python, between whose steps Ctrl-C may come
+        self._changed = threading.Condition(self._lock)
         self._open = True
         self._through: collections.Counter[Hashable] = collections.Counter()
 
@@ -62,7 +65,7 @@ class Turnstile:
             _inside.reset(token)
 
     def _enter(self, deadline: float | None, serving: Callable[[], _T]) -> _T:
-        with self._changed:
+        with self._lock:
             if not self._open and not self.inside():
                 timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
                 if not self._changed.wait_for(lambda: self._open, timeout):
@@ -72,7 +75,7 @@ class Turnstile:
             return who
 
     def _leave(self, who: Hashable) -> None:
-        with self._changed:
+        with self._lock:
             self._through[who] -= 1
             if not self._through[who]:
                 del self._through[who]  # or the turnstile would keep what it served alive
@@ -80,16 +83,16 @@ class Turnstile:
 
     def close(self) -> None:
         """Let nobody new through."""
-        with self._changed:
+        with self._lock:
             self._open = False
 
     def open(self) -> None:
         """Let everybody through, those who wait first."""
-        with self._changed:
+        with self._lock:
             self._open = True
             self._changed.notify_all()
 
     def drained(self, who: Hashable, timeout: float | None) -> bool:
         """Wait until nobody is through for ``who``; False when ``timeout`` seconds passed first."""
-        with self._changed:
+        with self._lock:
             return self._changed.wait_for(lambda: who not in self._through, timeout)

@@ -421,3 +421,19 @@ def test_a_listener_may_ask_the_manager_from_another_thread(tmp_path: Path) -> N
         log.wait("worker.restarted")
     assert stuck == []
     assert len(answers) >= len(log.events)
+
+
+def test_a_duty_that_never_ends_is_told_and_left() -> None:
+    """F30: what a listener, or a disk, keeps beyond every deadline does not keep the host from ending; it is told where it stands."""
+    log, let_go = Log(), threading.Event()
+
+    def stuck_in_a_listener() -> None:
+        let_go.wait(30)
+
+    with manager(log=log) as pm:
+        pm.parts.supervisor.on_duty("stuck", stuck_in_a_listener)  # no plugin, so no deadline of one
+        pm.close()
+        [left] = log.of("host.duty_left")
+        assert left.data["duty"] == "blackhole-stuck"
+        assert "stuck_in_a_listener" in left.data["stack"]
+        let_go.set()
