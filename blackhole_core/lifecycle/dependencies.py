@@ -1,6 +1,6 @@
 """Telling plugins what became of a plugin that they depend on: it is down, it is back, it was given up.
 
-Invariants: ``_pending`` and ``_telling`` change under ``_lock``, which is never held while plugin code or a listener runs. One thread tells at a time, in the
+Invariants: ``_pending``, ``_telling`` and ``_said`` change under ``_lock``, which is never held while plugin code or a listener runs. One thread tells at a time, in the
 order in which things happened, and exists only while there is something to tell; the host waits for it at its end. Nobody waits for who is told: each dependant has
 a deadline, and one that fails at it is an event.
 """
@@ -47,15 +47,14 @@ class Dependencies:
         self._lock = threading.Lock()
         self._pending: collections.deque[tuple[Member, Dependency, tuple[Member, ...]]] = collections.deque()
         self._telling = False
-        self._away: set[str] = set()  # plugins that were said to be down or broken
+        self._said: dict[str, Dependency] = {}  # of each plugin, what was said of it last
 
     def changed(self, member: Member, what: Dependency) -> None:
         """Take in what became of ``member``, and tell who depends on it. Returns at once; any thread."""
         with self._lock:
-            away = member.name in self._away
-            if what is Dependency.BACK and not away:
-                return  # it was never gone: a first start, or an ordinary swap
-            (self._away.discard if what is Dependency.BACK else self._away.add)(member.name)
+            if what is self._said.get(member.name, Dependency.BACK):
+                return  # no news: a first start, an ordinary swap, or one that has died again before it was back
+            self._said[member.name] = what
         dependants = self._dependants(member)
         if not dependants:
             return

@@ -55,8 +55,9 @@ class Plugin:
     def id(self) -> PluginId:
         """Name and version of what runs, or else of what was last tried."""
         member = self._member
-        if member.instance is not None:
-            return member.instance.id
+        instance = member.instance  # once: another thread may unload it between two looks
+        if instance is not None:
+            return instance.id
         return member.candidate.id if member.candidate is not None else PluginId(member.name)
 
     @property
@@ -135,8 +136,9 @@ class Plugin:
     def limits(self) -> Resources:
         """Its limits: the operator's where he named one, else the manifest's; None where there is none."""
         member = self._member
-        if member.instance is not None:
-            return member.instance.spec.confinement.resources
+        instance = member.instance
+        if instance is not None:
+            return instance.spec.confinement.resources
         return member.settings.confinement_for(member.candidate).resources if member.candidate is not None else Resources()
 
     @property

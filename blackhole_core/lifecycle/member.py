@@ -61,6 +61,7 @@ class Member:
     @property
     def label(self) -> str:
         """The printed id, of what runs or else of what was last tried."""
-        if self.instance is not None:
-            return str(self.instance.id)
+        instance = self.instance  # once: another thread may unload it between two looks
+        if instance is not None:
+            return str(instance.id)
         return str(self.candidate.id) if self.candidate is not None else self.name

@@ -30,7 +30,8 @@ def go_back(member: Member, generation: int, reason: str, rollback: Callable[[],
     """Swap the version before back in, by ``rollback``, unless instance ``generation`` was replaced by then; tell what came of it."""
     bad = member.label
     for attempt in range(1, _ATTEMPTS + 1):
-        if member.instance is None or member.instance.generation != generation:
+        serving = member.instance
+        if serving is None or serving.generation != generation:
             return
         try:
             report = rollback()

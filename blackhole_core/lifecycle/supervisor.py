@@ -360,11 +360,18 @@ class Supervisor:
                 return
             member.restarts += 1
             restarts = member.restarts
-        self._move_if_serving(member, instance, (Phase.STARTING,), Phase.RUNNING, None)
+            is_back = (
+                member.phase is Phase.STARTING and _remote(instance).pid is not None
+            )  # else it has died again, and what comes of that is told
+            if is_back:
+                member.phase, member.error = advance(Phase.STARTING, Phase.RUNNING), None
+        if is_back:
+            self._tell_phase(member, Phase.STARTING, Phase.RUNNING, None)
         self._emit(
             "worker.restarted", member.name, version=instance.id.version, pid=_remote(instance).pid, restarts=restarts, state_age=age
         )
-        self.on_change(member, Dependency.BACK)
+        if is_back:
+            self.on_change(member, Dependency.BACK)
         if restarts % _FLAPPING == 0:
             self._emit("plugin.flapping", member.name, version=instance.id.version, restarts=restarts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 import blackhole_core as bh
 from blackhole_core.lifecycle import dependencies
+from blackhole_core.lifecycle.supervisor import Supervisor
 from tests.integration.managed import LEVELS, Log, manager, released
 from tests.stage import eventually
 
@@ -120,3 +122,25 @@ def test_nobody_depends_on_it_and_nobody_is_told(tmp_path: Path) -> None:
         _kill(pm, "base")
         log.wait("worker.restarted")
         assert log.of("plugin.dependency_changed") == []
+
+
+def test_one_that_dies_again_before_its_restart_is_told_is_not_said_to_be_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was given up meanwhile: that is the last word, to its dependants and in its phase."""
+    log, told = Log(), threading.Event()
+    restarted = Supervisor._restarted
+
+    def late(supervisor: Supervisor, *restart: Any) -> None:
+        _kill(pm, "base")
+        log.wait("plugin.broken")
+        log.wait("plugin.dependency_changed", 2)
+        restarted(supervisor, *restart)
+        told.set()
+
+    monkeypatch.setattr(Supervisor, "_restarted", late)
+    with manager({"restart": {"intensity": 1}}, log=log) as pm:
+        pm.load("base", source=_write(tmp_path, "base"), isolation="process")
+        pm.load("top", source=_write(tmp_path, "top", ("base",)), isolation="thread")
+        _kill(pm, "base")
+        assert told.wait(30)
+        assert [event.data["change"] for event in log.of("plugin.dependency_changed")] == ["down", "broken"]
+        assert pm.plugin("base").phase is bh.Phase.BROKEN
