@@ -7,11 +7,28 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
-__all__ = ["CONTRACT", "HOST", "Call", "Calls", "Failure", "Implementation", "Replies", "Reply", "Surface", "Value", "attribution"]
+__all__ = [
+    "CONTRACT",
+    "HOST",
+    "Call",
+    "Calls",
+    "Columns",
+    "Failure",
+    "Implementation",
+    "Replies",
+    "Reply",
+    "Surface",
+    "Value",
+    "attribution",
+    "rows_of",
+]
 
 #: ``Call.space`` of the host's own hooks and of the ``blackhole`` contracts.
 HOST: Final = "host"
 CONTRACT: Final = "contract"
+
+#: The arguments of several requests: for each argument, its values in their order. An implementation may take none at all.
+Columns: TypeAlias = Sequence[Sequence[Any]]
 
 
 @attrs.frozen
@@ -31,13 +48,28 @@ class Call:
 class Calls:
     """Several requests to implementation ``index`` of the plugin, which answers ``hook``, made by one caller at one time.
 
-    Each of ``arguments`` is what :class:`Call` has as ``args``. With ``stop_at_failure`` the caller has no use for what comes after the first failure.
+    They are ``count``, and each of ``columns`` has for all of them, in order, the values of one of the implementation's ``argnames``. With
+    ``stop_at_failure`` the caller has no use for what comes after the first failure.
     """
 
     hook: str
-    arguments: Sequence[tuple[Any, ...]]
+    columns: Columns
+    count: int
     index: int
     stop_at_failure: bool = False
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Return for each request what :class:`Call` has as ``args``."""
+        return rows_of(self.columns, self.count)
+
+    def some(self, start: int, end: int) -> Calls:
+        """Return the requests from place ``start`` to before ``end``."""
+        return Calls(self.hook, [column[start:end] for column in self.columns], end - start, self.index, self.stop_at_failure)
+
+
+def rows_of(columns: Columns, count: int) -> list[tuple[Any, ...]]:
+    """Return the arguments of each of ``count`` requests, from the values of each argument."""
+    return list(zip(*columns, strict=True)) if columns else [()] * count
 
 
 @attrs.frozen

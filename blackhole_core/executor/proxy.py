@@ -10,10 +10,10 @@ from __future__ import annotations
 import functools
 import keyword
 import types
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from typing import Any, ClassVar, Final
 
-from blackhole_core.messages import Calls, Implementation, Replies, Surface
+from blackhole_core.messages import Calls, Columns, Implementation, Replies, Surface
 
 __all__ = ["PluginProxy", "check_names", "make_proxy", "wrapper_stub"]
 
@@ -67,8 +67,8 @@ def make_proxy(
 ) -> PluginProxy:
     """Return a proxy whose function for implementation ``i`` forwards its arguments to ``call(i, implementation)``.
 
-    With ``call_many`` each function that is no generator has an attribute ``__call_many__``: called with a sequence of such arguments and
-    whether a failure makes those after it useless, it returns :class:`Replies`.
+    With ``call_many`` each function that is no generator has an attribute ``__call_many__``: called with the values of each argument, the number of
+    calls and whether a failure makes those after it useless, it returns :class:`Replies`.
 
     :raises ValueError: see :func:`check_names`.
     """
@@ -84,9 +84,9 @@ def make_proxy(
 
 
 def _call_many(
-    call_many: Callable[[Calls], Replies], hook: str, index: int, arguments: Sequence[tuple[Any, ...]], stop_at_failure: bool
+    call_many: Callable[[Calls], Replies], hook: str, index: int, columns: Columns, count: int, stop_at_failure: bool
 ) -> Replies:
-    return call_many(Calls(hook, arguments, index, stop_at_failure))
+    return call_many(Calls(hook, columns, count, index, stop_at_failure))
 
 
 def _with_signature(implementation: Implementation, target: Callable[..., Any]) -> types.FunctionType:

@@ -152,7 +152,7 @@ def call_one_by_one(call: Callable[[Call], Any], calls: Calls) -> Replies:
     """Do :meth:`Runner.call_many` with a runner's :meth:`Runner.call`."""
     results: list[Any] = []
     failures: dict[int, BaseException] = {}
-    for args in calls.arguments:
+    for args in calls.rows():
         try:
             results.append(call(Call(calls.hook, args, index=calls.index)))
         except Exception as error:

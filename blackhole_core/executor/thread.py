@@ -126,14 +126,12 @@ class ThreadRunner:
 
     def call_many(self, calls: Calls) -> Replies:
         thread, hosted = threading.get_ident(), self._hosted
-        if hosted is None or not BATCHES or self._crew.closed or thread in self._crew.threads or len(calls.arguments) == 1:
+        if hosted is None or not BATCHES or self._crew.closed or thread in self._crew.threads or calls.count == 1:
             return call_one_by_one(self.call, calls)
-        function = hosted.implementations[calls.index]
-        batch = ThreadBatch(self, thread, calls.hook, function, calls.arguments, self._take_bell())
-        batch.stop_at_failure = calls.stop_at_failure
+        batch = ThreadBatch(self, thread, calls, hosted.implementations[calls.index], self._take_bell())
         if self._call_timeout is not None and get_deadline() is None:
             batch.give_each(self._call_timeout)
-        batch.helpers = [BatchHelp(batch) for _ in range(min(self._spec.limits.threads, len(calls.arguments)) - 1)]
+        batch.helpers = [BatchHelp(batch) for _ in range(min(self._spec.limits.threads, calls.count) - 1)]
         try:
             self._await(batch, None)
             replies = batch.replies(batch.error)

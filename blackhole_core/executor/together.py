@@ -42,25 +42,24 @@ class Together:
 
     def run(self, calls: Calls) -> Replies:
         """Do what :meth:`Runner.call_many <blackhole_core.executor.runner.Runner.call_many>` says."""
-        arguments = calls.arguments
         deadline = get_deadline()
         results: list[Any] = []
         failures: dict[int, BaseException] = {}
         while True:
-            some = self._run_some(attrs.evolve(calls, arguments=arguments[len(results) :]) if results else calls)
+            some = self._run_some(calls.some(len(results), calls.count) if results else calls)
             failures.update((len(results) + place, error) for place, error in some.failures.items())
             results += some.results
             ended = self.closed() or (deadline is not None and deadline <= time.monotonic())
-            if len(results) >= len(arguments) or ended or (failures and calls.stop_at_failure):
+            if len(results) >= calls.count or ended or (failures and calls.stop_at_failure):
                 return Replies(results, failures)
 
     def _run_some(self, calls: Calls) -> Replies:
         """Run the first of the calls, as many as are worth sending with one request."""
         pace = self._paces[calls.index]
-        count = 1 if self.alone() else min(pace.count(), len(calls.arguments))
+        count = 1 if self.alone() else min(pace.count(), calls.count)
         begun = time.monotonic()
         if count == 1:
-            replies = call_one_by_one(self.call, attrs.evolve(calls, arguments=calls.arguments[:1]))
+            replies = call_one_by_one(self.call, calls.some(0, 1))
         else:
             replies = self._run_together(calls, count)
         pace.took(len(replies.results), time.monotonic() - begun)
@@ -73,7 +72,7 @@ class Together:
         failures: dict[int, BaseException] = {}
         data: list[bytes] = []
         try:
-            data = self.values.encode_some(hook, index, calls.arguments[:count])
+            data = self.values.encode_some(hook, index, calls.some(0, count).rows())
             answer = self.exchange(hook, HOST, ~index, codec.encode_many(data, calls.stop_at_failure))
             if isinstance(answer, Claim):
                 raise ProtocolError("the outcomes of many calls beside the message")

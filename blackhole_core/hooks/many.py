@@ -22,7 +22,7 @@ from pluggy import HookImpl
 
 from blackhole_core.errors import CallTimeout
 from blackhole_core.hooks.compiling import parameters_of
-from blackhole_core.messages import Replies
+from blackhole_core.messages import Columns, Replies, rows_of
 
 if TYPE_CHECKING:
     from blackhole_core.hooks.caller import HookCaller
@@ -114,12 +114,12 @@ def answer_inside(caller: HookCaller, items: Sequence[Item], stop: bool) -> Repl
     with caller.manager.hook_lock:
         impls = caller.passing()
     plan = _plan(caller, impls)
-    rows = None if plan is None else _rows(items, plan.parameters)
-    if plan is None or rows is None:
+    columns = None if plan is None else _columns(items, plan.parameters)
+    if plan is None or columns is None:
         return loop(caller.function, items, stop)
     meter = None if caller.manager.measuring is None else caller.measured()
-    window = _Window(caller, plan, rows, stop)
-    begun = len(rows)  # after an interrupt: as many as there may have been
+    window = _Window(caller, plan, columns, len(items), stop)
+    begun = len(items)  # after an interrupt: as many as there may have been
     if meter is None:
         return window.answer()
     began = time.perf_counter_ns()
@@ -164,44 +164,40 @@ def _plan(caller: HookCaller, impls: Sequence[HookImpl]) -> _Plan | None:
     return _Plan(parameters, order, caller.firstresult()) if parameters else None
 
 
-def _together(impl: HookImpl) -> Callable[[Sequence[tuple[Any, ...]], bool], Replies] | None:
+def _together(impl: HookImpl) -> Callable[[Columns, int, bool], Replies] | None:
     """Return what takes many calls of an implementation at once, None for one that runs in the caller's thread."""
-    found: Callable[[Sequence[tuple[Any, ...]], bool], Replies] | None = getattr(impl.function, "__call_many__", None)
+    found: Callable[[Columns, int, bool], Replies] | None = getattr(impl.function, "__call_many__", None)
     return found
 
 
-def _rows(items: Sequence[Item], parameters: Sequence[str]) -> list[tuple[Any, ...]] | None:
-    """Return the values of ``parameters`` for each of the calls; None if any of them gives more, or less, or is no plain dict."""
-    if set(map(type, items)) != {dict} or set(map(len, items)) != {len(parameters)}:
+def _columns(items: Sequence[Item], parameters: Sequence[str]) -> dict[str, list[Any]] | None:
+    """Return the values that the calls have for each of ``parameters``; None if any of them gives more, or less, or is no plain dict."""
+    count = len(items)
+    if list(map(type, items)).count(dict) != count or list(map(len, items)).count(len(parameters)) != count:  # half the time of two sets
         return None
     try:
-        return _picked(items, parameters)
+        return {name: list(map(operator.itemgetter(name), items)) for name in parameters}
     except KeyError:
         return None
-
-
-def _picked(rows: Sequence[Any], keys: Sequence[Any]) -> list[tuple[Any, ...]]:
-    if len(keys) > 1:
-        return list(map(operator.itemgetter(*keys), rows))  # faster than a comprehension, as is the one below
-    return list(zip(map(operator.itemgetter(*keys), rows))) if keys else [()] * len(rows)
 
 
 class _Window:
     """Calls that are answered together, from implementation to implementation. ``failures`` are those that failed, by place."""
 
-    def __init__(self, caller: HookCaller, plan: _Plan, rows: list[tuple[Any, ...]], stop: bool) -> None:
+    def __init__(self, caller: HookCaller, plan: _Plan, columns: Mapping[str, list[Any]], count: int, stop: bool) -> None:
         self._caller = caller
         self._plan = plan
-        self._rows = rows
+        self._columns = columns
+        self._count = count
         self._stop = stop
         self.failures: dict[int, BaseException] = {}
 
     def answer(self) -> Replies:
         firstresult = self._plan.firstresult
         results: list[Any] = []
-        live: Sequence[int] = range(len(self._rows))  # the places that go on to the next implementation
+        live: Sequence[int] = range(self._count)  # the places that go on to the next implementation
         for impl in self._plan.order:
-            replies = self._ask(impl, self._arguments(impl, live))
+            replies = self._ask(impl, self._arguments(impl, live), len(live))
             for index, error in replies.failures.items():
                 self.failures[live[index]] = error
             if not results:
@@ -225,25 +221,23 @@ class _Window:
             return [place for place in live if place < first]
         return [place for place in live if place not in self.failures]
 
-    def _arguments(self, impl: HookImpl, live: Sequence[int]) -> Sequence[tuple[Any, ...]]:
-        rows = self._rows if len(live) == len(self._rows) else [self._rows[place] for place in live]
-        if tuple(impl.argnames) == self._plan.parameters:
-            return rows
-        return _picked(rows, [self._plan.parameters.index(name) for name in impl.argnames])
+    def _arguments(self, impl: HookImpl, live: Sequence[int]) -> Columns:
+        columns = [self._columns[name] for name in impl.argnames]
+        return columns if len(live) == self._count else [[column[place] for place in live] for column in columns]
 
-    def _ask(self, impl: HookImpl, arguments: Sequence[tuple[Any, ...]]) -> Replies:
+    def _ask(self, impl: HookImpl, columns: Columns, count: int) -> Replies:
         """Return the replies of one implementation: to all calls, or up to the first failure where that ends the whole."""
         together = _together(impl)
         if together is None:
-            return self._one_by_one(impl, arguments)
-        replies = together(arguments, self._stop)
-        if len(replies.results) == len(arguments):
+            return self._one_by_one(impl, rows_of(columns, count))
+        replies = together(columns, count, self._stop)
+        if len(replies.results) == count:
             return replies
         results, failures = list(replies.results), dict(replies.failures)
-        while len(results) < len(arguments) and not (failures and self._stop):
-            replies = together(arguments[len(results) :], self._stop)
+        while (done := len(results)) < count and not (failures and self._stop):
+            replies = together([column[done:] for column in columns], count - done, self._stop)
             assert replies.results, "there is at least one reply"
-            failures.update((len(results) + index, error) for index, error in replies.failures.items())
+            failures.update((done + index, error) for index, error in replies.failures.items())
             results += replies.results
         return Replies(results, failures)
 

@@ -67,7 +67,7 @@ def threaded(stage: Stage, tmp_path: Path) -> Running:
 
 def _many(plugin: Running, *amounts: int, stop: bool = False, hook: str = "add") -> Replies:
     index = next(place for place, known in enumerate(plugin.surface.implementations) if known.hook == hook)
-    return plugin.runner.call_many(Calls(hook, [(amount,) for amount in amounts], index, stop))
+    return plugin.runner.call_many(Calls(hook, [amounts], len(amounts), index, stop))
 
 
 def _begun(plugin: Running) -> list[int]:
@@ -166,7 +166,7 @@ class Plugin(Asking):
 def test_each_call_has_a_context_of_its_own(threaded: Running) -> None:
     """What one of them sets is not seen by the next, nor by the caller."""
     index = next(place for place, known in enumerate(threaded.surface.implementations) if known.hook == "total")
-    assert list(threaded.runner.call_many(Calls("total", [()] * 4, index)).results) == [1] * 4
+    assert list(threaded.runner.call_many(Calls("total", [], 4, index)).results) == [1] * 4
 
 
 def test_a_deadline_that_has_passed_lets_nothing_begin(threaded: Running) -> None:
@@ -259,9 +259,9 @@ def test_no_call_is_lost_or_doubled(stage: Stage, threads: int, tmp_path: Path) 
             fates: dict[int, str] = {}
             next_one = number * 100_000
             while len(fates) < 2000:
-                arguments = [(-place,) for place in range(next_one, next_one + 32)]
+                amounts = [-place for place in range(next_one, next_one + 32)]
                 with bh.deadline(0.001 * number):
-                    replies = runner.call_many(Calls("add", arguments, index))
+                    replies = runner.call_many(Calls("add", [amounts], len(amounts), index))
                 for place, _result in enumerate(replies.results):
                     error = replies.failures[place]
                     fates[next_one + place] = (

@@ -499,7 +499,7 @@ def test_many_calls_at_once_are_not_lost_or_doubled_while_workers_are_killed(sta
             if over.is_set():
                 return
             names = [f"{caller}:{number}:{item}" for item in range(100)]
-            replies = plugin.runner.call_many(Calls("transform", [(name,) for name in names], _index(plugin, "transform")))
+            replies = plugin.runner.call_many(Calls("transform", [names], len(names), _index(plugin, "transform")))
             assert len(replies.results) == len(names)
             for place, (name, result) in enumerate(zip(names, replies.results, strict=True)):
                 assert result == (None if place in replies.failures else name)

@@ -15,7 +15,7 @@ import pytest
 from blackhole_core.executor.bell import new_bell
 from blackhole_core.executor.crew import Crew
 from blackhole_core.executor.threadbatch import BatchHelp, ThreadBatch
-from blackhole_core.messages import Replies
+from blackhole_core.messages import Calls, Replies
 from tests.stage import eventually, in_threads
 
 
@@ -263,7 +263,7 @@ def test_drained_is_never_true_while_work_is_between_queue_and_thread() -> None:
 def test_a_batch_that_was_taken_is_not_over_because_its_help_was_refused() -> None:
     """The end comes when one thread has taken the batch and not begun it, and the other's part is still queued."""
     crew = Crew("blackhole-test")
-    batch = ThreadBatch(SimpleNamespace(plugin="p@1"), threading.get_ident(), "add", abs, [(-1,), (-2,)], new_bell())
+    batch = ThreadBatch(SimpleNamespace(plugin="p@1"), threading.get_ident(), Calls("add", [[-1, -2]], 2, 0), abs, new_bell())
     over: list[bool] = []
 
     def end() -> None:

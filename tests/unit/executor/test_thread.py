@@ -166,7 +166,7 @@ def test_only_a_thread_that_still_hangs_is_quarantined(stage: Stage, tmp_path: P
         notes_api.release.wait(10)
 
     index = next(place for place, known in enumerate(plugin.surface.implementations) if known.hook == "raw")
-    replies = runner.call_many(Calls("raw", [(hang,)] * 2, index, False))
+    replies = runner.call_many(Calls("raw", [[hang] * 2], 2, index))
     assert [type(error) for error in replies.failures.values()] == [CallTimeout] * 2
     assert looked.wait(10)
     [(event, facts)] = stage.events
@@ -201,7 +201,7 @@ def test_a_forked_child_leaves_the_parent_alone(stage: Stage, tmp_path: Path) ->
         for call in (lambda: plugin("raw", 1), lambda: runner.plugin_object().raw(1)):
             with bh.deadline(5.0), pytest.raises(PluginUnloaded):  # nearer than any alarm that is set
                 call()
-        assert isinstance(runner.call_many(Calls("raw", [(1,), (2,)], index, False)).failures[0], PluginUnloaded)
+        assert isinstance(runner.call_many(Calls("raw", [[1, 2]], 2, index)).failures[0], PluginUnloaded)
         runner.stop()
         assert runner.drained(0)
 

@@ -17,6 +17,7 @@ from blackhole_core.executor.bell import new_bell
 from blackhole_core.executor.mailbox import Job, MailboxTimeout
 from blackhole_core.executor.threadbatch import ThreadBatch
 from blackhole_core.executor.threadcall import ThreadCall
+from blackhole_core.messages import Calls
 from tests.stage import in_threads
 
 _RUNNER = SimpleNamespace(plugin="p@1")
@@ -24,6 +25,12 @@ _RUNNER = SimpleNamespace(plugin="p@1")
 
 def _call(function: Callable[..., Any] = lambda: None, *args: Any) -> ThreadCall:
     return ThreadCall(_RUNNER, threading.get_ident(), "transform", function, args, new_bell())
+
+
+def _batch(function: Callable[..., Any], *columns: list[Any]) -> ThreadBatch:
+    """Return calls of ``function``: with the values of each argument, or, where it takes none, a single one."""
+    calls = Calls("transform", columns, len(columns[0]) if columns else 1, 0)
+    return ThreadBatch(_RUNNER, threading.get_ident(), calls, function, new_bell())
 
 
 def _never() -> None:
@@ -92,10 +99,28 @@ def test_each_call_of_a_batch_begins_in_the_callers_context() -> None:
             variable.set(_Odd(name))
         return found, chain.get()
 
-    batch = ThreadBatch(_RUNNER, threading.get_ident(), "transform", look, [("",), ("first",), ("second",), ("",)], new_bell())
+    batch = _batch(look, ["", "first", "second", ""])
     _end(batch)
     assert batch.replies().results == [("the caller's", (batch,))] * 4
     assert variable.get().name == "the caller's"
+
+
+@pytest.mark.parametrize("columns", [[], [[(1, 2)]], [[(1, 2), (3,)]], [[(1, 2), (3,)], [4, 5]]], ids=["none", "one call", "one", "two"])
+def test_each_call_of_a_batch_gets_its_own_arguments(columns: list[list[Any]]) -> None:
+    """None, one, which may be a tuple itself, or several."""
+    batch = _batch(lambda *args: args, *columns)
+    _end(batch)
+    assert batch.replies().results == (list(zip(*columns, strict=True)) or [()])
+
+
+def test_a_stop_iteration_of_one_call_of_a_batch_is_its_failure() -> None:
+    """The calls are taken from an iterator, which a plugin's exception must not end."""
+    endings = [iter("a"), iter(""), iter("c")]
+    batch = _batch(next, endings)
+    _end(batch)
+    replies = batch.replies()
+    assert replies.results == ["a", None, "c"]
+    assert isinstance(replies.failures[1], StopIteration)
 
 
 def test_each_call_of_a_batch_has_its_own_time() -> None:
@@ -109,7 +134,7 @@ def test_each_call_of_a_batch_has_its_own_time() -> None:
             batch._until = 0.0  # as if it had been long ago
             batch.expire()
 
-    batch = ThreadBatch(_RUNNER, threading.get_ident(), "transform", look, [(False,), (True,), (False,), (False,)], new_bell())
+    batch = _batch(look, [False, True, False, False])
     batch.give_each(1000.0)
     assert batch.look == 10.0
     before = time.monotonic()
@@ -139,7 +164,7 @@ def test_an_exit_of_the_plugin_is_an_error(kind: type[BaseException]) -> None:
     assert isinstance(call.error, RemoteError)
     assert kind.__name__ in str(call.error)
     assert "in leave" in call.error.traceback
-    batch = ThreadBatch(_RUNNER, threading.get_ident(), "transform", leave, [()], new_bell())
+    batch = _batch(leave)
     batch.run()
     [failure] = batch.replies().failures.values()
     assert isinstance(failure, RemoteError)

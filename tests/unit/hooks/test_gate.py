@@ -221,7 +221,7 @@ def test_a_nested_call_sees_what_others_became_meanwhile(pm, plugin_of, threads,
     def later(x):
         return "old q"
 
-    later.__call_many__ = lambda arguments, stop: Replies(["old q"] * len(arguments), {})
+    later.__call_many__ = lambda columns, count, stop: Replies(["old q"] * count, {})
     for name, plugin in {
         "p": plugin_of(b=lambda x: "old p"),
         "q": plugin_of(a=outer, b=later),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from pluggy import HookimplMarker, HookspecMarker
 from blackhole_core.errors import CallTimeout
 from blackhole_core.hooks.gate import HookGate
 from blackhole_core.hooks.manager import HookManager
-from blackhole_core.messages import Replies
+from blackhole_core.messages import Columns, Replies, rows_of
 
 hookspec, hookimpl = HookspecMarker("many"), HookimplMarker("many")
 
@@ -36,11 +36,11 @@ class _Specs:
 def _together(function: Function, most: int, asked: list[int]) -> Function:
     """Let ``function`` take many calls at once, as the functions of a proxy do, ``most`` at a time; ``asked`` gets how many were given."""
 
-    def call_many(arguments: Sequence[tuple[Any, ...]], stop_at_failure: bool) -> Replies:
-        asked.append(len(arguments))
+    def call_many(columns: Columns, count: int, stop_at_failure: bool) -> Replies:
+        asked.append(count)
         results: list[Any] = []
         failures: dict[int, BaseException] = {}
-        for place, args in enumerate(arguments[:most]):
+        for place, args in enumerate(rows_of(columns, count)[:most]):
             try:
                 results.append(function(*args))
             except ValueError as error:
