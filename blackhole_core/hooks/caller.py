@@ -101,6 +101,8 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
         self.ready: Compiled | None = None
         #: Counts the changes of what :meth:`build` looks at; code that was built for an earlier one must not be stored.
         self.revision = 0
+        #: How many calls of the hook are made together, kept for the next window.
+        self.plan: many.Plan | None = None
         #: What telemetry counted of this hook, None if that was never on.
         self.meter: Meter | None = None
         for method in _METHODS:
@@ -283,6 +285,7 @@ class HookCaller(PluggyHookCaller, metaclass=_FunctionsToo):
         """Note that what was built for this hook so far is out of date."""
         self.revision += 1
         self.manager.revision += 1
+        self.plan = None
 
     def gate_state(self) -> Compiled:
         """Return the code that makes callers wait."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from blackhole_core.hooks.caller import HookCaller
     from blackhole_core.hooks.telemetry import Meter
 
-__all__ = ["WINDOW", "Item", "answer", "answer_inside", "loop", "map_calls", "noted", "windows"]
+__all__ = ["WINDOW", "Item", "Plan", "answer", "answer_inside", "loop", "map_calls", "noted", "windows"]
 
 #: Calls on their way at once. More is hardly faster (a wake-up of 8 µs is shared by 64 already) and holds a swap up longer.
 WINDOW: Final = 64
@@ -111,9 +111,7 @@ def _refuse_historic(caller: HookCaller) -> None:
 def answer_inside(caller: HookCaller, items: Sequence[Item], stop: bool) -> Replies:
     """Answer one window under a ticket of the hook's door."""
     _refuse_historic(caller)
-    with caller.manager.hook_lock:
-        impls = caller.passing()
-    plan = _plan(caller, impls)
+    plan = _plan(caller)
     columns = None if plan is None else _columns(items, plan.parameters)
     if plan is None or columns is None:
         return loop(caller.function, items, stop)
@@ -140,18 +138,37 @@ def _count(meter: Meter, calls: int, failures: int, nanoseconds: int) -> None:
         next(meter.aside_failed)
 
 
-class _Plan(NamedTuple):
-    """How a hook's calls are answered together: its parameters, and its implementations in the order in which they are called."""
+class Plan(NamedTuple):
+    """How a hook's calls are answered together: its parameters, and its implementations in the order in which they are called.
 
+    ``impls`` are what it was made for, in pluggy's order.
+    """
+
+    impls: Sequence[HookImpl]
     parameters: tuple[str, ...]
     order: tuple[HookImpl, ...]
     firstresult: bool
 
 
-def _plan(caller: HookCaller, impls: Sequence[HookImpl]) -> _Plan | None:
-    """Return the plan for ``impls``; None when the hook is to be called plainly."""
+def _plan(caller: HookCaller) -> Plan | None:
+    """Return the plan for what the window runs; None when the hook is to be called plainly.
+
+    The caller keeps it until what stands behind the hook changes. It is compared all the same: a finaliser that calls the hook in the middle of a change
+    has one kept that is out of date when the change is complete.
+    """
     if not caller.manager.calls_plainly():
         return None
+    with caller.manager.hook_lock:
+        impls = caller.passing()
+        if caller.plan is None or caller.plan.impls is not impls:
+            plan = _planned(caller, impls)
+            if caller.door.gates:
+                return plan  # of what stood here before: to keep it would keep old plugins alive
+            caller.plan = plan
+        return caller.plan
+
+
+def _planned(caller: HookCaller, impls: Sequence[HookImpl]) -> Plan | None:
     elsewhere = False
     for impl in impls:
         if impl.wrapper or impl.hookwrapper or impl.kwargnames:
@@ -161,7 +178,7 @@ def _plan(caller: HookCaller, impls: Sequence[HookImpl]) -> _Plan | None:
         return None
     order = tuple(reversed(impls))
     parameters = parameters_of(caller.spec, order)
-    return _Plan(parameters, order, caller.firstresult()) if parameters else None
+    return Plan(impls, parameters, order, caller.firstresult()) if parameters else None
 
 
 def _together(impl: HookImpl) -> Callable[[Columns, int, bool], Replies] | None:
@@ -172,19 +189,19 @@ def _together(impl: HookImpl) -> Callable[[Columns, int, bool], Replies] | None:
 
 def _columns(items: Sequence[Item], parameters: Sequence[str]) -> dict[str, list[Any]] | None:
     """Return the values that the calls have for each of ``parameters``; None if any of them gives more, or less, or is no plain dict."""
-    count = len(items)
-    if list(map(type, items)).count(dict) != count or list(map(len, items)).count(len(parameters)) != count:  # half the time of two sets
+    if list(map(type, items)).count(dict) != len(items):
         return None
     try:
-        return {name: list(map(operator.itemgetter(name), items)) for name in parameters}
+        columns = {name: list(map(operator.itemgetter(name), items)) for name in parameters}
     except KeyError:
         return None
+    return columns if sum(map(len, items)) == len(items) * len(parameters) else None  # none has less, so none has more
 
 
 class _Window:
     """Calls that are answered together, from implementation to implementation. ``failures`` are those that failed, by place."""
 
-    def __init__(self, caller: HookCaller, plan: _Plan, columns: Mapping[str, list[Any]], count: int, stop: bool) -> None:
+    def __init__(self, caller: HookCaller, plan: Plan, columns: Mapping[str, list[Any]], count: int, stop: bool) -> None:
         self._caller = caller
         self._plan = plan
         self._columns = columns

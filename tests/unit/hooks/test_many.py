@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -157,6 +159,35 @@ def test_what_is_unusual_is_called_plainly(pm: HookManager) -> None:
     assert pm.hook.both.map([{"a": 1, "b": 1}]) == [["wrapped", (7, 1, 1)]]
     assert asked == []
     assert pm.subset_hook_caller("both", [plugin]).map([{"a": 1, "b": 1}]) == [["wrapped"]]
+
+
+@pytest.mark.parametrize("replace", [False, True], ids=["unregistered", "replaced"])
+def test_nothing_is_kept_of_a_plugin_that_is_gone(pm: HookManager, replace: bool) -> None:
+    """What a window found behind the hook serves the next one, and goes with the plugin."""
+    plugin = _plugin("both", _together(_impl("ab", 7), 100, []))
+    pm.register(plugin, name="p")
+    assert pm.hook.both.map([{"a": 1, "b": 1}] * 2) == [[(7, 1, 1)]] * 2
+    gone = weakref.ref(plugin)
+    if replace:
+        pm.replace("p", _plugin("both", _together(_impl("ab", 9), 100, [])))
+    else:
+        pm.unregister(plugin)
+    del plugin
+    gc.collect()
+    assert gone() is None
+    assert pm.hook.both.map([{"a": 1, "b": 1}] * 2) == [[(9, 1, 1)] if replace else []] * 2
+
+
+def test_what_a_finaliser_found_in_the_middle_of_a_change_serves_no_window(pm: HookManager) -> None:
+    """It had to do with what stood there before."""
+    pm.register(_plugin("both", _together(_impl("ab", 7), 100, [])), name="p")
+    items = [{"a": 1, "b": 1}] * 2
+    assert pm.hook.both.map(items) == [[(7, 1, 1)]] * 2
+    found = pm.hook.both.plan
+    assert found is not None
+    pm.replace("p", _plugin("both", _together(_impl("ab", 9), 100, [])))
+    pm.hook.both.plan = found  # as if a finaliser had called the hook after the old plan was dropped, and before the list was changed
+    assert pm.hook.both.map(items) == [[(9, 1, 1)]] * 2
 
 
 def test_mistakes_are_told(pm: HookManager) -> None:
