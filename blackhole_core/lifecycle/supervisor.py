@@ -64,9 +64,8 @@ class Supervisor:
         self._states = states
         self._emit = emit
         self._clock = clock
-        self._lock = (
-            threading.RLock()
-        )  # held by itself: entering and leaving a condition are functions in Python, between whose steps Ctrl-C may come
+        # Held by itself: entering and leaving a condition are functions in Python, between whose steps Ctrl-C may come.
+        self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._members: dict[str, Member] = {}
         self._duties: set[threading.Thread] = set()

@@ -7,7 +7,6 @@ for, so that what runs on an old version can be told from what began on the new 
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import threading
 import time
@@ -30,12 +29,11 @@ class Turnstile:
     """Counts who is through. ``_through`` and ``_open`` are guarded by ``_lock``."""
 
     def __init__(self) -> None:
-        self._lock = (
-            threading.RLock()
-        )  # held by itself: entering and leaving a condition are functions in Python, between whose steps Ctrl-C may come
+        # Held by itself: entering and leaving a condition are functions in Python, between whose steps Ctrl-C may come.
+        self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._open = True
-        self._through: collections.Counter[Hashable] = collections.Counter()
+        self._through: dict[object, Hashable] = {}  # for whom each passage is
 
     def inside(self) -> bool:
         """Whether the running code was called through this turnstile."""
@@ -47,13 +45,18 @@ class Turnstile:
 
         :raises TurnstileTimeout: it stayed closed until ``deadline`` (``time.monotonic()``).
         """
-        who = self._enter(deadline, serving)
-        token = _inside.set(_inside.get() | {id(self)})
+        passage, outside = object(), _inside.get()
         try:
-            yield who
+            try:
+                who = self._enter(passage, deadline, serving)
+                _inside.set(outside | {id(self)})
+                yield who
+            finally:
+                with self._lock:  # not in a function of its own: Ctrl-C may come as one is entered
+                    self._through.pop(passage, None)
+                    self._changed.notify_all()
         finally:
-            _inside.reset(token)
-            self._leave(who)
+            _inside.set(outside)
 
     @contextlib.contextmanager
     def counted_inside(self) -> Iterator[None]:
@@ -64,22 +67,15 @@ class Turnstile:
         finally:
             _inside.reset(token)
 
-    def _enter(self, deadline: float | None, serving: Callable[[], _T]) -> _T:
+    def _enter(self, passage: object, deadline: float | None, serving: Callable[[], _T]) -> _T:
         with self._lock:
             if not self._open and not self.inside():
                 timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
                 if not self._changed.wait_for(lambda: self._open, timeout):
                     raise TurnstileTimeout
             who = serving()
-            self._through[who] += 1
+            self._through[passage] = who
             return who
-
-    def _leave(self, who: Hashable) -> None:
-        with self._lock:
-            self._through[who] -= 1
-            if not self._through[who]:
-                del self._through[who]  # or the turnstile would keep what it served alive
-            self._changed.notify_all()
 
     def close(self) -> None:
         """Let nobody new through."""
@@ -95,4 +91,4 @@ class Turnstile:
     def drained(self, who: Hashable, timeout: float | None) -> bool:
         """Wait until nobody is through for ``who``; False when ``timeout`` seconds passed first."""
         with self._lock:
-            return self._changed.wait_for(lambda: who not in self._through, timeout)
+            return self._changed.wait_for(lambda: who not in self._through.values(), timeout)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 
 import pytest
 
@@ -114,3 +116,32 @@ def test_what_was_served_is_not_kept_alive() -> None:
         serving.clear()
     gc.collect()
     assert seen() is None
+
+
+@pytest.mark.parametrize("step", range(1, 16))
+def test_an_interrupt_at_any_step_leaves_nobody_through(step: int) -> None:
+    """Ctrl-C comes where a function is entered or one in C returns: a call that it ends is not waited for, nor is the thread inside for ever."""
+    turnstile, left = Turnstile(), step
+    ours = (Turnstile.passage.__wrapped__.__code__, Turnstile._enter.__code__)  # type: ignore[attr-defined]  # the context manager's generator
+
+    def come(frame: FrameType, event: str, _: object) -> None:
+        nonlocal left
+        if (event == "c_return" and frame.f_code in ours) or (event == "call" and frame.f_back is not None and frame.f_back.f_code in ours):
+            left -= 1
+            if left == 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    def call() -> None:
+        with turnstile.passage(None, lambda: OLD):
+            assert turnstile.inside()
+
+    sys.setprofile(come)
+    try:
+        call()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.setprofile(None)
+    assert turnstile.drained(OLD, 0)
+    assert not turnstile.inside()
