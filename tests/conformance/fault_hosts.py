@@ -98,7 +98,7 @@ def _outcome(pm: bh.PluginManager, kind: str) -> str:
 
 def after(name: str) -> str:
     """Return whether a process called ``name`` has outlived the plugin, which was unloaded, and end that."""
-    looks = 100  # counted, for a machine that stands still for a second would let what is ending look as if it stayed
+    looks = 250  # counted, for a machine that stands still for a second would let what is ending look as if it stayed
     while (left := _called(name)) and looks:
         looks -= 1
         time.sleep(0.01)
