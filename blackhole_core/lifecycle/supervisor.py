@@ -118,11 +118,13 @@ class Supervisor:
         :raises SwapInProgress: another one is, or the host ends.
         """
         claim = Claim.here(operation, in_background=in_background)
-        with self._claims():
+        with self._claims() as left:
             if member.claim is None or not member.claim.is_mine:  # or it would wait for itself
                 if not in_background:
-                    self._await(lambda: member.claim is None or not member.claim.in_background or self._ending, _longest(member.settings))
-                self._await(lambda: member.claim is None or self._ending, patience)
+                    self._await(
+                        lambda: member.claim is None or not member.claim.in_background or self._ending, _longest(member.settings), left
+                    )
+                self._await(lambda: member.claim is None or self._ending, patience, left)
             if self._ending:
                 raise SwapInProgress(member.label, "the end of the host")
             if member.claim is not None:
@@ -137,34 +139,27 @@ class Supervisor:
                     self._changed.notify_all()
 
     @contextlib.contextmanager
-    def _claims(self) -> Iterator[None]:
-        """Hold the lock, with those claims let go whose functions have been left."""
-        left: list[Claim] = []  # until the lock is released: what lives in their frames may have finalisers
+    def _claims(self) -> Iterator[list[Claim]]:
+        """Hold the lock, with those claims let go whose functions have been left; give where they stay until it is released: what lives in their frames may have finalisers."""
+        left: list[Claim] = []
         with self._lock:
-            left += self._let_go()
-            yield
+            self._let_go(left)
+            yield left
 
-    def _let_go(self) -> list[Claim]:
-        """Let those claims go whose functions have been left, and return them. Under the lock."""
-        left = []
+    def _let_go(self, left: list[Claim]) -> None:
+        """Let those claims go whose functions have been left, and add them to ``left``. Under the lock."""
         for member in self._members.values():
             if member.claim is not None and member.claim.is_left():
                 left.append(member.claim)
                 member.claim = None
-        if left:
-            self._changed.notify_all()
-        return left
+                self._changed.notify_all()
 
-    def _await(self, holds: Callable[[], bool], timeout: float) -> bool:
+    def _await(self, holds: Callable[[], bool], timeout: float, left: list[Claim]) -> None:
         """Wait, under the lock, until ``holds``, at most ``timeout`` seconds; a claim that is left meanwhile, by an interrupt, tells nobody: it is looked for."""
         until = time.monotonic() + timeout
-        while not holds():
-            left = until - time.monotonic()
-            if left <= 0:
-                return False
-            if not self._changed.wait_for(holds, min(left, _CLAIM_LOOK)):
-                self._let_go()
-        return True
+        while not holds() and (seconds := until - time.monotonic()) > 0:
+            if not self._changed.wait_for(holds, min(seconds, _CLAIM_LOOK)):
+                self._let_go(left)
 
     def move(self, member: Member, phase: Phase, error: BaseException | None = None) -> None:
         """Take ``member`` to ``phase`` and tell the listeners."""
@@ -420,8 +415,8 @@ class Supervisor:
 
     def _unfinished(self, member: Member, timeout: float) -> Claim | None:
         """Wait for the end of the operation on a member and return None, or its claim when that takes longer than ``timeout`` seconds."""
-        with self._lock:
-            self._await(lambda: member.claim is None, timeout)
+        with self._claims() as left:
+            self._await(lambda: member.claim is None, timeout, left)
             return member.claim
 
     def close(self) -> None:
