@@ -9,7 +9,7 @@ import pytest
 from blackhole_core.executor.confinement import Confinement
 from tests.integration.test_worker_death import (
     test_a_worker_without_descriptors,
-    test_an_idle_worker_s_death_is_seen_at_once,
+    test_an_idle_worker_s_death_is_seen_by_itself,
     test_how_a_worker_ended_is_told,
     test_queued_calls_survive_the_worker,
     test_stop_while_a_worker_comes_up_leaves_nothing,
@@ -40,7 +40,7 @@ __all__ = [
     "test_a_worker_imports_no_part_of_the_host",
     "test_a_worker_that_stops_reading_is_found",
     "test_a_worker_without_descriptors",
-    "test_an_idle_worker_s_death_is_seen_at_once",
+    "test_an_idle_worker_s_death_is_seen_by_itself",
     "test_descriptors",
     "test_everything_written_is_captured",
     "test_how_a_worker_ended_is_told",

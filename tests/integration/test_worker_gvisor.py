@@ -17,7 +17,7 @@ from blackhole_core.manifest.model import Container, Resources
 from tests.integration.managed import PATIENCE, manager
 from tests.integration.test_container_ends import _HOST, _NOTHING, _left, containers
 from tests.integration.test_container_walls import _PLUGIN
-from tests.integration.test_worker_death import Deaths, test_an_idle_worker_s_death_is_seen_at_once
+from tests.integration.test_worker_death import Deaths, test_an_idle_worker_s_death_is_seen_by_itself
 from tests.leaks import children_of
 from tests.levels import require_program
 from tests.plugins.build import NOTES_API, plugin_dir
@@ -25,7 +25,7 @@ from tests.stage import Stage, eventually
 
 __all__ = [
     "containers",
-    "test_an_idle_worker_s_death_is_seen_at_once",
+    "test_an_idle_worker_s_death_is_seen_by_itself",
 ]
 
 _ROOT = Path(__file__).parents[2]
