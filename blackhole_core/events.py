@@ -1,7 +1,7 @@
 """What happened, as values, and the one place that tells listeners.
 
 A listener is a plain callable that takes one :class:`Event`. It is called on the thread on which the thing happened, so
-it must be quick; one that raises is logged and skipped, it never disturbs the host or another listener.
+it must be quick; one that raises is logged and skipped, it never disturbs the host or another listener. Where nobody listens, trouble is logged.
 """
 
 from __future__ import annotations
@@ -9,13 +9,22 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 
 __all__ = ["Event", "EventBus", "Listener"]
 
 logger = logging.getLogger("blackhole.events")
+
+#: Trouble that comes by itself, so that no caller is told of it by an exception or a report.
+_TROUBLE: Final = frozenset({
+    "breaker.opened", "call.poisoned", "host.duty_left", "host.operation_left", "network.denied", "network.failed", "plugin.broken",
+    "plugin.dependency_untold", "plugin.flapping", "plugin.leaked", "plugin.lease_failed", "plugin.level_fallback", "plugin.noticed",
+    "plugin.output_lost", "plugin.overloaded", "plugin.quarantined", "plugin.stop_failed", "plugin.thread_left", "reload.failed",
+    "reload.source_gone", "state.damaged", "state.not_kept", "state.skipped", "swap.rollback_failed", "swap.rolled_back", "worker.died",
+    "worker.restart_failed",
+})  # fmt: skip
 
 
 @attrs.frozen
@@ -59,9 +68,12 @@ class EventBus:
         return unsubscribe
 
     def emit(self, name: str, plugin: str = "", **data: Any) -> Event:
-        """Tell every listener, in order of subscription, and return the event."""
+        """Tell every listener, in order of subscription, and return the event. Where there is none, trouble is told by a warning in the log."""
         event = Event(name, plugin, self._clock(), data)
-        for listener in self._listeners:
+        listeners = self._listeners
+        if not listeners and name in _TROUBLE:
+            logger.warning("%s", event)
+        for listener in listeners:
             try:
                 listener(event)
             except Exception:
