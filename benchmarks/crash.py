@@ -56,6 +56,7 @@ class _Specs:
 def _ours() -> Iterator[Contender]:
     patient = {"poison_deaths": 0, "restart": {"intensity": 1000, "period": 0.01, "delay": 0, "max_delay": 0}}
     with tempfile.TemporaryDirectory(prefix="bench-crash-") as folder, bh.PluginManager("bench", config=patient) as pm:
+        pm.on_event(lambda event: None)  # deaths are wanted here, and no news for the log
         pm.add_hookspecs(_Specs)
         Path(folder, "bench_crasher.py").write_text(_SOURCE)
         Path(folder, "plugin.yaml").write_text(_MANIFEST)

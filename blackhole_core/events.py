@@ -13,6 +13,8 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
+from blackhole_core.printable import indented, printable
+
 __all__ = ["Event", "EventBus", "Listener"]
 
 logger = logging.getLogger("blackhole.events")
@@ -72,7 +74,7 @@ class EventBus:
         event = Event(name, plugin, self._clock(), data)
         listeners = self._listeners
         if not listeners and name in _TROUBLE:
-            logger.warning("%s", event)
+            logger.warning("%s", indented(printable(str(event))))
         for listener in listeners:
             try:
                 listener(event)

@@ -30,13 +30,13 @@ from blackhole_core.executor.limits.verdict import Verdict
 from blackhole_core.executor.listening import Listener
 from blackhole_core.executor.outbox import Outbox
 from blackhole_core.executor.output import LogPump
-from blackhole_core.executor.printable import printable
 from blackhole_core.executor.records import Records
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.arrival import Arrival, Patience
 from blackhole_core.executor.wire.budget import LOG_BURST, LOG_RATE, REST, Budget
 from blackhole_core.executor.wire.frames import MOST_AT_ONCE, USUAL_AT_ONCE, FrameReader, frame, read_size
 from blackhole_core.executor.wire.parcels import Shelf
+from blackhole_core.printable import printable
 
 __all__ = ["Connection", "Ended"]
 

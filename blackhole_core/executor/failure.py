@@ -16,10 +16,10 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from blackhole_core.errors import CannotCross, LimitExceeded, ProtocolError, RemoteError
-from blackhole_core.executor.printable import printable
 from blackhole_core.executor.wire.codec import MAX_CONTROL, MAX_GROUP, WireFailure, encode
 from blackhole_core.executor.wire.plain import NotPlain, decode_plain, encode_plain
 from blackhole_core.messages import attribution
+from blackhole_core.printable import printable
 
 __all__ = ["Rebuilder", "attribute", "cannot_cross", "to_wire", "too_large", "type_name"]
 

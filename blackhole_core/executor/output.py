@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from blackhole_core.executor.printable import escaped
+from blackhole_core.printable import escaped
 
 __all__ = ["LineSplitter", "LogPump", "Tail", "plugin_logger", "plugin_of"]
 

@@ -11,8 +11,8 @@ from typing import Final
 
 from blackhole_core.executor.crashreport import CrashReport
 from blackhole_core.executor.output import LogPump, Tail
-from blackhole_core.executor.printable import indented, printable
 from blackhole_core.executor.wire import codec
+from blackhole_core.printable import indented, printable
 
 __all__ = ["Records"]
 

@@ -24,9 +24,9 @@ from blackhole_core.errors import ProtocolError
 from blackhole_core.executor.connection import Connection
 from blackhole_core.executor.heartbeat import Beat, HeartbeatPolicy, Pulse, beat
 from blackhole_core.executor.mailbox import Mailbox, MailboxTimeout
-from blackhole_core.executor.printable import printable
 from blackhole_core.executor.timers import Timers
 from blackhole_core.executor.wire import codec
+from blackhole_core.printable import printable
 
 __all__ = ["ABORT_SECONDS", "ASK_SECONDS", "Vigil"]
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from blackhole_core.executor.printable import printable
 from blackhole_core.executor.wire import codec
+from blackhole_core.printable import printable
 
 __all__ = ["report_logging"]
 

@@ -220,6 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tempfile.tempdir = os.environ["TMPDIR"] = folder  # what appears there is ours
         sources = [_write(version, Path(folder)) for version in VERSIONS]
         with bh.PluginManager("soak", config=_CONFIG) as pm:
+            pm.on_event(lambda event: None)  # deaths are wanted here, and no news for the log
             pm.add_hookspecs(_Specs)
             soak = _Soak(pm, sources)
             try:

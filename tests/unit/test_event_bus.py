@@ -23,6 +23,12 @@ def test_trouble_that_nobody_hears_is_logged(caplog: pytest.LogCaptureFixture) -
     assert record.getMessage() == "reload.failed upper error=upper.py:3: wanted valid Python"
 
 
+def test_what_a_plugin_wrote_is_made_fit_for_a_log(caplog: pytest.LogCaptureFixture) -> None:
+    """A name that is no text, colours and lines of its own: no handler fails at it, and none is taken for another record."""
+    EventBus(lambda: 0.0).emit("plugin.noticed", "upper", operation="open of a\udcff\x1b[31m\nworker.died other")
+    assert caplog.messages == [r"plugin.noticed upper operation=open of a\udcff\x1b[31m" + "\n  worker.died other"]
+
+
 def test_who_listens_has_it_and_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Until the listener is taken away again."""
     heard: list[Event] = []

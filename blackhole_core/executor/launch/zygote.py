@@ -26,8 +26,8 @@ from blackhole_core.errors import ProtocolError, describe_exit
 from blackhole_core.executor.launch.child import wait_readable
 from blackhole_core.executor.launch.guard import Guard
 from blackhole_core.executor.launch.newborn import Newborn, end_unassigned
-from blackhole_core.executor.printable import printable
 from blackhole_core.executor.wire import spawn
+from blackhole_core.printable import printable
 
 __all__ = ["Zygote", "ZygoteLost", "start_zygote"]
 

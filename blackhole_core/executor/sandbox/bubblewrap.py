@@ -19,12 +19,12 @@ from blackhole_core.executor.launch.bwrap.program import VARIABLE, calling, find
 from blackhole_core.executor.launch.oci.binds import interpreter
 from blackhole_core.executor.launch.packages import install_command
 from blackhole_core.executor.launch.standing import read_standing
-from blackhole_core.executor.printable import printable
 from blackhole_core.executor.sandbox.judge import explain
 from blackhole_core.executor.sandbox.plan import draw_up
 from blackhole_core.executor.sandbox.probe import PROGRAM, SECONDS
 from blackhole_core.executor.wire.policy import Layer, WallReport
 from blackhole_core.ids import Isolation
+from blackhole_core.printable import printable
 
 __all__ = ["INSIDE", "Bubblewrap", "bubblewrap_here", "takes_bubblewrap"]
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from blackhole_core.executor import output
 from blackhole_core.executor.output import MAX_LINE, LineSplitter, LogPump, Tail
-from blackhole_core.executor.printable import escaped, indented, printable
 from blackhole_core.executor.records import Records
 from blackhole_core.executor.wire import codec
+from blackhole_core.printable import escaped, indented, printable
 from tests.stage import eventually
 
 

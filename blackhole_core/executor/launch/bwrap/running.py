@@ -28,8 +28,8 @@ from blackhole_core.executor.launch.guard import Guard
 from blackhole_core.executor.launch.inside import Inside, InsideChild, NotUp
 from blackhole_core.executor.launch.oci.binds import interpreter
 from blackhole_core.executor.launch.plumbing import Plumbing
-from blackhole_core.executor.printable import printable
 from blackhole_core.executor.wire.policy import Policy
+from blackhole_core.printable import printable
 
 __all__ = ["Bubble", "begin"]
 

@@ -24,9 +24,9 @@ from blackhole_core.executor.launch.oci.image.store import Unpacked
 from blackhole_core.executor.launch.oci.launcher import ContainerLauncher
 from blackhole_core.executor.launch.oci.place import containers_directory
 from blackhole_core.executor.launch.packages import install_command
-from blackhole_core.executor.printable import printable
 from blackhole_core.executor.wire import codec
 from blackhole_core.executor.wire.frames import frame
+from blackhole_core.printable import printable
 
 __all__ = ["choose_engine", "container_missing", "launcher_for", "verdicts"]
 

@@ -18,7 +18,7 @@ from blackhole_core.executor.launch.child import Start
 from blackhole_core.executor.launch.inside import Inside, InsideChild, NotUp
 from blackhole_core.executor.launch.oci.engines import COMMAND_SECONDS, Engine, last_complaint
 from blackhole_core.executor.launch.plumbing import Plumbing
-from blackhole_core.executor.printable import printable
+from blackhole_core.printable import printable
 
 __all__ = ["ContainerChild", "Engaged", "NotUp", "remove_container"]
 

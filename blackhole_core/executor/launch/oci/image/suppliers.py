@@ -13,7 +13,7 @@ import attrs
 from blackhole_core.executor.launch.oci.engines import COMMAND_SECONDS, last_complaint
 from blackhole_core.executor.launch.oci.image.errors import BadImage
 from blackhole_core.executor.launch.packages import install_command
-from blackhole_core.executor.printable import printable
+from blackhole_core.printable import printable
 
 __all__ = ["SUPPLIERS", "Supplier", "find_image", "suppliers_here"]
 
